@@ -1,0 +1,361 @@
+//! Graph to schedule: which steps, on which buffers, with which threads at which panels.
+//!
+//! Three things are fused here: linear layers that read one value become one step; a linear layer takes the addition
+//! of a residual, or the product with an activated gate, that follows it; and rope works in place.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use wushi_graph::{DType, Dim, Graph, Op, Value, WeightId};
+
+use crate::activations::Packing;
+use crate::arena;
+use crate::kernels::{Binary, Heads, Unary};
+use crate::program::{Buffer, BufferId, Kind, Layer, Part, Program, RopeKind, Rows, Step, Then};
+use crate::weights::{Matrix, packing_of};
+
+/// What a schedule is compiled for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) threads: usize,
+    /// The most rows of a batch.
+    pub(crate) rows: usize,
+    /// The most rows that want logits.
+    pub(crate) picked: usize,
+}
+
+/// Compiles a graph whose weights have these dtypes (by [`WeightId`]).
+pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Program {
+    let mut lowering = Lowering {
+        graph,
+        dtypes,
+        target,
+        uses: graph.uses(),
+        consumers: consumers(graph),
+        done: vec![false; graph.nodes().len()],
+        values: vec![None; graph.nodes().len()],
+        packed: HashMap::new(),
+        tables: Vec::new(),
+        program: Program {
+            steps: Vec::new(),
+            buffers: Vec::new(),
+            ropes: Vec::new(),
+            layers: Vec::new(),
+            attention_kinds: Vec::new(),
+            arena: 0,
+            output: BufferId(0),
+        },
+    };
+    for value in graph.values() {
+        lowering.lower(value);
+    }
+    lowering.finish()
+}
+
+/// The node that reads each value last.
+fn consumers(graph: &Graph) -> Vec<Option<Value>> {
+    let mut consumers = vec![None; graph.nodes().len()];
+    for value in graph.values() {
+        for input in &graph.node(value).inputs {
+            consumers[input.index()] = Some(value);
+        }
+    }
+    consumers
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    dtypes: &'a [DType],
+    target: Target,
+    uses: Vec<usize>,
+    consumers: Vec<Option<Value>>,
+    done: Vec<bool>,
+    values: Vec<Option<BufferId>>,
+    packed: HashMap<(Value, Packing), BufferId>,
+    /// The rope tables' buffers, by rope kind.
+    tables: Vec<BufferId>,
+    program: Program,
+}
+
+impl Lowering<'_> {
+    fn lower(&mut self, value: Value) {
+        if self.done[value.index()] {
+            return;
+        }
+        let node = self.graph.node(value);
+        match node.op {
+            Op::Linear { .. } => return self.lower_linear(value),
+            Op::Rope { rope, factors } => return self.lower_rope(value, RopeKind { rope, factors }),
+            Op::Attention(_) => self.lower_attention(value),
+            Op::Embed { table } => {
+                let out = self.define(value);
+                self.push(value, Kind::Embed { table, out });
+            }
+            Op::RmsNorm { weight, eps } => {
+                let (x, out) = (self.operand(node.inputs[0]), self.define(value));
+                let group = self.graph.weight(weight).shape[0];
+                self.push(value, Kind::Norm { x, weight, group, eps, out });
+            }
+            Op::Rows => {
+                let (x, out) = (self.operand(node.inputs[0]), self.define(value));
+                self.push(value, Kind::Rows { x, out });
+            }
+            Op::Add => self.lower_zip(value, Binary::Add),
+            Op::Mul => self.lower_zip(value, Binary::Mul),
+            Op::Scale(_) | Op::Silu | Op::GeluTanh | Op::Softcap(_) => {
+                let op = unary(&node.op).expect("an elementwise operator");
+                let (x, out) = (self.operand(node.inputs[0]), self.define(value));
+                self.push(value, Kind::Map { op, x, out });
+            }
+            ref other => unreachable!("no lowering for {}", other.name()),
+        }
+        self.done[value.index()] = true;
+    }
+
+    fn lower_zip(&mut self, value: Value, op: Binary) {
+        let inputs = &self.graph.node(value).inputs;
+        let (a, b) = (self.operand(inputs[0]), self.operand(inputs[1]));
+        let out = self.define(value);
+        self.push(value, Kind::Zip { op, a, b, out });
+    }
+
+    /// All linear layers of the same input in one step.
+    fn lower_linear(&mut self, value: Value) {
+        let x = self.graph.node(value).inputs[0];
+        let mut parts = Vec::new();
+        for other in self.graph.values().skip(value.index()) {
+            let node = self.graph.node(other);
+            if let Op::Linear { weight, bias } = node.op
+                && node.inputs[0] == x
+                && !self.done[other.index()]
+            {
+                let part = self.linear_part(other, weight, bias);
+                parts.push(part);
+            }
+        }
+        let ranges = split_panels(&parts, self.target.threads);
+        self.push(value, Kind::Linear { parts, ranges });
+    }
+
+    /// One linear layer, with what follows it where that can be fused.
+    fn linear_part(&mut self, value: Value, weight: WeightId, bias: Option<WeightId>) -> Part {
+        let fused = self.gated(value).or_else(|| self.residual(value));
+        let (main, result, then) = fused.unwrap_or((value, value, Then::Store));
+        let (weight, bias) = match self.graph.node(main).op {
+            Op::Linear { weight, bias } => (weight, bias),
+            _ => (weight, bias),
+        };
+        self.done[value.index()] = true;
+        self.done[main.index()] = true;
+        self.done[result.index()] = true;
+        let dtype = self.dtypes[weight.index()];
+        let shape = &self.graph.weight(weight).shape;
+        let x = self.operand_as(self.graph.node(value).inputs[0], packing_of(dtype));
+        let out = self.define(result);
+        Part { weight, bias, dtype, inputs: shape[1], outputs: shape[0], x, out, then }
+    }
+
+    /// `linear` whose only reader adds a value that is there already.
+    fn residual(&self, linear: Value) -> Option<(Value, Value, Then)> {
+        let add = self.only_consumer(linear)?;
+        let node = self.graph.node(add);
+        if node.op != Op::Add || node.inputs[0] == node.inputs[1] {
+            return None;
+        }
+        let other = if node.inputs[0] == linear { node.inputs[1] } else { node.inputs[0] };
+        let residual = self.values[other.index()].filter(|_| self.done[other.index()])?;
+        Some((linear, add, Then::Add(residual)))
+    }
+
+    /// `activation(gate) * up`, both linear layers of one input, shape and dtype, read by nobody else. Returns up.
+    fn gated(&mut self, linear: Value) -> Option<(Value, Value, Then)> {
+        let consumer = self.only_consumer(linear)?;
+        let product = match unary(&self.graph.node(consumer).op) {
+            Some(_) => self.only_consumer(consumer)?,
+            None => consumer,
+        };
+        let node = self.graph.node(product);
+        if node.op != Op::Mul {
+            return None;
+        }
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        let (activated, up) = if unary(&self.graph.node(a).op).is_some() { (a, b) } else { (b, a) };
+        let activation = unary(&self.graph.node(activated).op)?;
+        let gate = *self.graph.node(activated).inputs.first()?;
+        for value in [activated, gate, up] {
+            self.only_consumer(value)?;
+        }
+        let (Op::Linear { weight, bias }, Op::Linear { weight: up_weight, .. }) =
+            (self.graph.node(gate).op, self.graph.node(up).op)
+        else {
+            return None;
+        };
+        let same = self.dtypes[weight.index()] == self.dtypes[up_weight.index()]
+            && self.graph.weight(weight).shape == self.graph.weight(up_weight).shape
+            && self.graph.node(gate).inputs == self.graph.node(up).inputs;
+        if !same || self.done[gate.index()] || self.done[up.index()] {
+            return None;
+        }
+        self.done[gate.index()] = true;
+        self.done[activated.index()] = true;
+        Some((up, product, Then::Gate { weight, bias, activation }))
+    }
+
+    fn only_consumer(&self, value: Value) -> Option<Value> {
+        self.consumers[value.index()].filter(|_| self.uses[value.index()] == 1)
+    }
+
+    fn lower_rope(&mut self, value: Value, kind: RopeKind) {
+        let input = self.graph.node(value).inputs[0];
+        let x = self.operand(input);
+        let rope = match self.program.ropes.iter().position(|r| *r == kind) {
+            Some(rope) => rope,
+            None => {
+                let rope = self.program.ropes.len();
+                let out = self.buffer(Packing::F32, Rows::Tokens, kind.rope.rotary_dim);
+                self.program.ropes.push(kind);
+                self.tables.push(out);
+                rope
+            }
+        };
+        let x = if self.uses[input.index()] == 1 {
+            x
+        } else {
+            let out = self.define(value);
+            self.push(value, Kind::Copy { x, out });
+            out
+        };
+        self.values[value.index()] = Some(x);
+        self.push(value, Kind::Rope { rope, table: self.tables[rope], x });
+        self.done[value.index()] = true;
+    }
+
+    fn lower_attention(&mut self, value: Value) {
+        let node = self.graph.node(value);
+        let Op::Attention(attention) = node.op else { unreachable!("called for attention") };
+        let heads = Heads::new(attention);
+        let kinds = &mut self.program.attention_kinds;
+        let kind = kinds.iter().position(|k| *k == heads).unwrap_or_else(|| {
+            kinds.push(heads);
+            kinds.len() - 1
+        });
+        let layer = self.program.layers.len();
+        self.program.layers.push(Layer { heads, kind });
+        let [q, k, v] = [0, 1, 2].map(|i| self.operand(node.inputs[i]));
+        self.push(value, Kind::Cache { layer, k, v });
+        let out = self.define(value);
+        self.push(value, Kind::Attention { layer, q, out });
+    }
+
+    /// Where a computed value is, in F32.
+    fn operand(&self, value: Value) -> BufferId {
+        self.values[value.index()].expect("inputs come before their readers")
+    }
+
+    /// The same in another form; packs it if nobody has.
+    fn operand_as(&mut self, value: Value, packing: Packing) -> BufferId {
+        let x = self.operand(value);
+        if packing == Packing::F32 {
+            return x;
+        }
+        if let Some(&packed) = self.packed.get(&(value, packing)) {
+            return packed;
+        }
+        let Buffer { rows, width, .. } = *self.program.buffer(x);
+        let out = self.buffer(packing, rows, width);
+        self.push(value, Kind::Pack { x, out });
+        self.packed.insert((value, packing), out);
+        out
+    }
+
+    fn define(&mut self, value: Value) -> BufferId {
+        let width = self.graph.node(value).shape.width().expect("values have a fixed width");
+        let id = self.buffer(Packing::F32, self.rows_of(value), width);
+        self.values[value.index()] = Some(id);
+        id
+    }
+
+    fn buffer(&mut self, packing: Packing, rows: Rows, width: usize) -> BufferId {
+        let capacity = match rows {
+            Rows::Tokens => self.target.rows,
+            Rows::Picked => self.target.picked,
+        };
+        self.program.buffers.push(Buffer { packing, rows, width, offset: 0, capacity });
+        BufferId(self.program.buffers.len() - 1)
+    }
+
+    fn rows_of(&self, value: Value) -> Rows {
+        match self.graph.node(value).shape.dims().first() {
+            Some(Dim::Picked) => Rows::Picked,
+            _ => Rows::Tokens,
+        }
+    }
+
+    fn push(&mut self, value: Value, kind: Kind) {
+        let rows = self.rows_of(value);
+        let block = self.graph.node(value).block.clone();
+        self.program.steps.push(Step { kind, rows, block, barrier: true });
+    }
+
+    fn finish(mut self) -> Program {
+        let tables = self.tables.iter().enumerate().map(|(rope, &out)| Step {
+            kind: Kind::RopeTable { rope, out },
+            rows: Rows::Tokens,
+            block: String::new(),
+            barrier: true,
+        });
+        self.program.steps.splice(0..0, tables);
+        let steps = &mut self.program.steps;
+        for i in (0..steps.len()).rev() {
+            // The first step starts with the job; row-local ones go on without waiting. Rows of another kind may
+            // belong to another thread.
+            let follows = i > 0
+                && steps[i].kind.is_row_local()
+                && steps[i - 1].rows == steps[i].rows
+                && (steps[i - 1].kind.is_row_local() || matches!(steps[i - 1].kind, Kind::Rows { .. }));
+            steps[i].barrier = i > 0 && !follows;
+        }
+        self.program.output = self.operand(self.graph.output());
+        let output = self.program.output.0;
+        self.program.arena = arena::lay_out(&self.program.steps, &mut self.program.buffers, output);
+        self.program
+    }
+}
+
+fn unary(op: &Op) -> Option<Unary> {
+    match *op {
+        Op::Silu => Some(Unary::Silu),
+        Op::GeluTanh => Some(Unary::GeluTanh),
+        Op::Scale(c) => Some(Unary::Scale(c)),
+        Op::Softcap(c) => Some(Unary::Softcap(c)),
+        _ => None,
+    }
+}
+
+/// Shares the panels of all parts among the threads by their bytes: `[thread][part]`.
+fn split_panels(parts: &[Part], threads: usize) -> Vec<Vec<Range<usize>>> {
+    let costs: Vec<(usize, usize)> = parts
+        .iter()
+        .map(|part| {
+            let matrices = if matches!(part.then, Then::Gate { .. }) { 2 } else { 1 };
+            let panels = part.outputs.div_ceil(crate::simd::PANEL);
+            (panels, matrices * Matrix::planned_bytes(part.dtype, crate::simd::PANEL, part.inputs))
+        })
+        .collect();
+    let total: usize = costs.iter().map(|(panels, cost)| panels * cost).sum();
+    // The panel of each part at which a share of the total cost ends.
+    let ends = |thread: usize| -> Vec<usize> {
+        let mut left = total * thread / threads;
+        costs
+            .iter()
+            .map(|&(panels, cost)| {
+                let end = (left / cost).min(panels);
+                left = if end < panels { 0 } else { left - panels * cost };
+                end
+            })
+            .collect()
+    };
+    (0..threads)
+        .map(|thread| ends(thread).into_iter().zip(ends(thread + 1)).map(|(from, to)| from..to).collect())
+        .collect()
+}

@@ -1,0 +1,118 @@
+//! Operations and bytes of a schedule, counted before it runs.
+
+use wushi_graph::{CacheType, DType, Graph, Op, WeightId};
+
+use crate::kernels::Heads;
+use crate::program::{Kind, Program, Rows, Step, StepCost, Then};
+
+/// The attention layers of a graph, in order.
+pub(crate) fn layers(graph: &Graph) -> impl Iterator<Item = Heads> {
+    graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Attention(attention) => Some(Heads::new(attention)),
+        _ => None,
+    })
+}
+
+/// Costs of all steps for the first `rows` tokens of one sequence, the last one wanting logits.
+pub(crate) fn costs(
+    graph: &Graph,
+    dtypes: &[DType],
+    program: &Program,
+    rows: usize,
+    cache: CacheType,
+) -> Vec<StepCost> {
+    let counter = Counter { graph, dtypes, program, rows: rows as u64, cache };
+    program.steps.iter().map(|step| counter.cost(step)).collect()
+}
+
+struct Counter<'a> {
+    graph: &'a Graph,
+    dtypes: &'a [DType],
+    program: &'a Program,
+    rows: u64,
+    cache: CacheType,
+}
+
+impl Counter<'_> {
+    fn cost(&self, step: &Step) -> StepCost {
+        let rows = match step.rows {
+            Rows::Tokens => self.rows,
+            Rows::Picked => 1,
+        };
+        let buffers = step.kind.buffers();
+        let row_bytes = |b: &crate::program::Buffer| (b.bytes() / b.capacity.max(1)) as u64;
+        let activations: u64 = buffers.iter().map(|&id| row_bytes(self.program.buffer(id))).sum();
+        let mut cost = StepCost {
+            block: step.block.clone(),
+            kernel: step.kind.name(),
+            what: String::new(),
+            macs: 0,
+            weight_bytes: 0,
+            activation_bytes: rows * activations,
+            barrier: step.barrier,
+        };
+        match &step.kind {
+            Kind::Linear { parts, .. } => {
+                let mut names = Vec::new();
+                for part in parts {
+                    let gate = match part.then {
+                        Then::Gate { weight, .. } => Some(weight),
+                        _ => None,
+                    };
+                    for weight in [Some(part.weight), gate].into_iter().flatten() {
+                        cost.macs += rows * self.elements(weight);
+                        cost.weight_bytes += self.bytes(weight);
+                        names.push(format!("{} {}", self.short_name(weight), part.dtype));
+                    }
+                }
+                cost.what = names.join(", ");
+            }
+            Kind::Embed { table, .. } => {
+                let vocab = self.graph.weight(*table).shape[0] as u64;
+                cost.weight_bytes = rows * self.bytes(*table) / vocab;
+                cost.what = format!("{} {}", self.short_name(*table), self.dtypes[table.index()]);
+            }
+            Kind::Norm { weight, .. } => {
+                cost.what = self.short_name(*weight).to_string();
+                cost.weight_bytes = 4 * self.elements(*weight);
+            }
+            Kind::Pack { out, .. } => {
+                cost.what = format!("{:?}", self.program.buffer(*out).packing).to_lowercase();
+            }
+            Kind::Attention { layer, .. } => self.attention(*layer, &mut cost),
+            Kind::Cache { layer, .. } => {
+                let heads = self.program.layers[*layer].heads;
+                let position = heads.page_elements() / crate::kernels::PAGE_TOKENS * self.cache.bytes();
+                cost.activation_bytes += rows * position as u64;
+                cost.what = format!("{} heads, {}", heads.attention.kv_heads, self.cache);
+            }
+            _ => {}
+        }
+        cost
+    }
+
+    fn attention(&self, layer: usize, cost: &mut StepCost) {
+        let heads = self.program.layers[layer].heads;
+        let a = heads.attention;
+        let keys: u64 = (0..self.rows as usize).map(|p| heads.visible(p).len() as u64).sum();
+        cost.macs = 2 * keys * (a.heads * a.head_dim) as u64;
+        let position = 2 * a.kv_heads * heads.padded * self.cache.bytes();
+        cost.activation_bytes += self.rows * position as u64;
+        cost.what = format!("{} heads over {} of {}, {}", a.heads, a.kv_heads, a.head_dim, self.cache);
+    }
+
+    fn elements(&self, id: WeightId) -> u64 {
+        self.graph.weight(id).shape.iter().map(|&n| n as u64).product()
+    }
+
+    fn bytes(&self, id: WeightId) -> u64 {
+        let dtype = self.dtypes[id.index()];
+        self.elements(id) / dtype.block_elements() as u64 * dtype.block_bytes() as u64
+    }
+
+    /// The name without its block and without `.weight`.
+    fn short_name(&self, id: WeightId) -> &str {
+        let name = self.graph.weight(id).name.trim_end_matches(".weight");
+        name.rsplit('.').next().unwrap_or(name)
+    }
+}

@@ -1,0 +1,239 @@
+//! The CPU executor: batches through a compiled schedule.
+
+use std::collections::BTreeMap;
+
+use wushi_graph::{Batch, CacheType, DType, ExecError, Executor, ExecutorInfo, Graph, WeightSource};
+
+use crate::compile::{Target, compile};
+use crate::cost;
+use crate::isa::InstructionSet;
+use crate::kernels::{Kernels, PAGE_TOKENS, Scratch, frequencies};
+use crate::memory::AlignedBytes;
+use crate::model::{self, Weights};
+use crate::program::{Program, StepCost};
+use crate::step::{self, StepData};
+use crate::team::Team;
+use crate::weights::WeightError;
+
+/// What an executor is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads that compute, the calling one included.
+    pub threads: usize,
+    /// Which kernels; all give the same bits.
+    pub instruction_set: InstructionSet,
+    /// In what type keys and values are kept.
+    pub cache: CacheType,
+    /// The longest sequence, in tokens.
+    pub context: usize,
+    /// Pages of [`PAGE_TOKENS`] tokens.
+    pub pages: usize,
+    /// The most rows of one batch.
+    pub max_rows: usize,
+    /// The most rows of one batch that want logits.
+    pub max_logit_rows: usize,
+}
+
+/// Memory an executor takes, in bytes, known before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Repacked weights.
+    pub weights: usize,
+    /// Pages of keys and values.
+    pub cache: usize,
+    /// Activations of the largest batch, and the threads' working memory.
+    pub arena: usize,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.weights.saturating_add(self.cache).saturating_add(self.arena)
+    }
+}
+
+/// Why an executor cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuError {
+    /// A weight cannot be used.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// Sizes that make no sense.
+    #[error("{0}")]
+    Options(&'static str),
+    /// Threads cannot be started.
+    #[error("cannot start the compute threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Bytes of one page of keys and values, all layers.
+pub fn page_bytes(graph: &Graph, cache: CacheType) -> usize {
+    cost::layers(graph).map(|heads| heads.page_elements() * cache.bytes()).sum()
+}
+
+/// Checks that every weight is there in its shape, and says what memory [`CpuExecutor::new`] will take.
+pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Result<MemoryPlan, CpuError> {
+    let dtypes = model::dtypes(graph, source)?;
+    check(options)?;
+    let program = compile(graph, &dtypes, target(options, options.max_rows));
+    let scratch = options.threads * Scratch::bytes(widest_head(&program));
+    Ok(MemoryPlan {
+        weights: model::planned_bytes(graph, &dtypes),
+        cache: page_bytes(graph, options.cache).saturating_mul(options.pages),
+        arena: program.arena + scratch,
+    })
+}
+
+/// The schedule for batches of up to `rows` rows, with its operations and bytes when they are one sequence's first
+/// tokens and the last one wants logits.
+pub fn schedule(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    options: &Options,
+    rows: usize,
+) -> Result<Vec<StepCost>, CpuError> {
+    let dtypes = model::dtypes(graph, source)?;
+    check(options)?;
+    let program = compile(graph, &dtypes, target(options, rows));
+    Ok(cost::costs(graph, &dtypes, &program, rows, options.cache))
+}
+
+fn check(options: &Options) -> Result<(), CpuError> {
+    let Options { threads, context, pages, max_rows, max_logit_rows, .. } = *options;
+    if [threads, context, pages, max_rows, max_logit_rows].contains(&0) {
+        return Err(CpuError::Options("threads, context, pages and rows must be at least 1"));
+    }
+    Ok(())
+}
+
+fn target(options: &Options, rows: usize) -> Target {
+    Target { threads: options.threads, rows, picked: options.max_logit_rows.min(rows) }
+}
+
+fn widest_head(program: &Program) -> usize {
+    program.attention_kinds.iter().map(|heads| heads.padded).max().unwrap_or(0)
+}
+
+/// Runs a model on this machine's processor. The bits of a row's logits depend on the weights and its own sequence.
+pub struct CpuExecutor {
+    info: ExecutorInfo,
+    options: Options,
+    graph: Graph,
+    dtypes: Vec<DType>,
+    weights: Weights,
+    kernels: &'static Kernels,
+    team: Team,
+    /// By bucket: the most rows each was compiled for.
+    programs: BTreeMap<usize, Program>,
+    /// By rope kind; the same in every program.
+    frequencies: Vec<Vec<f64>>,
+    arena: AlignedBytes,
+    /// By layer.
+    cache: Vec<AlignedBytes>,
+    data: StepData,
+    scratch: Vec<Scratch>,
+}
+
+impl CpuExecutor {
+    /// Loads the weights and allocates all memory that will be needed.
+    pub fn new(graph: Graph, source: &dyn WeightSource, options: Options) -> Result<Self, CpuError> {
+        check(&options)?;
+        let dtypes = model::dtypes(&graph, source)?;
+        let mut team = Team::new(options.threads)?;
+        let weights = Weights::load(&graph, source, &mut team)?;
+        let largest = compile(&graph, &dtypes, target(&options, options.max_rows));
+        let frequencies = largest
+            .ropes
+            .iter()
+            .map(|kind| frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
+            .collect();
+        let cache_layer = |heads: crate::kernels::Heads| {
+            AlignedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
+        };
+        let vocab = largest.buffer(largest.output).width;
+        Ok(CpuExecutor {
+            info: ExecutorInfo {
+                vocab,
+                page_tokens: PAGE_TOKENS,
+                pages: options.pages,
+                max_rows: options.max_rows,
+                max_logit_rows: options.max_logit_rows.min(options.max_rows),
+                context: options.context,
+            },
+            arena: AlignedBytes::zeroed(largest.arena),
+            cache: largest.layers.iter().map(|layer| cache_layer(layer.heads)).collect(),
+            scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&largest))).collect(),
+            data: StepData::new(&largest, options.max_rows, options.threads),
+            programs: BTreeMap::from([(options.max_rows, largest)]),
+            kernels: options.instruction_set.kernels(),
+            frequencies,
+            team,
+            weights,
+            dtypes,
+            graph,
+            options,
+        })
+    }
+
+    /// What it was made for.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Memory it takes.
+    pub fn memory(&self) -> MemoryPlan {
+        MemoryPlan {
+            weights: self.weights.bytes(),
+            cache: self.cache.iter().map(AlignedBytes::len).sum(),
+            arena: self.arena.len(),
+        }
+    }
+
+    /// The smallest power of two that holds `rows`, at most the largest batch.
+    fn bucket(&self, rows: usize) -> usize {
+        rows.next_power_of_two().min(self.options.max_rows)
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn info(&self) -> &ExecutorInfo {
+        &self.info
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+        step::check(batch, &self.info)?;
+        let bucket = self.bucket(batch.tokens.len());
+        let program = self.programs.entry(bucket).or_insert_with(|| {
+            tracing::debug!(rows = bucket, "compiling a schedule");
+            compile(&self.graph, &self.dtypes, target(&self.options, bucket))
+        });
+        // A smaller bucket needs no more memory: the layout rule is the same, every buffer is smaller.
+        assert!(program.arena <= self.arena.len(), "a smaller bucket cannot need a larger arena");
+        self.data.plan(batch, program);
+        let context = step::Context {
+            program,
+            batch,
+            data: &self.data,
+            weights: &self.weights,
+            kernels: self.kernels,
+            frequencies: &self.frequencies,
+            arena: &self.arena,
+            cache: &self.cache,
+            cache_type: self.options.cache,
+            scratch: self.scratch.as_mut_ptr(),
+            threads: self.options.threads,
+        };
+        let barrier = self.team.barrier();
+        self.team.run(&|thread| {
+            for step in &program.steps {
+                if step.barrier {
+                    barrier();
+                }
+                // SAFETY: steps are separated by barriers where one reads what another thread wrote.
+                unsafe { context.run(step, thread) };
+            }
+        });
+        // SAFETY: all threads are done; the output buffer stays untouched until the next call.
+        Ok(unsafe { step::output(program, &self.arena, batch.logit_rows.len()) })
+    }
+}

@@ -1,0 +1,111 @@
+//! Which instruction sets this processor has, and their kernels.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::kernels::Kernels;
+use crate::simd::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+
+/// An instruction set that kernels are compiled for. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InstructionSet {
+    /// Plain Rust.
+    Portable,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI; its BF16 instructions too where the processor has them.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// All of them, slowest first.
+    pub const ALL: [InstructionSet; 3] =
+        [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512];
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            InstructionSet::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => {
+                InstructionSet::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// Those this processor has, slowest first.
+    pub fn available() -> Vec<InstructionSet> {
+        Self::ALL.into_iter().filter(|set| set.is_available()).collect()
+    }
+
+    /// The fastest this processor has.
+    pub fn best() -> InstructionSet {
+        Self::available().pop().unwrap_or(InstructionSet::Portable)
+    }
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            InstructionSet::Portable => "portable",
+            InstructionSet::Avx2 => "avx2",
+            InstructionSet::Avx512 => "avx512",
+        }
+    }
+
+    /// Its kernels. The processor must have it.
+    pub(crate) fn kernels(self) -> &'static Kernels {
+        static PORTABLE: Kernels = Kernels::of::<Portable>();
+        assert!(self.is_available(), "this processor has no {self}");
+        match self {
+            InstructionSet::Portable => &PORTABLE,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => {
+                static AVX2: Kernels = Kernels::of::<Avx2>();
+                &AVX2
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => {
+                static AVX512: Kernels = Kernels::of::<Avx512<false>>();
+                static AVX512_BF16: Kernels = Kernels::of::<Avx512<true>>();
+                if is_x86_feature_detected!("avx512bf16") { &AVX512_BF16 } else { &AVX512 }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => &PORTABLE,
+        }
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for InstructionSet {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let set = Self::ALL.into_iter().find(|set| set.name() == name).ok_or_else(|| {
+            format!("unknown instruction set `{name}`; there are {}", Self::ALL.map(Self::name).join(", "))
+        })?;
+        match set.is_available() {
+            true => Ok(set),
+            false => Err(format!("this processor has no {set}")),
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Attention over paged keys and values.
+//!
+//! A page holds [`PAGE_TOKENS`] positions of one layer: for each key head the keys as `[element][slot]`, so that
+//! scores of neighbouring keys are SIMD lanes, then the values as `[slot][element]`, so that a value's elements
+//! are. Every sum then runs in sequence per lane: over a head's elements for a score, over keys for an output.
+
+use std::ops::Range;
+
+use wushi_graph::{Attention, Mask, PageId};
+
+use super::elementwise::{Unary, unary};
+use crate::simd::{self, Isa, PANEL};
+use crate::weights::SEGMENT;
+
+/// Positions a page holds; divides [`SEGMENT`] and is whole panels.
+pub const PAGE_TOKENS: usize = 32;
+
+/// Query rows of one work item.
+pub(crate) const QUERY_TILE: usize = 8;
+
+/// Queries computed together.
+const QUERIES: usize = 4;
+
+/// Sizes of one attention layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Heads {
+    pub(crate) attention: Attention,
+    /// Elements of a head as stored: whole panels, the rest zero.
+    pub(crate) padded: usize,
+}
+
+impl Heads {
+    pub(crate) fn new(attention: Attention) -> Self {
+        Heads { attention, padded: attention.head_dim.next_multiple_of(PANEL) }
+    }
+
+    /// Elements of one head's keys and values in a page.
+    fn head_elements(&self) -> usize {
+        2 * self.padded * PAGE_TOKENS
+    }
+
+    /// Elements of a page of this layer.
+    pub(crate) fn page_elements(&self) -> usize {
+        self.attention.kv_heads * self.head_elements()
+    }
+
+    /// Positions that the query at `position` sees.
+    pub(crate) fn visible(&self, position: usize) -> Range<usize> {
+        match self.attention.mask {
+            Mask::Causal => 0..position + 1,
+            Mask::SlidingWindow(n) => (position + 1).saturating_sub(n)..position + 1,
+        }
+    }
+}
+
+/// One layer's pages.
+#[derive(Clone, Copy)]
+pub(crate) struct Pages {
+    pub(crate) base: *mut u8,
+    /// Bytes from page to page.
+    pub(crate) stride: usize,
+}
+
+/// The type keys and values are kept in.
+pub(super) trait Cache {
+    const BYTES: usize;
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V;
+    unsafe fn store<S: Isa>(p: *mut u8, v: S::V);
+}
+
+/// Exact.
+pub(super) struct F32Cache;
+/// Rounded to nearest even.
+pub(super) struct F16Cache;
+
+impl Cache for F32Cache {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
+        // SAFETY: as above.
+        unsafe { S::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Isa>(p: *mut u8, v: S::V) {
+        // SAFETY: as above.
+        unsafe { S::store(p.cast(), v) }
+    }
+}
+
+impl Cache for F16Cache {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
+        // SAFETY: as above.
+        unsafe { S::load_f16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Isa>(p: *mut u8, v: S::V) {
+        // SAFETY: as above.
+        unsafe { S::store_f16(p.cast(), v) }
+    }
+}
+
+/// Writes one row's keys and values of some key heads into its page.
+pub(crate) struct WriteCall {
+    pub(crate) heads: Heads,
+    pub(crate) pages: Pages,
+    pub(crate) page: PageId,
+    pub(crate) slot: usize,
+    /// The row's keys and values, `[kv_heads][head_dim]`.
+    pub(crate) k: *const f32,
+    pub(crate) v: *const f32,
+    /// Which key heads.
+    pub(crate) range: Range<usize>,
+}
+
+#[inline(always)]
+pub(super) unsafe fn write<S: Isa, C: Cache>(call: &WriteCall) {
+    let Heads { attention, padded } = call.heads;
+    let dim = attention.head_dim;
+    for head in call.range.clone() {
+        // SAFETY: see `Entry`.
+        unsafe {
+            let page = call.pages.base.add(call.page as usize * call.pages.stride);
+            let keys = page.add(head * call.heads.head_elements() * C::BYTES);
+            let values = keys.add((padded * PAGE_TOKENS + call.slot * padded) * C::BYTES);
+            let (k, v) = (call.k.add(head * dim), call.v.add(head * dim));
+            for i in (0..dim).step_by(PANEL) {
+                let n = (dim - i).min(PANEL);
+                let mut rounded = [0u8; 4 * PANEL];
+                round_panel::<S, C>(k.add(i), n, &mut rounded);
+                for j in 0..n {
+                    let key = keys.add(((i + j) * PAGE_TOKENS + call.slot) * C::BYTES);
+                    std::ptr::copy_nonoverlapping(rounded.as_ptr().add(j * C::BYTES), key, C::BYTES);
+                }
+                round_panel::<S, C>(v.add(i), n, &mut rounded);
+                std::ptr::copy_nonoverlapping(rounded.as_ptr(), values.add(i * C::BYTES), PANEL * C::BYTES);
+            }
+        }
+    }
+}
+
+/// Rounds `n` elements, at most a panel, to the cache's type; the rest become zero.
+#[inline(always)]
+unsafe fn round_panel<S: Isa, C: Cache>(x: *const f32, n: usize, out: &mut [u8; 4 * PANEL]) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        let mut panel = [0.0f32; PANEL];
+        std::ptr::copy_nonoverlapping(x, panel.as_mut_ptr(), n);
+        for part in (0..PANEL).step_by(S::LANES) {
+            C::store::<S>(out.as_mut_ptr().add(part * C::BYTES), S::load(panel.as_ptr().add(part)));
+        }
+    }
+}
+
+/// Work of one thread: the query heads that share one key head, for some rows of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AttentionItem {
+    /// First row in the batch.
+    pub(crate) row: usize,
+    /// At most [`QUERY_TILE`].
+    pub(crate) rows: usize,
+    /// Position of the first row.
+    pub(crate) position: usize,
+    /// Where the sequence's page table starts in the batch's.
+    pub(crate) table: usize,
+    /// The key head.
+    pub(crate) kv_head: usize,
+}
+
+/// A thread's working memory.
+pub(crate) struct Scratch {
+    /// `[QUERIES][SEGMENT]`
+    scores: Vec<f32>,
+    /// `[QUERIES][padded]`: queries, then a segment's outputs, then the merged ones.
+    queries: Vec<f32>,
+    segment: Vec<f32>,
+    merged: Vec<f32>,
+}
+
+impl Scratch {
+    pub(crate) fn new(padded: usize) -> Self {
+        let heads = vec![0.0; QUERIES * padded];
+        Scratch {
+            scores: vec![0.0; QUERIES * SEGMENT],
+            queries: heads.clone(),
+            segment: heads.clone(),
+            merged: heads,
+        }
+    }
+
+    pub(crate) fn bytes(padded: usize) -> usize {
+        4 * QUERIES * (SEGMENT + 3 * padded)
+    }
+}
+
+/// Computes some items.
+pub(crate) struct AttentionCall {
+    pub(crate) heads: Heads,
+    pub(crate) pages: Pages,
+    /// The batch's page tables.
+    pub(crate) tables: *const PageId,
+    /// Rotated queries, and outputs, `[row][heads][head_dim]`, `stride` elements from row to row.
+    pub(crate) q: *const f32,
+    pub(crate) out: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) items: *const AttentionItem,
+    pub(crate) count: usize,
+    pub(crate) scratch: *mut Scratch,
+}
+
+#[inline(always)]
+pub(super) unsafe fn run<S: Isa, C: Cache>(call: &AttentionCall) {
+    // SAFETY: see `Entry`; a thread's scratch is its own.
+    unsafe {
+        let scratch = &mut *call.scratch;
+        for item in std::slice::from_raw_parts(call.items, call.count) {
+            let group = call.heads.attention.heads / call.heads.attention.kv_heads;
+            let queries = item.rows * group;
+            for first in (0..queries).step_by(QUERIES) {
+                match (queries - first).min(QUERIES) {
+                    4 => queries_of::<S, C, 4>(call, item, first, scratch),
+                    3 => queries_of::<S, C, 3>(call, item, first, scratch),
+                    2 => queries_of::<S, C, 2>(call, item, first, scratch),
+                    _ => queries_of::<S, C, 1>(call, item, first, scratch),
+                }
+            }
+        }
+    }
+}
+
+/// `Q` queries of an item from the `first` on, counted row by row, head by head.
+#[inline(always)]
+unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
+    call: &AttentionCall,
+    item: &AttentionItem,
+    first: usize,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        let Heads { attention, padded } = call.heads;
+        let dim = attention.head_dim;
+        let group = attention.heads / attention.kv_heads;
+        let mut visible: [Range<usize>; Q] = [const { 0..0 }; Q];
+        let mut offset = [0; Q];
+        for t in 0..Q {
+            let (row, head) = ((first + t) / group, item.kv_head * group + (first + t) % group);
+            visible[t] = call.heads.visible(item.position + row);
+            offset[t] = (item.row + row) * call.stride + head * dim;
+            for i in 0..dim {
+                scratch.queries[t * padded + i] = *call.q.add(offset[t] + i);
+            }
+        }
+        // Rows ascend, so do both ends of what they see.
+        let (low, high) = (visible[0].start, visible[Q - 1].end);
+        let mut state = [(0.0f32, 0.0f32); Q];
+        for start in (low / SEGMENT * SEGMENT..high).step_by(SEGMENT) {
+            let mut keys: [Range<usize>; Q] = [const { 0..0 }; Q];
+            for t in 0..Q {
+                let within = |at: usize| at.clamp(start, start + SEGMENT) - start;
+                keys[t] = within(visible[t].start)..within(visible[t].end);
+            }
+            segment::<S, C, Q>(call, item, start, &keys, scratch, &visible, &mut state);
+        }
+        for t in 0..Q {
+            let sum = state[t].1;
+            for i in 0..dim {
+                *call.out.add(offset[t] + i) = scratch.merged[t * padded + i] / sum;
+            }
+        }
+    }
+}
+
+/// One segment of keys: scores, weights, weighted values, merged into what came before.
+#[inline(always)]
+unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
+    call: &AttentionCall,
+    item: &AttentionItem,
+    start: usize,
+    keys: &[Range<usize>; Q],
+    scratch: &mut Scratch,
+    visible: &[Range<usize>; Q],
+    state: &mut [(f32, f32); Q],
+) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        let padded = call.heads.padded;
+        let head = |page: usize| {
+            let id = *call.tables.add(item.table + start / PAGE_TOKENS + page) as usize;
+            call.pages.base.add(id * call.pages.stride + item.kv_head * call.heads.head_elements() * C::BYTES)
+        };
+        let first_page = keys[0].start / PAGE_TOKENS;
+        let last_page = keys[Q - 1].end.div_ceil(PAGE_TOKENS);
+        for page in first_page..last_page {
+            scores::<S, C, Q>(call, head(page), page * PAGE_TOKENS, scratch);
+        }
+        let mut partial = [(0.0, 0.0); Q];
+        for t in 0..Q {
+            if !keys[t].is_empty() {
+                let row = scratch.scores.as_mut_ptr().add(t * SEGMENT);
+                partial[t] = softmax::<S>(row, &keys[t]);
+            }
+        }
+        scratch.segment.fill(0.0);
+        // All queries together where all of them see the key, one by one at the ends: a masked key is skipped.
+        let common = keys[Q - 1].start..keys[0].end.max(keys[Q - 1].start);
+        for t in 0..Q {
+            weigh::<S, C, 1>(head, keys[t].start..common.start.min(keys[t].end), scratch, t, padded);
+        }
+        weigh::<S, C, Q>(head, common.clone(), scratch, 0, padded);
+        for t in 0..Q {
+            weigh::<S, C, 1>(head, common.end.max(keys[t].start)..keys[t].end, scratch, t, padded);
+        }
+        for t in 0..Q {
+            if keys[t].is_empty() {
+                continue;
+            }
+            let (merged, new) =
+                (scratch.merged.as_mut_ptr().add(t * padded), scratch.segment.as_ptr().add(t * padded));
+            // The first segment a query sees starts its state.
+            if visible[t].start >= start {
+                state[t] = partial[t];
+                std::ptr::copy_nonoverlapping(new, merged, padded);
+            } else {
+                merge::<S>(&mut state[t], partial[t], merged, new, padded);
+            }
+        }
+    }
+}
+
+/// Scores of one page's keys for `Q` queries, at `at` in the segment.
+#[inline(always)]
+unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
+    call: &AttentionCall,
+    keys: *const u8,
+    at: usize,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        let Heads { attention, padded } = call.heads;
+        let queries = scratch.queries.as_ptr();
+        for slot in (0..PAGE_TOKENS).step_by(2 * S::LANES) {
+            let mut sum = [[S::splat(0.0); 2]; Q];
+            for i in 0..attention.head_dim {
+                let k = keys.add((i * PAGE_TOKENS + slot) * C::BYTES);
+                let k = [C::load::<S>(k), C::load::<S>(k.add(S::LANES * C::BYTES))];
+                for t in 0..Q {
+                    let q = S::splat(*queries.add(t * padded + i));
+                    sum[t] = [S::fma(q, k[0], sum[t][0]), S::fma(q, k[1], sum[t][1])];
+                }
+            }
+            for t in 0..Q {
+                for part in 0..2 {
+                    let mut score = S::mul(sum[t][part], S::splat(attention.scale));
+                    if let Some(cap) = attention.softcap {
+                        score = unary::<S>(Unary::Softcap(cap), score);
+                    }
+                    let out = scratch.scores.as_mut_ptr().add(t * SEGMENT + at + slot + part * S::LANES);
+                    S::store(out, score);
+                }
+            }
+        }
+    }
+}
+
+/// Turns the scores of `keys` into `exp(score - max)`; returns the maximum and the sum.
+#[inline(always)]
+unsafe fn softmax<S: Isa>(scores: *mut f32, keys: &Range<usize>) -> (f32, f32) {
+    // SAFETY: `scores` has a whole segment.
+    unsafe {
+        // Lanes outside the range become -inf: no maximum, and an exponential of exactly 0, which adds nothing.
+        let (from, to) = (keys.start / PANEL * PANEL, keys.end.next_multiple_of(PANEL));
+        for i in (from..keys.start).chain(keys.end..to) {
+            *scores.add(i) = f32::NEG_INFINITY;
+        }
+        let mut max = S::splat(f32::NEG_INFINITY);
+        for i in (from..to).step_by(S::LANES) {
+            max = S::max(max, S::load(scores.add(i)));
+        }
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        S::store(lanes.as_mut_ptr(), max);
+        let max = lanes.into_iter().fold(f32::NEG_INFINITY, crate::math::max);
+        let mut sums = [S::splat(0.0); 2];
+        for i in (from..to).step_by(PANEL) {
+            for part in 0..PANEL / S::LANES {
+                let p = scores.add(i + part * S::LANES);
+                let e = simd::exp::<S>(S::sub(S::load(p), S::splat(max)));
+                S::store(p, e);
+                sums[part] = S::add(sums[part], e);
+            }
+        }
+        (max, simd::sum_lanes::<S>(sums))
+    }
+}
+
+/// Adds the values of `keys`, weighted, to the segment's outputs of the queries `first..first + Q`, key by key.
+#[inline(always)]
+unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
+    head: impl Fn(usize) -> *mut u8,
+    keys: Range<usize>,
+    scratch: &mut Scratch,
+    first: usize,
+    padded: usize,
+) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        let weights = scratch.scores.as_ptr().add(first * SEGMENT);
+        let out = scratch.segment.as_mut_ptr().add(first * padded);
+        let mut key = keys.start;
+        while key < keys.end {
+            let page = key / PAGE_TOKENS;
+            let end = keys.end.min((page + 1) * PAGE_TOKENS);
+            let values = head(page).add((padded * PAGE_TOKENS) * C::BYTES);
+            // Two panels at a time keep enough sums in flight; a last odd panel goes alone.
+            let mut i = 0;
+            while i < padded {
+                let wide = i + 2 * S::LANES <= padded;
+                let mut sum = [[S::splat(0.0); 2]; Q];
+                for t in 0..Q {
+                    sum[t][0] = S::load(out.add(t * padded + i));
+                    if wide {
+                        sum[t][1] = S::load(out.add(t * padded + i + S::LANES));
+                    }
+                }
+                for j in key..end {
+                    let v = values.add((j % PAGE_TOKENS * padded + i) * C::BYTES);
+                    let v = [
+                        C::load::<S>(v),
+                        if wide { C::load::<S>(v.add(S::LANES * C::BYTES)) } else { S::splat(0.0) },
+                    ];
+                    for t in 0..Q {
+                        let p = S::splat(*weights.add(t * SEGMENT + j));
+                        sum[t] = [S::fma(p, v[0], sum[t][0]), S::fma(p, v[1], sum[t][1])];
+                    }
+                }
+                for t in 0..Q {
+                    S::store(out.add(t * padded + i), sum[t][0]);
+                    if wide {
+                        S::store(out.add(t * padded + i + S::LANES), sum[t][1]);
+                    }
+                }
+                i += 2 * S::LANES;
+            }
+            key = end;
+        }
+    }
+}
+
+/// Merges a later segment `(max, sum, new)` into the state and `merged`.
+#[inline(always)]
+unsafe fn merge<S: Isa>(
+    state: &mut (f32, f32),
+    later: (f32, f32),
+    merged: *mut f32,
+    new: *const f32,
+    n: usize,
+) {
+    let max = crate::math::max(state.0, later.0);
+    let (old_weight, new_weight) = (crate::math::exp(state.0 - max), crate::math::exp(later.0 - max));
+    *state = (max, state.1.mul_add(old_weight, later.1 * new_weight));
+    for i in (0..n).step_by(S::LANES) {
+        // SAFETY: both have `n` elements, whole panels.
+        unsafe {
+            let scaled = S::mul(S::load(new.add(i)), S::splat(new_weight));
+            S::store(merged.add(i), S::fma(S::load(merged.add(i)), S::splat(old_weight), scaled));
+        }
+    }
+}

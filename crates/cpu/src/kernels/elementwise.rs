@@ -1,0 +1,80 @@
+//! Elementwise operators over whole rows. Rows are padded to panels, so there is no remainder.
+
+use std::ops::Range;
+
+use crate::simd::{self, Isa};
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Unary {
+    /// `x * sigmoid(x)`
+    Silu,
+    /// The tanh form of GELU.
+    GeluTanh,
+    /// `x * c`
+    Scale(f32),
+    /// `c * tanh(x / c)`
+    Softcap(f32),
+}
+
+/// A function of two elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Binary {
+    /// `a + b`
+    Add,
+    /// `a * b`
+    Mul,
+}
+
+/// `out[i] = op(x[i])` for the elements of a range, whole panels.
+pub(crate) struct MapCall {
+    pub(crate) op: Unary,
+    pub(crate) x: *const f32,
+    pub(crate) out: *mut f32,
+    pub(crate) range: Range<usize>,
+}
+
+/// `out[i] = op(a[i], b[i])` for the elements of a range, whole panels.
+pub(crate) struct ZipCall {
+    pub(crate) op: Binary,
+    pub(crate) a: *const f32,
+    pub(crate) b: *const f32,
+    pub(crate) out: *mut f32,
+    pub(crate) range: Range<usize>,
+}
+
+#[inline(always)]
+pub(super) unsafe fn unary<S: Isa>(op: Unary, x: S::V) -> S::V {
+    // SAFETY: the processor has `S`.
+    unsafe {
+        match op {
+            Unary::Silu => S::mul(x, simd::sigmoid::<S>(x)),
+            Unary::GeluTanh => simd::gelu_tanh::<S>(x),
+            Unary::Scale(c) => S::mul(x, S::splat(c)),
+            Unary::Softcap(c) => S::mul(S::splat(c), simd::tanh::<S>(S::div(x, S::splat(c)))),
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn map<S: Isa>(call: &MapCall) {
+    for i in call.range.clone().step_by(S::LANES) {
+        // SAFETY: see `Entry`.
+        unsafe { S::store(call.out.add(i), unary::<S>(call.op, S::load(call.x.add(i)))) };
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn zip<S: Isa>(call: &ZipCall) {
+    for i in call.range.clone().step_by(S::LANES) {
+        // SAFETY: see `Entry`.
+        unsafe {
+            let (a, b) = (S::load(call.a.add(i)), S::load(call.b.add(i)));
+            let y = match call.op {
+                Binary::Add => S::add(a, b),
+                Binary::Mul => S::mul(a, b),
+            };
+            S::store(call.out.add(i), y);
+        }
+    }
+}

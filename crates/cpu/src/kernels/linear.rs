@@ -1,0 +1,130 @@
+//! Linear layers: panels of 16 outputs against tiles of rows, then what follows while the tile is hot.
+
+use std::ops::Range;
+
+use super::elementwise::{Unary, unary};
+use crate::activations::Activations;
+use crate::simd::{Isa, PANEL};
+use crate::weights::{Format, Matrix};
+
+/// Some panels of one linear layer, for all rows.
+pub(crate) struct LinearCall {
+    /// `[outputs, inputs]`.
+    pub(crate) matrix: *const Matrix,
+    /// Added to every output, padded to whole panels.
+    pub(crate) bias: Option<*const f32>,
+    /// Which panels.
+    pub(crate) panels: Range<usize>,
+    /// The rows' activations, as the matrix's format takes them.
+    pub(crate) x: Activations,
+    /// How many rows.
+    pub(crate) rows: usize,
+    /// Where results go.
+    pub(crate) out: Output,
+    /// What becomes of a result before it is written.
+    pub(crate) epilogue: Epilogue,
+}
+
+/// Rows of F32.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    /// First row.
+    pub(crate) base: *mut f32,
+    /// Elements from row to row, whole panels.
+    pub(crate) stride: usize,
+}
+
+/// What becomes of a linear layer's result `y` before it is written.
+#[derive(Clone, Copy)]
+pub(crate) enum Epilogue {
+    /// `y`
+    Store,
+    /// `residual + y`
+    Add(Output),
+    /// `activation(g) * y`, `g` being the result of the gate matrix of the same shape and format on the same rows.
+    Gate { matrix: *const Matrix, bias: Option<*const f32>, activation: Unary },
+}
+
+/// Rows that are computed before the next panel is looked at: their activations stay in the second-level cache.
+const ROW_BLOCK: usize = 256;
+
+/// A tile of results: `[row][lane]`.
+type Tile<const M: usize> = [[f32; PANEL]; M];
+
+#[inline(always)]
+pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
+    for block in (0..call.rows).step_by(ROW_BLOCK) {
+        let end = (block + ROW_BLOCK).min(call.rows);
+        for panel in call.panels.clone() {
+            let mut row = block;
+            // SAFETY: see `Entry`; the rows exist.
+            unsafe {
+                while row + 8 <= end && S::LANES == 16 {
+                    tile::<S, F, 8>(call, panel, row);
+                    row += 8;
+                }
+                while row + 4 <= end {
+                    tile::<S, F, 4>(call, panel, row);
+                    row += 4;
+                }
+                if row + 2 <= end {
+                    tile::<S, F, 2>(call, panel, row);
+                    row += 2;
+                }
+                if row < end {
+                    tile::<S, F, 1>(call, panel, row);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn products<S: Isa, F: Format, const M: usize>(
+    matrix: *const Matrix,
+    bias: Option<*const f32>,
+    call: &LinearCall,
+    panel: usize,
+    row: usize,
+    tile: &mut Tile<M>,
+) {
+    for part in 0..PANEL / S::LANES {
+        // SAFETY: see `Entry`.
+        unsafe {
+            let mut y = F::tile::<S, M>(&*matrix, panel, part, &call.x, row);
+            for t in 0..M {
+                if let Some(bias) = bias {
+                    y[t] = S::add(y[t], S::load(bias.add(panel * PANEL + part * S::LANES)));
+                }
+                S::store(tile[t].as_mut_ptr().add(part * S::LANES), y[t]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usize, row: usize) {
+    // SAFETY: see `Entry`. Strides are whole panels, so a last panel's padding has its place in every row.
+    unsafe {
+        let mut tile: Tile<M> = [[0.0; PANEL]; M];
+        products::<S, F, M>(call.matrix, call.bias, call, panel, row, &mut tile);
+        let mut gate: Tile<M> = [[0.0; PANEL]; M];
+        if let Epilogue::Gate { matrix, bias, .. } = call.epilogue {
+            products::<S, F, M>(matrix, bias, call, panel, row, &mut gate);
+        }
+        for t in 0..M {
+            for part in (0..PANEL).step_by(S::LANES) {
+                let y = S::load(tile[t].as_ptr().add(part));
+                let at = panel * PANEL + part;
+                let y = match call.epilogue {
+                    Epilogue::Store => y,
+                    Epilogue::Add(x) => S::add(S::load(x.base.add((row + t) * x.stride + at)), y),
+                    Epilogue::Gate { activation, .. } => {
+                        S::mul(unary::<S>(activation, S::load(gate[t].as_ptr().add(part))), y)
+                    }
+                };
+                S::store(call.out.base.add((row + t) * call.out.stride + at), y);
+            }
+        }
+    }
+}

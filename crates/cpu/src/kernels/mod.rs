@@ -1,0 +1,128 @@
+//! Kernels: each written once over [`Isa`], collected in one table per instruction set.
+
+mod attention;
+mod elementwise;
+mod linear;
+mod norm;
+mod rope;
+
+use std::ops::Range;
+
+use wushi_graph::{CacheType, DType};
+
+pub use attention::PAGE_TOKENS;
+pub(crate) use attention::{AttentionCall, AttentionItem, Heads, Pages, QUERY_TILE, Scratch, WriteCall};
+pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
+pub(crate) use linear::{Epilogue, LinearCall, Output};
+pub(crate) use norm::NormCall;
+pub(crate) use rope::{RopeCall, fill_table, frequencies};
+
+use crate::activations::Activations;
+use crate::simd::Isa;
+use crate::weights::{BF16, Blocks, F16, F32, Q4_0, Q4_1, Q8_0};
+
+/// A kernel's entry for one instruction set.
+///
+/// # Safety
+/// The processor has the instruction set; every pointer in the call is valid for what the call says; no other
+/// thread writes what this one reads or writes.
+pub(crate) type Entry<Call> = unsafe fn(&Call);
+
+/// All kernels of one instruction set.
+pub(crate) struct Kernels {
+    linear: [Entry<LinearCall>; 6],
+    pub(crate) norm: Entry<NormCall>,
+    pub(crate) map: Entry<MapCall>,
+    pub(crate) zip: Entry<ZipCall>,
+    pub(crate) rope: Entry<RopeCall>,
+    pub(crate) pack: Entry<PackCall>,
+    attention: [Entry<AttentionCall>; 2],
+    write_cache: [Entry<WriteCall>; 2],
+}
+
+/// Packs consecutive rows.
+pub(crate) struct PackCall {
+    /// Rows of F32.
+    pub(crate) x: *const f32,
+    /// Elements from row to row of `x`.
+    pub(crate) stride: usize,
+    /// Which rows.
+    pub(crate) rows: Range<usize>,
+    /// Where to.
+    pub(crate) out: Activations,
+}
+
+#[inline(always)]
+unsafe fn pack<S: Isa>(call: &PackCall) {
+    for row in call.rows.clone() {
+        // SAFETY: see `Entry`.
+        unsafe { call.out.pack::<S>(call.x.add(row * call.stride), row) };
+    }
+}
+
+/// Makes the entry of a kernel: a plain function that runs it compiled for `S`.
+macro_rules! entry {
+    ($call:ty, $($kernel:tt)+) => {{
+        unsafe fn enter<S: Isa>(call: &$call) {
+            // SAFETY: see `Entry`.
+            unsafe { S::run(#[inline(always)] || $($kernel)+(call)) }
+        }
+        enter::<S>
+    }};
+}
+
+impl Kernels {
+    /// The table of `S`.
+    pub(crate) const fn of<S: Isa>() -> Self {
+        Kernels {
+            linear: [
+                entry!(LinearCall, linear::run::<S, F32>),
+                entry!(LinearCall, linear::run::<S, F16>),
+                entry!(LinearCall, linear::run::<S, BF16>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q4_0>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q4_1>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q8_0>>),
+            ],
+            norm: entry!(NormCall, norm::run::<S>),
+            map: entry!(MapCall, elementwise::map::<S>),
+            zip: entry!(ZipCall, elementwise::zip::<S>),
+            rope: entry!(RopeCall, rope::run::<S>),
+            pack: entry!(PackCall, pack::<S>),
+            attention: [
+                entry!(AttentionCall, attention::run::<S, attention::F32Cache>),
+                entry!(AttentionCall, attention::run::<S, attention::F16Cache>),
+            ],
+            write_cache: [
+                entry!(WriteCall, attention::write::<S, attention::F32Cache>),
+                entry!(WriteCall, attention::write::<S, attention::F16Cache>),
+            ],
+        }
+    }
+
+    pub(crate) fn linear(&self, dtype: DType) -> Entry<LinearCall> {
+        self.linear[match dtype {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::BF16 => 2,
+            DType::Q4_0 => 3,
+            DType::Q4_1 => 4,
+            DType::Q8_0 => 5,
+            other => unreachable!("{other} has no kernel"),
+        }]
+    }
+
+    pub(crate) fn attention(&self, cache: CacheType) -> Entry<AttentionCall> {
+        self.attention[cache_index(cache)]
+    }
+
+    pub(crate) fn write_cache(&self, cache: CacheType) -> Entry<WriteCall> {
+        self.write_cache[cache_index(cache)]
+    }
+}
+
+fn cache_index(cache: CacheType) -> usize {
+    match cache {
+        CacheType::F32 => 0,
+        CacheType::F16 => 1,
+    }
+}

@@ -1,0 +1,64 @@
+//! Rotary position embedding: angles in double precision, rotation in place.
+
+use std::ops::Range;
+
+use wushi_graph::{Rope, RopePairs};
+
+use crate::simd::Isa;
+
+/// Rotates some heads of one row in place.
+pub(crate) struct RopeCall {
+    /// The row.
+    pub(crate) x: *mut f32,
+    /// Which heads.
+    pub(crate) heads: Range<usize>,
+    pub(crate) rope: Rope,
+    /// Cosines of the row's position, then sines, `rotary_dim / 2` each.
+    pub(crate) table: *const f32,
+}
+
+/// Inverse frequencies, `[rotary_dim / 2]`, in radians per position.
+pub(crate) fn frequencies(rope: &Rope, factors: Option<&[f32]>) -> Vec<f64> {
+    (0..rope.rotary_dim / 2)
+        .map(|i| {
+            let exponent = -2.0 * i as f64 / rope.rotary_dim as f64;
+            let frequency = libm::pow(f64::from(rope.base), exponent) / f64::from(rope.position_scale);
+            frequency / factors.map_or(1.0, |f| f64::from(f[i]))
+        })
+        .collect()
+}
+
+/// Fills one row of the table: cosines, then sines.
+pub(crate) fn fill_table(frequencies: &[f64], position: usize, row: &mut [f32]) {
+    let (cosines, sines) = row.split_at_mut(frequencies.len());
+    for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
+        let (s, c) = libm::sincos(position as f64 * frequency);
+        (*cosine, *sine) = (c as f32, s as f32);
+    }
+}
+
+/// `(x cos - y sin, x sin + y cos)`, one rounding of a product each.
+pub(crate) fn rotate(x: f32, y: f32, cosine: f32, sine: f32) -> (f32, f32) {
+    (x.mul_add(cosine, -(y * sine)), x.mul_add(sine, y * cosine))
+}
+
+#[inline(always)]
+pub(super) unsafe fn run<S: Isa>(call: &RopeCall) {
+    let Rope { head_dim, rotary_dim, pairs, .. } = call.rope;
+    let half = rotary_dim / 2;
+    for head in call.heads.clone() {
+        // SAFETY: see `Entry`; the table has `rotary_dim` elements.
+        unsafe {
+            let x = call.x.add(head * head_dim);
+            let (cosines, sines) = (call.table, call.table.add(half));
+            for i in 0..half {
+                let (a, b) = match pairs {
+                    RopePairs::Adjacent => (2 * i, 2 * i + 1),
+                    RopePairs::Halves => (i, i + half),
+                };
+                let (p, q) = rotate(*x.add(a), *x.add(b), *cosines.add(i), *sines.add(i));
+                (*x.add(a), *x.add(b)) = (p, q);
+            }
+        }
+    }
+}

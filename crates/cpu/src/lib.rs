@@ -1,0 +1,30 @@
+//! Graph to static schedule to bits: reference arithmetic, its SIMD twins, the thread team.
+//!
+//! This crate knows no architecture and no request: it lowers a [`wushi_graph::Graph`] to a fixed schedule and runs
+//! batches of tokens through it. [`mod@reference`] says what every operator means; kernels equal it to the last bit.
+
+mod activations;
+mod arena;
+mod compile;
+mod cost;
+mod executor;
+mod isa;
+mod kernels;
+pub mod math;
+mod memory;
+mod model;
+mod program;
+pub mod reference;
+mod simd;
+mod step;
+mod team;
+mod weights;
+
+pub use executor::{CpuError, CpuExecutor, MemoryPlan, Options, page_bytes, plan, schedule};
+pub use isa::InstructionSet;
+pub use kernels::PAGE_TOKENS;
+pub use program::StepCost;
+pub use weights::{SEGMENT, WeightError, dequantize};
+
+/// Version of the arithmetic: part of every fingerprint. Two versions may differ in bits, one never does.
+pub const ARITHMETIC_VERSION: u32 = 1;

@@ -1,0 +1,110 @@
+//! Weights bound to a graph: checked first, then repacked by the whole team, tensor by tensor.
+
+use std::sync::Mutex;
+
+use wushi_graph::{DType, Graph, Role, TensorView, WeightDecl, WeightId, WeightSource};
+
+use crate::simd::PANEL;
+use crate::team::Team;
+use crate::weights::{Matrix, Vector, WeightError};
+
+/// A graph's weights as kernels read them.
+pub(crate) struct Weights {
+    slots: Vec<Slot>,
+}
+
+enum Slot {
+    Matrix(Matrix),
+    Vector(Vector),
+}
+
+fn view<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorView<'a>, WeightError> {
+    let name = decl.name.clone();
+    let view = source.tensor(&decl.name).ok_or(WeightError::Missing { name: name.clone() })?;
+    if view.shape != decl.shape {
+        return Err(WeightError::Shape { name, found: view.shape.to_vec(), expected: decl.shape.clone() });
+    }
+    let quantised_vector = decl.role == Role::Vector && view.dtype.block_elements() > 1;
+    if quantised_vector {
+        return Err(WeightError::QuantisedVector { name, dtype: view.dtype });
+    }
+    Ok(view)
+}
+
+/// The dtype of every declared weight; an error if one is missing or has another shape.
+pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DType>, WeightError> {
+    graph.weights().iter().map(|decl| Ok(view(source, decl)?.dtype)).collect()
+}
+
+/// Bytes all weights take.
+pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
+    let sizes = graph.weights().iter().zip(dtypes).map(|(decl, &dtype)| match decl.role {
+        Role::Vector => decl.shape[0].next_multiple_of(PANEL) * 4,
+        Role::Embedding | Role::Matrix => Matrix::planned_bytes(dtype, decl.shape[0], decl.shape[1]),
+    });
+    sizes.sum()
+}
+
+impl Weights {
+    /// Repacks every weight; the source's pages are released one tensor after the other.
+    pub(crate) fn load(
+        graph: &Graph,
+        source: &dyn WeightSource,
+        team: &mut Team,
+    ) -> Result<Self, WeightError> {
+        let mut slots = Vec::with_capacity(graph.weights().len());
+        for decl in graph.weights() {
+            let view = view(source, decl)?;
+            slots.push(match decl.role {
+                Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
+                Role::Embedding | Role::Matrix => Slot::Matrix(pack(decl, &view, team)?),
+            });
+            source.release(&decl.name);
+        }
+        Ok(Weights { slots })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |slot: &Slot| match slot {
+            Slot::Matrix(matrix) => matrix.bytes(),
+            Slot::Vector(vector) => vector.bytes(),
+        };
+        self.slots.iter().map(bytes).sum()
+    }
+
+    pub(crate) fn matrix(&self, id: WeightId) -> &Matrix {
+        match &self.slots[id.index()] {
+            Slot::Matrix(matrix) => matrix,
+            Slot::Vector(_) => unreachable!("declared as a matrix"),
+        }
+    }
+
+    pub(crate) fn vector(&self, id: WeightId) -> &Vector {
+        match &self.slots[id.index()] {
+            Slot::Vector(vector) => vector,
+            Slot::Matrix(_) => unreachable!("declared as a vector"),
+        }
+    }
+}
+
+fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
+    WeightError::NotFinite { name: decl.name.clone(), row }
+}
+
+fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, WeightError> {
+    let matrix = Matrix::new(view.dtype, decl.shape[0], decl.shape[1]);
+    let bad = Mutex::new(None::<usize>);
+    let (threads, panels) = (team.threads(), matrix.panels());
+    team.run(&|thread| {
+        let share = panels * thread / threads..panels * (thread + 1) / threads;
+        // SAFETY: the threads' shares do not overlap, and nobody reads before the team is done.
+        if let Some(row) = unsafe { matrix.pack(view, share) } {
+            let mut bad = bad.lock().unwrap_or_else(|e| e.into_inner());
+            *bad = Some(bad.map_or(row, |other| other.min(row)));
+        }
+    });
+    match bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        None => Ok(matrix),
+        Some(row) => Err(not_finite(decl, row)),
+    }
+}

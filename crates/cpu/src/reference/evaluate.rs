@@ -1,0 +1,126 @@
+//! A whole graph over a whole sequence.
+
+use wushi_graph::{CacheType, Graph, Mask, Op, Value, WeightId, WeightSource};
+
+use super::{attention, cached, linear, rms_norm, rope};
+use crate::math;
+use crate::weights::{WeightError, dequantize};
+
+/// The output of `graph` for every token of one sequence, row-major.
+pub fn evaluate(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    tokens: &[u32],
+    cache: CacheType,
+) -> Result<Vec<f32>, WeightError> {
+    let weights = Weights { graph, source };
+    let mut values: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes().len());
+    for node in graph.nodes() {
+        let input = |i: usize| values[node.inputs[i].index()].as_slice();
+        let width = |value: Value| graph.node(value).shape.width().expect("values have rows");
+        let each = |f: &dyn Fn(f32) -> f32| input(0).iter().map(|x| f(*x)).collect();
+        let both =
+            |f: &dyn Fn(f32, f32) -> f32| input(0).iter().zip(input(1)).map(|(a, b)| f(*a, *b)).collect();
+        let value: Vec<f32> = match node.op {
+            Op::Embed { table } => weights.embed(table, tokens)?,
+            Op::Linear { weight, bias } => weights.linear(weight, bias, input(0), width(node.inputs[0]))?,
+            Op::Add => both(&|a, b| a + b),
+            Op::Mul => both(&|a, b| a * b),
+            Op::Scale(c) => each(&|x| x * c),
+            Op::Silu => each(&|x| x * math::sigmoid(x)),
+            Op::GeluTanh => each(&math::gelu_tanh),
+            Op::Softcap(c) => each(&|x| c * math::tanh(x / c)),
+            Op::Rows => input(0).to_vec(),
+            Op::RmsNorm { weight, eps } => {
+                let weight = weights.vector(weight)?;
+                input(0).chunks(weight.len()).flat_map(|x| rms_norm(x, &weight, eps)).collect()
+            }
+            Op::Rope { rope: how, factors } => {
+                let factors = factors.map(|id| weights.vector(id)).transpose()?;
+                let mut x = input(0).to_vec();
+                for (position, row) in x.chunks_mut(width(node.inputs[0])).enumerate() {
+                    for head in row.chunks_mut(how.head_dim) {
+                        rope(head, &how, factors.as_deref(), position);
+                    }
+                }
+                x
+            }
+            Op::Attention(how) => attend(&how, [input(0), input(1), input(2)], tokens.len(), cache),
+            other => unreachable!("{} is not defined", other.name()),
+        };
+        values.push(value);
+    }
+    Ok(values.swap_remove(graph.output().index()))
+}
+
+fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cache: CacheType) -> Vec<f32> {
+    let dim = how.head_dim;
+    // Keys and values are read only after rounding to the cache's type. By head: `[position][head_dim]`.
+    let by_head = |x: &[f32]| -> Vec<Vec<f32>> {
+        (0..how.kv_heads)
+            .map(|head| {
+                let rows = x.chunks(how.kv_heads * dim);
+                rows.flat_map(|row| &row[head * dim..(head + 1) * dim]).map(|x| cached(*x, cache)).collect()
+            })
+            .collect()
+    };
+    let (keys, values) = (by_head(k), by_head(v));
+    let mut out = Vec::with_capacity(q.len());
+    for position in 0..rows {
+        let from = match how.mask {
+            Mask::Causal => 0,
+            Mask::SlidingWindow(n) => (position + 1).saturating_sub(n),
+        };
+        for head in 0..how.heads {
+            let query = &q[(position * how.heads + head) * dim..][..dim];
+            let kv = head / (how.heads / how.kv_heads);
+            out.extend(attention(query, &keys[kv], &values[kv], from..position + 1, how));
+        }
+    }
+    out
+}
+
+struct Weights<'a> {
+    graph: &'a Graph,
+    source: &'a dyn WeightSource,
+}
+
+impl Weights<'_> {
+    fn view(&self, id: WeightId) -> Result<wushi_graph::TensorView<'_>, WeightError> {
+        let name = &self.graph.weight(id).name;
+        self.source.tensor(name).ok_or_else(|| WeightError::Missing { name: name.clone() })
+    }
+
+    fn vector(&self, id: WeightId) -> Result<Vec<f32>, WeightError> {
+        let view = self.view(id)?;
+        Ok(dequantize(view.dtype, view.bytes))
+    }
+
+    fn embed(&self, table: WeightId, tokens: &[u32]) -> Result<Vec<f32>, WeightError> {
+        let view = self.view(table)?;
+        let row = view.bytes.len() / self.graph.weight(table).shape[0];
+        let values =
+            tokens.iter().flat_map(|&t| dequantize(view.dtype, &view.bytes[t as usize * row..][..row]));
+        Ok(values.collect())
+    }
+
+    fn linear(
+        &self,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        x: &[f32],
+        width: usize,
+    ) -> Result<Vec<f32>, WeightError> {
+        let view = self.view(weight)?;
+        let bias = bias.map(|id| self.vector(id)).transpose()?;
+        let row_bytes = view.bytes.len() / self.graph.weight(weight).shape[0];
+        let mut out = Vec::new();
+        for x in x.chunks(width) {
+            for (n, row) in view.bytes.chunks(row_bytes).enumerate() {
+                let y = linear(view.dtype, row, x);
+                out.push(bias.as_ref().map_or(y, |bias| y + bias[n]));
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,200 @@
+//! AVX2 with FMA and F16C: eight lanes.
+
+use std::arch::x86_64::*;
+
+use super::Isa;
+
+/// AVX2, FMA and F16C.
+pub(crate) struct Avx2;
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn enter<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// Four bytes of activations in every lane.
+#[inline(always)]
+unsafe fn broadcast(x: *const i8) -> __m256i {
+    // SAFETY: AVX2 and 4 readable bytes by the trait's contract, here and below.
+    unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
+impl Isa for Avx2 {
+    const LANES: usize = 8;
+    type V = __m256;
+    type I = __m256i;
+    type B = __m256i;
+
+    #[inline(always)]
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller vouches for the instruction set; so for every block of this file.
+        unsafe { enter(f) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m256) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: __m256) {
+        // SAFETY: as above.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(a: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn round(a: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    unsafe fn max_bits(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: __m256) {
+        // SAFETY: as above.
+        unsafe {
+            let ints = _mm256_cvtps_epi32(v);
+            let (low, high) = (_mm256_castsi256_si128(ints), _mm256_extracti128_si256::<1>(ints));
+            let words = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m256i) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn low_nibbles(b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_and_si256(b, _mm256_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    unsafe fn high_nibbles(b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(b), _mm256_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_u4<const M: usize>(w: &[__m256i; 8], x: &[*const i8; M], init: &[i32; M]) -> [__m256i; M] {
+        // Eight sums of two products of at most 15 * 127 stay within 16 bits: 30,480.
+        // SAFETY: as above.
+        unsafe {
+            let mut pairs = [_mm256_setzero_si256(); M];
+            for j in 0..8 {
+                for t in 0..M {
+                    pairs[t] =
+                        _mm256_add_epi16(pairs[t], _mm256_maddubs_epi16(w[j], broadcast(x[t].add(4 * j))));
+                }
+            }
+            let ones = _mm256_set1_epi16(1);
+            for t in 0..M {
+                pairs[t] = _mm256_add_epi32(_mm256_madd_epi16(pairs[t], ones), _mm256_set1_epi32(init[t]));
+            }
+            pairs
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8<const M: usize>(w: &[__m256i; 8], x: &[*const i8; M], _sums: &[i32; M]) -> [__m256i; M] {
+        // |w| * ±x: two products of at most 128 * 127 stay within 16 bits, more would not.
+        // SAFETY: as above.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut sums = [_mm256_setzero_si256(); M];
+            for j in 0..8 {
+                let signed = _mm256_xor_si256(w[j], _mm256_set1_epi8(-128));
+                let magnitude = _mm256_abs_epi8(signed);
+                for t in 0..M {
+                    let pairs =
+                        _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(broadcast(x[t].add(4 * j)), signed));
+                    sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(acc: __m256, w: __m256i, x: u32) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let odd = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(0xffff_0000_u32 as i32)));
+            let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w));
+            let sum = _mm256_fmadd_ps(odd, _mm256_set1_ps(f32::from_bits(x & 0xffff_0000)), acc);
+            _mm256_fmadd_ps(even, _mm256_set1_ps(f32::from_bits(x << 16)), sum)
+        }
+    }
+}

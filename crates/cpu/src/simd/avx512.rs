@@ -1,0 +1,197 @@
+//! AVX-512 with VNNI: sixteen lanes. BF16 products by one instruction where the processor has it.
+
+use std::arch::x86_64::*;
+
+use super::Isa;
+
+/// AVX-512 F, BW, DQ, VL and VNNI; with `BF16`, the AVX-512 BF16 instructions as well.
+pub(crate) struct Avx512<const BF16: bool>;
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn enter<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+unsafe fn enter_bf16<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[inline(always)]
+unsafe fn dot<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: [i32; M]) -> [__m512i; M] {
+    // SAFETY: AVX-512 VNNI and 32 readable bytes by the trait's contract.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); M];
+        for t in 0..M {
+            sums[t] = _mm512_set1_epi32(init[t]);
+        }
+        for j in 0..8 {
+            for t in 0..M {
+                let quad = _mm512_set1_epi32(x[t].add(4 * j).cast::<i32>().read_unaligned());
+                sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], quad);
+            }
+        }
+        sums
+    }
+}
+
+impl<const BF16: bool> Isa for Avx512<BF16> {
+    const LANES: usize = 16;
+    type V = __m512;
+    type I = __m512i;
+    type B = __m512i;
+
+    #[inline(always)]
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller vouches for the instruction set; so for every block of this file.
+        unsafe { if BF16 { enter_bf16(f) } else { enter(f) } }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(a: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_abs_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+    }
+    #[inline(always)]
+    unsafe fn round(a: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    unsafe fn max_bits(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: __m512i) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn low_nibbles(b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_and_si512(b, _mm512_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    unsafe fn high_nibbles(b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(15)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_u4<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: &[i32; M]) -> [__m512i; M] {
+        // SAFETY: as above.
+        unsafe { dot(w, x, *init) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], sums: &[i32; M]) -> [__m512i; M] {
+        // The 128 that was added to every weight is taken off the sum, exactly.
+        let mut init = [0; M];
+        for t in 0..M {
+            init[t] = -128 * sums[t];
+        }
+        // SAFETY: as above.
+        unsafe { dot(w, x, init) }
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(acc: __m512, w: __m512i, x: u32) -> __m512 {
+        // SAFETY: as above; a __m512bh is 32 BF16 numbers in the bits of a __m512i.
+        unsafe {
+            let pair = _mm512_set1_epi32(x as i32);
+            if BF16 {
+                return _mm512_dpbf16_ps(
+                    acc,
+                    std::mem::transmute::<__m512i, __m512bh>(w),
+                    std::mem::transmute(pair),
+                );
+            }
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let odd = |v| _mm512_castsi512_ps(_mm512_and_si512(v, upper));
+            let even = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v));
+            _mm512_fmadd_ps(even(w), even(pair), _mm512_fmadd_ps(odd(w), odd(pair), acc))
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Instruction sets behind one trait, so that a kernel is written once.
+//!
+//! A kernel is generic over [`Isa`] and entered through [`Isa::run`], which compiles it for that instruction set.
+//! Every operation here has one exact meaning (IEEE single precision, round to nearest even; fused where it says
+//! so), hence one kernel gives the same bits on each of them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+use crate::math;
+
+/// Rows of a panel: weights are interleaved so that these are SIMD lanes.
+pub(crate) const PANEL: usize = 16;
+
+/// An instruction set's vectors of `LANES` (8 or 16) single-precision lanes.
+///
+/// # Safety
+/// Every function requires that the processor has the instruction set, and pointers must be valid for
+/// `LANES` elements. Alignment is never required.
+#[allow(clippy::missing_safety_doc, reason = "stated once, above")]
+pub(crate) trait Isa: Send + Sync + 'static {
+    const LANES: usize;
+    /// `f32` lanes.
+    type V: Copy;
+    /// `i32` lanes.
+    type I: Copy;
+    /// Four bytes per lane.
+    type B: Copy;
+
+    /// Runs `f` compiled for this instruction set. All of `f` must be `#[inline(always)]`.
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// Widens binary16.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Rounds to binary16, to nearest even.
+    unsafe fn store_f16(p: *mut u16, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// Clears the sign.
+    unsafe fn abs(a: Self::V) -> Self::V;
+    /// `if a < b { x } else { y }` lane by lane.
+    unsafe fn select_less(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(a: Self::V) -> Self::V;
+    /// `2^n` for integral `n` in -126..=127.
+    unsafe fn pow2(n: Self::V) -> Self::V;
+    /// The largest lane as unsigned bits: for non-negative numbers the maximum, or a NaN if there is one.
+    unsafe fn max_bits(a: Self::V, b: Self::V) -> Self::V;
+
+    /// `LANES` signed 8-bit integers, each lane rounded to nearest even and saturated.
+    unsafe fn store_i8(p: *mut i8, v: Self::V);
+    unsafe fn to_f32(a: Self::I) -> Self::V;
+    unsafe fn load_bytes(p: *const u8) -> Self::B;
+    /// The low four bits of each byte.
+    unsafe fn low_nibbles(b: Self::B) -> Self::B;
+    /// The high four bits of each byte, moved down.
+    unsafe fn high_nibbles(b: Self::B) -> Self::B;
+
+    /// Exact dot products over 32 elements for `M` activation rows: `init[t] + Σ w * x[t]`, weights in 0..=15.
+    /// `w[j]` holds elements `4j..4j+4` of each lane's row; `x[t]` points at 32 activations in -127..=127.
+    unsafe fn dot_u4<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], init: &[i32; M]) -> [Self::I; M];
+    /// The same for signed weights stored with 128 added; `sums[t]` is the sum of the 32 activations.
+    unsafe fn dot_i8<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], sums: &[i32; M]) -> [Self::I; M];
+    /// BF16 pairs (element 2i in the low half): `acc + w₁x₁`, then `+ w₀x₀`, each fused.
+    unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V;
+}
+
+/// [`math::exp`] over lanes.
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: the caller vouches for the instruction set, here and below in this file.
+    unsafe {
+        let low = S::splat(math::EXP_MIN);
+        let clamped = S::min(S::splat(math::EXP_MAX), S::max(low, x));
+        let n = S::round(S::mul(clamped, S::splat(math::LOG2_E)));
+        let r = S::fma(n, S::splat(-math::LN2_HI), clamped);
+        let r = S::fma(n, S::splat(-math::LN2_LO), r);
+        let mut p = S::splat(math::EXP_TAYLOR[0]);
+        for i in 1..math::EXP_TAYLOR.len() {
+            p = S::fma(p, r, S::splat(math::EXP_TAYLOR[i]));
+        }
+        p = S::fma(p, r, S::splat(1.0));
+        p = S::fma(p, r, S::splat(1.0));
+        S::select_less(x, low, S::splat(0.0), S::mul(p, S::pow2(n)))
+    }
+}
+
+/// `math::sigmoid` over lanes.
+#[inline(always)]
+pub(crate) unsafe fn sigmoid<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let one = S::splat(1.0);
+        let e = exp::<S>(S::mul(x, S::splat(-1.0)));
+        S::div(one, S::add(one, e))
+    }
+}
+
+/// `math::tanh` over lanes.
+#[inline(always)]
+pub(crate) unsafe fn tanh<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let e = exp::<S>(S::add(x, x));
+        S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))))
+    }
+}
+
+/// `math::gelu_tanh` over lanes.
+#[inline(always)]
+pub(crate) unsafe fn gelu_tanh<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let cube = S::mul(S::mul(x, x), x);
+        let inner = S::mul(S::splat(math::GELU_SCALE), S::fma(cube, S::splat(math::GELU_CUBIC), x));
+        let half = S::mul(S::splat(0.5), x);
+        S::fma(half, tanh::<S>(inner), half)
+    }
+}
+
+/// The largest magnitude of `n` elements, a multiple of 16; NaN if one of them is.
+#[inline(always)]
+pub(crate) unsafe fn max_magnitude<S: Isa>(x: *const f32, n: usize) -> f32 {
+    // SAFETY: as above, and `x` is valid for `n` elements.
+    unsafe {
+        let mut largest = S::splat(0.0);
+        for i in (0..n).step_by(S::LANES) {
+            largest = S::max_bits(largest, S::abs(S::load(x.add(i))));
+        }
+        let mut lanes = [0u32; 16];
+        S::store(lanes.as_mut_ptr().cast(), largest);
+        let mut bits = 0;
+        for lane in lanes {
+            bits = bits.max(lane);
+        }
+        f32::from_bits(bits)
+    }
+}
+
+/// Adds 16 partial sums in the contract's order: element `i` goes to partial sum `i % 16`, then the tree. The
+/// lanes come as two halves, the second unused where a vector has all 16.
+#[inline(always)]
+pub(crate) unsafe fn sum_lanes<S: Isa>(halves: [S::V; 2]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for (part, half) in halves.into_iter().enumerate().take(16 / S::LANES) {
+        // SAFETY: as above; 16 lanes in all.
+        unsafe { S::store(lanes.as_mut_ptr().add(part * S::LANES), half) };
+    }
+    math::sum_lanes(lanes)
+}

@@ -1,0 +1,166 @@
+//! Plain Rust over eight lanes: any processor.
+
+use std::array;
+
+use half::f16;
+
+use super::Isa;
+use crate::math;
+
+const LANES: usize = 8;
+
+/// Any processor.
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn each(f: impl FnMut(usize) -> f32) -> [f32; LANES] {
+    array::from_fn(f)
+}
+
+#[inline(always)]
+fn dot<const M: usize>(
+    x: &[*const i8; M],
+    init: &[i32; M],
+    weight: impl Fn(usize, usize, usize) -> i32,
+) -> [[i32; LANES]; M] {
+    let mut out = [[0; LANES]; M];
+    for t in 0..M {
+        out[t] = [init[t]; LANES];
+        for j in 0..8 {
+            for b in 0..4 {
+                // SAFETY: `x[t]` points at 32 activations.
+                let a = i32::from(unsafe { *x[t].add(4 * j + b) });
+                for (lane, sum) in out[t].iter_mut().enumerate() {
+                    *sum += weight(j, lane, b) * a;
+                }
+            }
+        }
+    }
+    out
+}
+
+impl Isa for Portable {
+    const LANES: usize = LANES;
+    type V = [f32; LANES];
+    type I = [i32; LANES];
+    type B = [u8; 4 * LANES];
+
+    #[inline(always)]
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        // SAFETY: valid for LANES elements by the trait's contract, here and below.
+        unsafe { p.cast::<Self::V>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        // SAFETY: as above.
+        unsafe { p.cast::<Self::V>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::V {
+        // SAFETY: as above.
+        let bits = unsafe { p.cast::<[u16; LANES]>().read_unaligned() };
+        each(|i| f16::from_bits(bits[i]).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, v: Self::V) {
+        let bits: [u16; LANES] = array::from_fn(|i| f16::from_f32(v[i]).to_bits());
+        // SAFETY: as above.
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        each(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| math::max(a[i], b[i]))
+    }
+    #[inline(always)]
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| math::min(a[i], b[i]))
+    }
+    #[inline(always)]
+    unsafe fn abs(a: Self::V) -> Self::V {
+        each(|i| a[i].abs())
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        each(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    unsafe fn round(a: Self::V) -> Self::V {
+        each(|i| a[i].round_ties_even())
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: Self::V) -> Self::V {
+        each(|i| f32::from_bits(((n[i] as i32).wrapping_add(127) << 23) as u32))
+    }
+    #[inline(always)]
+    unsafe fn max_bits(a: Self::V, b: Self::V) -> Self::V {
+        each(|i| f32::from_bits(a[i].to_bits().max(b[i].to_bits())))
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, v: Self::V) {
+        let bytes: [i8; LANES] = array::from_fn(|i| v[i].round_ties_even() as i8);
+        // SAFETY: as above.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(bytes) }
+    }
+    #[inline(always)]
+    unsafe fn to_f32(a: Self::I) -> Self::V {
+        each(|i| a[i] as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::B {
+        // SAFETY: as above.
+        unsafe { p.cast::<Self::B>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn low_nibbles(b: Self::B) -> Self::B {
+        b.map(|x| x & 15)
+    }
+    #[inline(always)]
+    unsafe fn high_nibbles(b: Self::B) -> Self::B {
+        b.map(|x| x >> 4)
+    }
+    #[inline(always)]
+    unsafe fn dot_u4<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], init: &[i32; M]) -> [Self::I; M] {
+        dot(x, init, |j, lane, b| i32::from(w[j][4 * lane + b]))
+    }
+    #[inline(always)]
+    unsafe fn dot_i8<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], _sums: &[i32; M]) -> [Self::I; M] {
+        dot(x, &[0; M], |j, lane, b| i32::from(w[j][4 * lane + b]) - 128)
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V {
+        let (odd, even) = (f32::from_bits(x & 0xffff_0000), f32::from_bits(x << 16));
+        each(|i| {
+            let w = u32::from_le_bytes([w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]]);
+            let sum = f32::from_bits(w & 0xffff_0000).mul_add(odd, acc[i]);
+            f32::from_bits(w << 16).mul_add(even, sum)
+        })
+    }
+}

@@ -1,0 +1,354 @@
+//! Running one step: the batch's data, then each thread's share of each kind of step.
+
+use std::ops::Range;
+
+use wushi_graph::{Batch, CacheType, ExecError, ExecutorInfo, PageId};
+
+use crate::activations::{Activations, Packing};
+use crate::kernels::{
+    AttentionCall, AttentionItem, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PAGE_TOKENS,
+    PackCall, Pages, QUERY_TILE, RopeCall, Scratch, WriteCall, ZipCall, fill_table,
+};
+use crate::memory::AlignedBytes;
+use crate::model::Weights;
+use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
+
+/// Refuses a batch that breaks the rules of [`Batch`].
+pub(crate) fn check(batch: &Batch, info: &ExecutorInfo) -> Result<(), ExecError> {
+    let fail = |what: String| Err(ExecError::InvalidBatch(what));
+    let rows = batch.tokens.len();
+    if rows == 0 || rows > info.max_rows {
+        return fail(format!("{rows} rows; there must be 1 to {}", info.max_rows));
+    }
+    if batch.logit_rows.len() > info.max_logit_rows {
+        return fail(format!("logits of {} rows; at most {}", batch.logit_rows.len(), info.max_logit_rows));
+    }
+    if batch.logit_rows.last().is_some_and(|&row| row >= rows) || !batch.logit_rows.is_sorted_by(|a, b| a < b)
+    {
+        return fail("logit rows must be ascending rows of the batch".into());
+    }
+    if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= info.vocab) {
+        return fail(format!("token {token} is beyond the vocabulary of {}", info.vocab));
+    }
+    if let Some(page) = batch.pages.iter().find(|&&page| page as usize >= info.pages) {
+        return fail(format!("page {page} of {}", info.pages));
+    }
+    let mut row = 0;
+    for span in &batch.spans {
+        if span.rows.start != row || span.rows.is_empty() || span.rows.end > rows {
+            return fail(format!("span over rows {:?} does not follow row {row}", span.rows));
+        }
+        row = span.rows.end;
+        let end = span.start + span.rows.len();
+        if end > info.context {
+            return fail(format!("position {end} is beyond the context of {}", info.context));
+        }
+        if span.pages.end > batch.pages.len() || span.pages.len() * PAGE_TOKENS < end {
+            return fail(format!("{} pages cannot hold {end} positions", span.pages.len()));
+        }
+    }
+    match row == rows {
+        true => Ok(()),
+        false => fail(format!("spans cover {row} of {rows} rows")),
+    }
+}
+
+/// Where a row stands in its sequence.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    position: usize,
+    page: PageId,
+    slot: usize,
+}
+
+/// What of a step depends on the batch: a pure function of it, in memory that is allocated once.
+pub(crate) struct StepData {
+    places: Vec<Place>,
+    /// By kind of attention.
+    attention: Vec<AttentionWork>,
+}
+
+#[derive(Default)]
+struct AttentionWork {
+    items: Vec<AttentionItem>,
+    /// Where each thread's items end.
+    ends: Vec<usize>,
+}
+
+impl StepData {
+    pub(crate) fn new(program: &Program, max_rows: usize, threads: usize) -> Self {
+        let attention = program.attention_kinds.iter().map(|heads| AttentionWork {
+            items: Vec::with_capacity(max_rows * heads.attention.kv_heads),
+            ends: Vec::with_capacity(threads),
+        });
+        StepData { places: Vec::with_capacity(max_rows), attention: attention.collect() }
+    }
+
+    /// Fills in the batch.
+    pub(crate) fn plan(&mut self, batch: &Batch, program: &Program) {
+        self.places.clear();
+        for span in &batch.spans {
+            for position in span.start..span.start + span.rows.len() {
+                let page = batch.pages[span.pages.start + position / PAGE_TOKENS];
+                self.places.push(Place { position, page, slot: position % PAGE_TOKENS });
+            }
+        }
+        for (work, heads) in self.attention.iter_mut().zip(&program.attention_kinds) {
+            work.items.clear();
+            for kv_head in 0..heads.attention.kv_heads {
+                for span in &batch.spans {
+                    for row in span.rows.clone().step_by(QUERY_TILE) {
+                        work.items.push(AttentionItem {
+                            row,
+                            rows: QUERY_TILE.min(span.rows.end - row),
+                            position: span.start + (row - span.rows.start),
+                            table: span.pages.start,
+                            kv_head,
+                        });
+                    }
+                }
+            }
+            let threads = work.ends.capacity();
+            // Keys seen times rows, plus a little for what every item costs.
+            let cost =
+                |item: &AttentionItem| item.rows * (heads.visible(item.position + item.rows - 1).len() + 64);
+            let total: usize = work.items.iter().map(cost).sum();
+            work.ends.clear();
+            let (mut item, mut spent) = (0, 0);
+            for thread in 1..=threads {
+                while item < work.items.len() && spent < total * thread / threads {
+                    spent += cost(&work.items[item]);
+                    item += 1;
+                }
+                work.ends.push(item);
+            }
+        }
+    }
+}
+
+/// All a step needs.
+pub(crate) struct Context<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) batch: &'a Batch,
+    pub(crate) data: &'a StepData,
+    pub(crate) weights: &'a Weights,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) frequencies: &'a [Vec<f64>],
+    pub(crate) arena: &'a AlignedBytes,
+    pub(crate) cache: &'a [AlignedBytes],
+    pub(crate) cache_type: CacheType,
+    /// One per thread.
+    pub(crate) scratch: *mut Scratch,
+    pub(crate) threads: usize,
+}
+
+// SAFETY: threads share the arena, the pages and the scratch by the schedule's partition.
+unsafe impl Sync for Context<'_> {}
+
+/// Rows of logits, without padding.
+///
+/// # Safety
+/// No thread is running.
+pub(crate) unsafe fn output<'a>(program: &Program, arena: &'a AlignedBytes, rows: usize) -> &'a [f32] {
+    let buffer = program.buffer(program.output);
+    // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
+    unsafe {
+        let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
+        if buffer.stride() != buffer.width {
+            for row in 1..rows {
+                std::ptr::copy(base.add(row * buffer.stride()), base.add(row * buffer.width), buffer.width);
+            }
+        }
+        std::slice::from_raw_parts(base, rows * buffer.width)
+    }
+}
+
+impl Context<'_> {
+    fn rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.batch.tokens.len(),
+            Rows::Picked => self.batch.logit_rows.len(),
+        }
+    }
+
+    fn f32(&self, id: BufferId) -> Output {
+        let buffer = self.program.buffer(id);
+        debug_assert_eq!(buffer.packing, Packing::F32);
+        // SAFETY: the buffer lies in the arena.
+        let base = unsafe { self.arena.as_ptr().add(buffer.offset).cast() };
+        Output { base, stride: buffer.stride() }
+    }
+
+    fn activations(&self, id: BufferId) -> Activations {
+        let buffer = self.program.buffer(id);
+        // SAFETY: the buffer lies in the arena and has room for its capacity.
+        unsafe {
+            let base = self.arena.as_ptr().add(buffer.offset);
+            match buffer.packing {
+                Packing::F32 => Activations::f32(base.cast(), buffer.width, buffer.stride()),
+                packing => Activations::packed(packing, base, buffer.width, buffer.capacity),
+            }
+        }
+    }
+
+    fn pages(&self, layer: usize) -> Pages {
+        let elements = self.program.layers[layer].heads.page_elements();
+        Pages { base: self.cache[layer].as_ptr(), stride: elements * self.cache_type.bytes() }
+    }
+
+    /// A thread's share of a step.
+    ///
+    /// # Safety
+    /// Every thread runs the steps in order, waiting for all others where a step says `barrier`.
+    pub(crate) unsafe fn run(&self, step: &Step, thread: usize) {
+        let rows = self.rows(step.rows);
+        let share = rows * thread / self.threads..rows * (thread + 1) / self.threads;
+        // SAFETY: the schedule's partition; shapes were checked when the graph was built.
+        unsafe {
+            match &step.kind {
+                Kind::Linear { parts, ranges } => {
+                    for (part, panels) in parts.iter().zip(&ranges[thread]) {
+                        self.linear(part, panels.clone(), rows);
+                    }
+                }
+                Kind::Attention { layer, q, out } => self.attention(*layer, *q, *out, thread),
+                _ => self.row_local(&step.kind, share),
+            }
+        }
+    }
+
+    unsafe fn linear(&self, part: &Part, panels: Range<usize>, rows: usize) {
+        let bias = |id: Option<_>| id.map(|id| self.weights.vector(id).as_ptr());
+        let call = LinearCall {
+            matrix: self.weights.matrix(part.weight),
+            bias: bias(part.bias),
+            panels,
+            x: self.activations(part.x),
+            rows,
+            out: self.f32(part.out),
+            epilogue: match part.then {
+                Then::Store => Epilogue::Store,
+                Then::Add(residual) => Epilogue::Add(self.f32(residual)),
+                Then::Gate { weight, bias: gate_bias, activation } => {
+                    Epilogue::Gate { matrix: self.weights.matrix(weight), bias: bias(gate_bias), activation }
+                }
+            },
+        };
+        // SAFETY: as `run`.
+        unsafe { self.kernels.linear(part.dtype)(&call) }
+    }
+
+    unsafe fn attention(&self, layer: usize, q: BufferId, out: BufferId, thread: usize) {
+        let layer_info = self.program.layers[layer];
+        let work = &self.data.attention[layer_info.kind];
+        let from = if thread == 0 { 0 } else { work.ends[thread - 1] };
+        let items = &work.items[from..work.ends[thread]];
+        let (q, out) = (self.f32(q), self.f32(out));
+        let call = AttentionCall {
+            heads: layer_info.heads,
+            pages: self.pages(layer),
+            tables: self.batch.pages.as_ptr(),
+            q: q.base,
+            out: out.base,
+            stride: q.stride,
+            items: items.as_ptr(),
+            count: items.len(),
+            // SAFETY: one per thread.
+            scratch: unsafe { self.scratch.add(thread) },
+        };
+        // SAFETY: as `run`.
+        unsafe { self.kernels.attention(self.cache_type)(&call) }
+    }
+
+    unsafe fn row_local(&self, kind: &Kind, rows: Range<usize>) {
+        // SAFETY: as `run`; this thread alone touches these rows.
+        unsafe {
+            match *kind {
+                Kind::RopeTable { rope, out } => {
+                    let (out, width) = (self.f32(out), self.program.ropes[rope].rope.rotary_dim);
+                    for row in rows {
+                        let table = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), width);
+                        fill_table(&self.frequencies[rope], self.data.places[row].position, table);
+                    }
+                }
+                Kind::Embed { table, out } => {
+                    let (matrix, out) = (self.weights.matrix(table), self.f32(out));
+                    for row in rows {
+                        let x = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), matrix.inputs);
+                        matrix.unpack_row(self.batch.tokens[row] as usize, x);
+                    }
+                }
+                Kind::Norm { x, weight, group, eps, out } => {
+                    let weight = self.weights.vector(weight).as_ptr();
+                    let (width, x, out) = (self.program.buffer(x).width, self.f32(x), self.f32(out));
+                    let call = NormCall {
+                        x: x.base,
+                        stride: x.stride,
+                        out: out.base,
+                        width,
+                        group,
+                        weight,
+                        eps,
+                        rows,
+                    };
+                    (self.kernels.norm)(&call);
+                }
+                Kind::Pack { x, out } => {
+                    let x = self.f32(x);
+                    let call = PackCall { x: x.base, stride: x.stride, rows, out: self.activations(out) };
+                    (self.kernels.pack)(&call);
+                }
+                Kind::Map { op, x, out } => {
+                    let (x, out) = (self.f32(x), self.f32(out));
+                    let range = rows.start * x.stride..rows.end * x.stride;
+                    (self.kernels.map)(&MapCall { op, x: x.base, out: out.base, range });
+                }
+                Kind::Zip { op, a, b, out } => {
+                    let (a, b, out) = (self.f32(a), self.f32(b), self.f32(out));
+                    let range = rows.start * a.stride..rows.end * a.stride;
+                    (self.kernels.zip)(&ZipCall { op, a: a.base, b: b.base, out: out.base, range });
+                }
+                Kind::Rope { rope, table, x } => {
+                    let (width, x, table) = (self.program.buffer(x).width, self.f32(x), self.f32(table));
+                    let rope = self.program.ropes[rope].rope;
+                    for row in rows {
+                        (self.kernels.rope)(&RopeCall {
+                            x: x.base.add(row * x.stride),
+                            heads: 0..width / rope.head_dim,
+                            rope,
+                            table: table.base.add(row * table.stride),
+                        });
+                    }
+                }
+                Kind::Copy { x, out } => {
+                    let (x, out) = (self.f32(x), self.f32(out));
+                    let (at, n) = (rows.start * x.stride, rows.len() * x.stride);
+                    std::ptr::copy_nonoverlapping(x.base.add(at), out.base.add(at), n);
+                }
+                Kind::Cache { layer, k, v } => {
+                    let (heads, k, v) = (self.program.layers[layer].heads, self.f32(k), self.f32(v));
+                    for row in rows {
+                        let place = self.data.places[row];
+                        (self.kernels.write_cache(self.cache_type))(&WriteCall {
+                            heads,
+                            pages: self.pages(layer),
+                            page: place.page,
+                            slot: place.slot,
+                            k: k.base.add(row * k.stride),
+                            v: v.base.add(row * v.stride),
+                            range: 0..heads.attention.kv_heads,
+                        });
+                    }
+                }
+                Kind::Rows { x, out } => {
+                    let (x, out) = (self.f32(x), self.f32(out));
+                    for row in rows {
+                        let from = x.base.add(self.batch.logit_rows[row] * x.stride);
+                        std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
+                    }
+                }
+                Kind::Linear { .. } | Kind::Attention { .. } => unreachable!("split otherwise"),
+            }
+        }
+    }
+}

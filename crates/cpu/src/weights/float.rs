@@ -1,0 +1,167 @@
+//! F32, F16 and BF16: columns of a panel side by side.
+
+use half::{bf16, f16};
+
+use super::{Format, Layout, Matrix, SEGMENT};
+use crate::activations::{Activations, Packing};
+use crate::simd::{Isa, PANEL};
+
+/// IEEE binary32; a panel is `[input][lane]`.
+pub(crate) struct F32;
+/// IEEE binary16; a panel is `[input][lane]`.
+pub(crate) struct F16;
+/// The upper half of binary32; a panel is `[input / 2][lane][2]`.
+pub(crate) struct BF16;
+
+/// Rounds to BF16; what is below 2^-50 becomes zero, so that no product or partial sum is ever denormal.
+pub(crate) fn flush_bf16(x: f32) -> u16 {
+    if x.abs() < f32::from_bits((127 - 50) << 23) { 0 } else { bf16::from_f32(x).to_bits() }
+}
+
+/// What F32 and F16 share: one value per element, `mul_add` in sequence.
+trait Element {
+    const BYTES: usize;
+    fn decode(bytes: &[u8]) -> f32;
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V;
+}
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+    fn decode(b: &[u8]) -> f32 {
+        f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+    }
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load(p.cast()) }
+    }
+}
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+    fn decode(b: &[u8]) -> f32 {
+        f16::from_le_bytes([b[0], b[1]]).to_f32()
+    }
+    #[inline(always)]
+    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load_f16(p.cast()) }
+    }
+}
+
+impl<E: Element> Layout for E {
+    fn sections(inputs: usize) -> [usize; 3] {
+        [inputs * PANEL * E::BYTES, 0, 0]
+    }
+
+    fn pack_row(file: &[u8], lane: usize, [panel, _, _]: [&mut [u8]; 3]) -> bool {
+        let mut finite = true;
+        let columns = panel.chunks_exact_mut(PANEL * E::BYTES);
+        for (element, column) in file.chunks_exact(E::BYTES).zip(columns) {
+            column[lane * E::BYTES..(lane + 1) * E::BYTES].copy_from_slice(element);
+            finite &= E::decode(element).is_finite();
+        }
+        finite
+    }
+
+    fn unpack_row([panel, _, _]: [&[u8]; 3], lane: usize, out: &mut [f32]) {
+        for (x, column) in out.iter_mut().zip(panel.chunks_exact(PANEL * E::BYTES)) {
+            *x = E::decode(&column[lane * E::BYTES..]);
+        }
+    }
+}
+
+impl<E: Element + 'static> Format for E {
+    const PACKING: Packing = Packing::F32;
+
+    #[inline(always)]
+    unsafe fn tile<S: Isa, const M: usize>(
+        matrix: &Matrix,
+        panel: usize,
+        part: usize,
+        x: &Activations,
+        row: usize,
+    ) -> [S::V; M] {
+        // SAFETY: the caller vouches for the instruction set and for panel and rows.
+        unsafe {
+            let weights = matrix.section(0, panel).add(part * S::LANES * E::BYTES);
+            let mut total = [S::splat(0.0); M];
+            let mut from = 0;
+            while from < matrix.inputs {
+                let to = (from + SEGMENT).min(matrix.inputs);
+                let mut sum = [S::splat(0.0); M];
+                for k in from..to {
+                    let w = E::load::<S>(weights.add(k * PANEL * E::BYTES));
+                    for t in 0..M {
+                        sum[t] = S::fma(w, S::splat(*x.f32_row(row + t).add(k)), sum[t]);
+                    }
+                }
+                for t in 0..M {
+                    total[t] = S::add(total[t], sum[t]);
+                }
+                from = to;
+            }
+            total
+        }
+    }
+}
+
+impl Layout for BF16 {
+    fn sections(inputs: usize) -> [usize; 3] {
+        [inputs.div_ceil(2) * PANEL * 4, 0, 0]
+    }
+
+    fn pack_row(file: &[u8], lane: usize, [panel, _, _]: [&mut [u8]; 3]) -> bool {
+        let mut finite = true;
+        for (k, b) in file.chunks_exact(2).enumerate() {
+            let x = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+            finite &= x.is_finite();
+            let at = (k / 2 * PANEL + lane) * 4 + k % 2 * 2;
+            panel[at..at + 2].copy_from_slice(&flush_bf16(x).to_le_bytes());
+        }
+        finite
+    }
+
+    fn unpack_row([panel, _, _]: [&[u8]; 3], lane: usize, out: &mut [f32]) {
+        for (k, x) in out.iter_mut().enumerate() {
+            let at = (k / 2 * PANEL + lane) * 4 + k % 2 * 2;
+            *x = bf16::from_le_bytes([panel[at], panel[at + 1]]).to_f32();
+        }
+    }
+}
+
+impl Format for BF16 {
+    const PACKING: Packing = Packing::Bf16;
+
+    #[inline(always)]
+    unsafe fn tile<S: Isa, const M: usize>(
+        matrix: &Matrix,
+        panel: usize,
+        part: usize,
+        x: &Activations,
+        row: usize,
+    ) -> [S::V; M] {
+        // SAFETY: the caller vouches for the instruction set and for panel and rows.
+        unsafe {
+            let weights = matrix.section(0, panel).add(part * S::LANES * 4);
+            let pairs = matrix.inputs.div_ceil(2);
+            let mut total = [S::splat(0.0); M];
+            let mut from = 0;
+            while from < pairs {
+                let to = (from + SEGMENT / 2).min(pairs);
+                let mut sum = [S::splat(0.0); M];
+                for pair in from..to {
+                    let w = S::load_bytes(weights.add(pair * PANEL * 4));
+                    for t in 0..M {
+                        sum[t] = S::dot_bf16(sum[t], w, *x.bf16_row(row + t).add(pair));
+                    }
+                }
+                for t in 0..M {
+                    total[t] = S::add(total[t], sum[t]);
+                }
+                from = to;
+            }
+            total
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Describing a model: one call per operator, shapes checked at once.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::{Attention, Dim, Graph, Mask, Node, Op, Role, Rope, Shape, Value, WeightDecl, WeightId};
+
+/// A graph that does not fit together: which operator, where, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op}{}: {reason}", At(.name))]
+pub struct GraphError {
+    /// The operator's name.
+    pub op: &'static str,
+    /// The weight it uses, or the block it stands in; may be empty.
+    pub name: String,
+    /// What does not fit, with the shapes.
+    pub reason: String,
+}
+
+struct At<'a>(&'a str);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " `{}`", self.0) }
+    }
+}
+
+/// Builds a [`Graph`]. Cheap to clone; [`Builder::block`] gives one that prefixes weight names.
+///
+/// ```
+/// use wushi_graph::{Attention, Builder};
+/// # fn main() -> Result<(), wushi_graph::GraphError> {
+/// let g = Builder::new();
+/// let mut x = g.embed("token_embd", 1000, 64)?;
+/// let b = g.block("blk", 0);
+/// let h = b.rms_norm(x, "attn_norm", 64, 1e-5)?;
+/// let q = b.linear(h, "attn_q", 64)?;
+/// let k = b.linear(h, "attn_k", 32)?;
+/// let v = b.linear(h, "attn_v", 32)?;
+/// let a = b.attention(q, k, v, Attention::causal(4, 2, 16))?;
+/// x = b.add(x, b.linear(a, "attn_output", 64)?)?;
+/// let logits = g.linear(g.rows(x)?, "output", 1000)?;
+/// let graph = g.finish(logits)?;
+/// assert_eq!(graph.weights()[1].name, "blk.0.attn_norm.weight");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    inner: Rc<RefCell<Inner>>,
+    prefix: String,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    nodes: Vec<Node>,
+    weights: Vec<WeightDecl>,
+}
+
+impl Builder {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same graph, with weights named `name.index.…` from here on.
+    pub fn block(&self, name: &str, index: usize) -> Builder {
+        Builder { inner: Rc::clone(&self.inner), prefix: format!("{}{name}.{index}.", self.prefix) }
+    }
+
+    /// The finished graph, computing `output`.
+    pub fn finish(&self, output: Value) -> Result<Graph, GraphError> {
+        let inner = self.inner.borrow();
+        if inner.nodes.get(output.index()).is_none() {
+            return Err(self.error("finish", "", "the output belongs to another graph".into()));
+        }
+        Ok(Graph { nodes: inner.nodes.clone(), weights: inner.weights.clone(), output })
+    }
+
+    /// Looks up the batch's token ids in table `name.weight` of shape `[vocab, width]`.
+    pub fn embed(&self, name: &str, vocab: usize, width: usize) -> Result<Value, GraphError> {
+        let table = self.weight("embed", name, "weight", &[vocab, width], Role::Embedding)?;
+        self.push(Op::Embed { table }, &[], Shape::tokens(width))
+    }
+
+    /// `x · Wᵀ`, with matrix `name.weight` of shape `[outputs, width of x]`.
+    pub fn linear(&self, x: Value, name: &str, outputs: usize) -> Result<Value, GraphError> {
+        self.linear_with(x, name, outputs, false)
+    }
+
+    /// [`Builder::linear`], plus `name.bias` of shape `[outputs]` if `bias`.
+    pub fn linear_with(&self, x: Value, name: &str, outputs: usize, bias: bool) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("linear", name, x)?;
+        let weight = self.weight("linear", name, "weight", &[outputs, width], Role::Matrix)?;
+        let bias = match bias {
+            true => Some(self.weight("linear", name, "bias", &[outputs], Role::Vector)?),
+            false => None,
+        };
+        self.push(Op::Linear { weight, bias }, &[x], shape.with_width(outputs))
+    }
+
+    /// Elementwise sum.
+    pub fn add(&self, a: Value, b: Value) -> Result<Value, GraphError> {
+        self.elementwise(Op::Add, a, b)
+    }
+
+    /// Elementwise product.
+    pub fn mul(&self, a: Value, b: Value) -> Result<Value, GraphError> {
+        self.elementwise(Op::Mul, a, b)
+    }
+
+    /// `x * factor`.
+    pub fn scale(&self, x: Value, factor: f32) -> Result<Value, GraphError> {
+        self.unary(Op::Scale(factor), x)
+    }
+
+    /// RMS norm over consecutive groups of `group` elements (the whole width, or one head), with `name.weight`
+    /// of shape `[group]`.
+    pub fn rms_norm(&self, x: Value, name: &str, group: usize, eps: f32) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("rms_norm", name, x)?;
+        if group == 0 || !width.is_multiple_of(group) {
+            let reason = format!("a width of {width} cannot be cut into groups of {group}");
+            return Err(self.error("rms_norm", name, reason));
+        }
+        let weight = self.weight("rms_norm", name, "weight", &[group], Role::Vector)?;
+        self.push(Op::RmsNorm { weight, eps }, &[x], shape)
+    }
+
+    /// Rotates every head by its token's position.
+    pub fn rope(&self, x: Value, rope: Rope) -> Result<Value, GraphError> {
+        self.rope_op(x, rope, None)
+    }
+
+    /// [`Builder::rope`] with frequencies divided by the vector `name.weight` of shape `[rotary_dim / 2]`.
+    pub fn rope_with_factors(&self, x: Value, rope: Rope, name: &str) -> Result<Value, GraphError> {
+        let shape = [rope.rotary_dim / 2];
+        let factors = self.weight("rope", name, "weight", &shape, Role::Vector)?;
+        self.rope_op(x, rope, Some(factors))
+    }
+
+    /// Attention of queries `[tokens, heads * head_dim]` over keys and values `[tokens, kv_heads * head_dim]`.
+    pub fn attention(&self, q: Value, k: Value, v: Value, attention: Attention) -> Result<Value, GraphError> {
+        let fail = |reason: String| Err(self.error("attention", "", reason));
+        let Attention { heads, kv_heads, head_dim, .. } = attention;
+        if heads == 0 || kv_heads == 0 || head_dim == 0 || !heads.is_multiple_of(kv_heads) {
+            return fail(format!("{heads} heads cannot share {kv_heads} key heads of {head_dim}"));
+        }
+        if attention.mask == Mask::SlidingWindow(0) {
+            return fail("a sliding window of 0 tokens sees nothing".into());
+        }
+        for (what, value, heads) in [("queries", q, heads), ("keys", k, kv_heads), ("values", v, kv_heads)] {
+            let shape = self.shape("attention", "", value)?;
+            let wanted = heads.checked_mul(head_dim).map(Shape::tokens);
+            if Some(&shape) != wanted.as_ref() {
+                return fail(format!("{what} have shape {shape}, expected [tokens, {heads} * {head_dim}]"));
+            }
+        }
+        let shape = self.shape("attention", "", q)?;
+        self.push(Op::Attention(attention), &[q, k, v], shape)
+    }
+
+    /// `x * sigmoid(x)`.
+    pub fn silu(&self, x: Value) -> Result<Value, GraphError> {
+        self.unary(Op::Silu, x)
+    }
+
+    /// The tanh form of GELU.
+    pub fn gelu_tanh(&self, x: Value) -> Result<Value, GraphError> {
+        self.unary(Op::GeluTanh, x)
+    }
+
+    /// `cap * tanh(x / cap)`.
+    pub fn softcap(&self, x: Value, cap: f32) -> Result<Value, GraphError> {
+        self.unary(Op::Softcap(cap), x)
+    }
+
+    /// The rows that want output.
+    pub fn rows(&self, x: Value) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("rows", "", x)?;
+        if shape.dims().first() != Some(&Dim::Tokens) {
+            return Err(self.error("rows", "", format!("{shape} has no row per token")));
+        }
+        let picked = Shape::new([Dim::Picked, Dim::Fixed(width)]);
+        self.push(Op::Rows, &[x], picked)
+    }
+
+    fn rope_op(&self, x: Value, rope: Rope, factors: Option<WeightId>) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("rope", "", x)?;
+        let Rope { head_dim, rotary_dim, .. } = rope;
+        if head_dim == 0 || !width.is_multiple_of(head_dim) {
+            let reason = format!("a width of {width} is no whole number of heads of {head_dim}");
+            return Err(self.error("rope", "", reason));
+        }
+        if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
+            let reason = format!("cannot rotate {rotary_dim} elements of a head of {head_dim}");
+            return Err(self.error("rope", "", reason));
+        }
+        if !(rope.base > 0.0 && rope.base.is_finite() && rope.position_scale > 0.0) {
+            let reason =
+                format!("base {} and position scale {} must be positive", rope.base, rope.position_scale);
+            return Err(self.error("rope", "", reason));
+        }
+        self.push(Op::Rope { rope, factors }, &[x], shape)
+    }
+
+    fn elementwise(&self, op: Op, a: Value, b: Value) -> Result<Value, GraphError> {
+        let (left, right) = (self.shape(op.name(), "", a)?, self.shape(op.name(), "", b)?);
+        if left != right {
+            return Err(self.error(op.name(), "", format!("shapes {left} and {right} differ")));
+        }
+        self.push(op, &[a, b], left)
+    }
+
+    fn unary(&self, op: Op, x: Value) -> Result<Value, GraphError> {
+        let shape = self.shape(op.name(), "", x)?;
+        self.push(op, &[x], shape)
+    }
+
+    fn shape(&self, op: &'static str, name: &str, value: Value) -> Result<Shape, GraphError> {
+        match self.inner.borrow().nodes.get(value.index()) {
+            Some(node) => Ok(node.shape.clone()),
+            None => Err(self.error(op, name, "an input belongs to another graph".into())),
+        }
+    }
+
+    fn input(&self, op: &'static str, name: &str, x: Value) -> Result<(Shape, usize), GraphError> {
+        let shape = self.shape(op, name, x)?;
+        match shape.width() {
+            Some(width) => Ok((shape, width)),
+            None => Err(self.error(op, name, format!("{shape} has no fixed width"))),
+        }
+    }
+
+    /// Declares a weight. One name may be declared again (tied weights, shared factors) with the same shape.
+    fn weight(
+        &self,
+        op: &'static str,
+        name: &str,
+        suffix: &str,
+        shape: &[usize],
+        role: Role,
+    ) -> Result<WeightId, GraphError> {
+        if shape.contains(&0) {
+            return Err(self.error(op, name, format!("weight shape {shape:?} is empty")));
+        }
+        if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_none() {
+            return Err(self.error(op, name, format!("weight shape {shape:?} is beyond any memory")));
+        }
+        let full = format!("{}{name}.{suffix}", self.prefix);
+        let mut inner = self.inner.borrow_mut();
+        if let Some(id) = inner.weights.iter().position(|w| w.name == full) {
+            let declared = &inner.weights[id].shape;
+            if declared != shape {
+                let reason = format!("declared as {declared:?} before, now as {shape:?}");
+                return Err(self.error(op, name, reason));
+            }
+            return Ok(WeightId(id as u32));
+        }
+        inner.weights.push(WeightDecl { name: full, shape: shape.to_vec(), role });
+        Ok(WeightId(inner.weights.len() as u32 - 1))
+    }
+
+    fn push(&self, op: Op, inputs: &[Value], shape: Shape) -> Result<Value, GraphError> {
+        let mut inner = self.inner.borrow_mut();
+        inner.nodes.push(Node {
+            op,
+            inputs: inputs.to_vec(),
+            shape,
+            block: self.prefix.trim_end_matches('.').to_string(),
+        });
+        Ok(Value(inner.nodes.len() as u32 - 1))
+    }
+
+    fn error(&self, op: &'static str, name: &str, reason: String) -> GraphError {
+        let name = format!("{}{name}", self.prefix);
+        GraphError { op, name: name.trim_end_matches('.').to_string(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RopePairs;
+
+    #[test]
+    fn errors_name_operator_weight_and_shapes() {
+        let g = Builder::new();
+        let x = g.embed("token_embd", 10, 8).unwrap();
+        let y = g.block("blk", 3).linear(x, "attn_q", 4).unwrap();
+        let e = g.block("blk", 3).add(x, y).unwrap_err();
+        assert_eq!(e.to_string(), "add `blk.3`: shapes [tokens, 8] and [tokens, 4] differ");
+        let e = g.block("blk", 3).linear(y, "attn_q", 4).unwrap_err();
+        assert_eq!(e.to_string(), "linear `blk.3.attn_q`: declared as [4, 8] before, now as [4, 4]");
+        let e = g.attention(x, y, y, Attention::causal(2, 1, 3)).unwrap_err();
+        assert_eq!(e.to_string(), "attention: queries have shape [tokens, 8], expected [tokens, 2 * 3]");
+        let e = g.rms_norm(x, "norm", 3, 1e-5).unwrap_err();
+        assert_eq!(e.to_string(), "rms_norm `norm`: a width of 8 cannot be cut into groups of 3");
+    }
+
+    #[test]
+    fn tied_weights_are_declared_once() {
+        let g = Builder::new();
+        let x = g.embed("token_embd", 10, 8).unwrap();
+        let logits = g.linear(g.rows(x).unwrap(), "token_embd", 10).unwrap();
+        let graph = g.finish(logits).unwrap();
+        assert_eq!(graph.weights().len(), 1);
+        assert_eq!(graph.weights()[0].role, Role::Embedding);
+        assert_eq!(graph.parameters(), 80);
+        assert_eq!(graph.uses(), vec![1, 1, 1]);
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors_not_overflows() {
+        let g = Builder::new();
+        assert!(g.embed("token_embd", usize::MAX, 8).is_err());
+        assert!(g.embed("token_embd", 0, 8).is_err());
+        let x = g.embed("token_embd", 10, 8).unwrap();
+        assert!(g.attention(x, x, x, Attention::causal(usize::MAX, 1, 8)).is_err());
+        let rope =
+            Rope { head_dim: 8, rotary_dim: 9, base: 1e4, position_scale: 1.0, pairs: RopePairs::Adjacent };
+        assert!(g.rope(x, rope).is_err());
+    }
+}

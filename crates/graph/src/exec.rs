@@ -1,0 +1,123 @@
+//! The seam between an engine and an executor.
+//!
+//! The engine holds page *numbers*; the executor owns the bytes behind them. A model's graph never mentions
+//! a cache: an executor lowers `attention` onto pages by itself.
+
+use std::fmt;
+use std::ops::Range;
+
+/// In what type keys and values are kept between steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheType {
+    /// Exact.
+    F32,
+    /// Rounded to nearest even: half the memory, the default.
+    F16,
+}
+
+impl CacheType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            CacheType::F32 => 4,
+            CacheType::F16 => 2,
+        }
+    }
+
+    /// The name on the command line: `f32` or `f16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Number of a page of keys and values (all layers), `0..pages`.
+pub type PageId = u32;
+
+/// Consecutive tokens of one sequence within a [`Batch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The batch's rows that belong to this sequence, in order.
+    pub rows: Range<usize>,
+    /// Position in the sequence of the first of them; the others follow.
+    pub start: usize,
+    /// Where in [`Batch::pages`] the sequence's page table lies. Page `i` of the table holds the positions
+    /// `i * page_tokens .. (i + 1) * page_tokens`; it reaches at least to the last row's position.
+    pub pages: Range<usize>,
+}
+
+/// One step's tokens. Data, not decisions: an executor computes exactly this.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Token id of each row.
+    pub tokens: Vec<u32>,
+    /// The sequences, covering all rows in order, without gaps.
+    pub spans: Vec<Span>,
+    /// Page tables of all spans, one after the other.
+    pub pages: Vec<PageId>,
+    /// Rows whose logits are wanted, ascending.
+    pub logit_rows: Vec<usize>,
+}
+
+impl Batch {
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.spans.clear();
+        self.pages.clear();
+        self.logit_rows.clear();
+    }
+
+    /// Appends `tokens` of one sequence from position `start` on, with the sequence's page table.
+    pub fn push(&mut self, tokens: &[u32], start: usize, page_table: &[PageId]) {
+        let (row, page) = (self.tokens.len(), self.pages.len());
+        self.tokens.extend_from_slice(tokens);
+        self.pages.extend_from_slice(page_table);
+        self.spans.push(Span { rows: row..row + tokens.len(), start, pages: page..page + page_table.len() });
+    }
+}
+
+/// Sizes an engine needs to know of an executor; all fixed when it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutorInfo {
+    /// Logits per row.
+    pub vocab: usize,
+    /// Tokens a page holds.
+    pub page_tokens: usize,
+    /// Pages there are.
+    pub pages: usize,
+    /// The most rows one batch may have.
+    pub max_rows: usize,
+    /// The most rows of one batch that may want logits.
+    pub max_logit_rows: usize,
+    /// The longest sequence the model was loaded for, in tokens.
+    pub context: usize,
+}
+
+/// Why a step could not be computed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ExecError {
+    /// The batch breaks a rule of [`Batch`] or exceeds [`ExecutorInfo`]; nothing was computed.
+    #[error("invalid batch: {0}")]
+    InvalidBatch(String),
+}
+
+/// Computes batches of a model it was made for. A GPU or a trainer is another executor.
+pub trait Executor: Send {
+    /// Sizes.
+    fn info(&self) -> &ExecutorInfo;
+
+    /// Computes one step: writes keys and values of all rows into their pages and returns the wanted logits,
+    /// row-major `[logit_rows.len()][vocab]`, valid until the next call.
+    ///
+    /// The bits of a row's logits depend on the weights and the tokens of its own sequence only.
+    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError>;
+}

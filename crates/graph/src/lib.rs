@@ -1,0 +1,20 @@
+//! What a model computes: tensors, dtypes, operators, shapes. Runs nothing.
+//!
+//! This crate knows no model, no file and no device. A model ([`Graph`]) is described once with [`Builder`];
+//! executors lower it, loaders read its weight declarations, planners count its operations.
+
+mod builder;
+mod dtype;
+mod exec;
+mod graph;
+mod op;
+mod shape;
+mod weights;
+
+pub use builder::{Builder, GraphError};
+pub use dtype::DType;
+pub use exec::{Batch, CacheType, ExecError, Executor, ExecutorInfo, PageId, Span};
+pub use graph::{Graph, Node, Value, WeightId};
+pub use op::{Attention, Mask, Op, Rope, RopePairs};
+pub use shape::{Dim, Shape};
+pub use weights::{Role, TensorView, WeightDecl, WeightSource};

@@ -1,0 +1,150 @@
+//! Reading configurations: what all families ask of a file's metadata.
+
+use wushi_formats::{FormatError, Gguf};
+use wushi_graph::GraphError;
+
+/// Why a model cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Nobody here knows it.
+    #[error("architecture `{name}` is not supported; supported are: {supported}")]
+    UnknownArchitecture {
+        /// As the file has it.
+        name: String,
+        /// What could be used instead.
+        supported: String,
+    },
+    /// The family is known, this feature of it is not.
+    #[error("`{key}` = {value} is not supported; {hint}")]
+    Unsupported {
+        /// The metadata key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        hint: &'static str,
+    },
+    /// A number that cannot be right.
+    #[error("`{key}` = {value} makes no sense: {reason}")]
+    Invalid {
+        /// The metadata key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Without it there is no vocabulary.
+    #[error("tensor `token_embd.weight` is missing")]
+    NoEmbedding,
+    /// Missing or mistyped metadata.
+    #[error(transparent)]
+    Metadata(#[from] FormatError),
+    /// The configuration does not fit together.
+    #[error("the model's configuration does not fit together: {0}")]
+    Graph(#[from] GraphError),
+}
+
+/// The metadata of one architecture: keys are given without the architecture's name in front.
+pub(crate) struct Keys<'a> {
+    gguf: &'a Gguf,
+    architecture: &'a str,
+}
+
+impl<'a> Keys<'a> {
+    pub(crate) fn new(gguf: &'a Gguf) -> Result<Self, ModelError> {
+        let architecture = gguf.metadata().require_str("general.architecture")?;
+        Ok(Keys { gguf, architecture })
+    }
+
+    pub(crate) fn architecture(&self) -> &'a str {
+        self.architecture
+    }
+
+    /// The key's full name.
+    pub(crate) fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    /// A count that must be there and not be zero.
+    pub(crate) fn count(&self, key: &str) -> Result<usize, ModelError> {
+        let value = self.gguf.metadata().require_u32(&self.name(key))?;
+        self.positive(key, value)
+    }
+
+    /// A count that has a default.
+    pub(crate) fn count_or(&self, key: &str, default: usize) -> Result<usize, ModelError> {
+        match self.gguf.metadata().u32(&self.name(key))? {
+            Some(value) => self.positive(key, value),
+            None => Ok(default),
+        }
+    }
+
+    fn positive(&self, key: &str, value: u32) -> Result<usize, ModelError> {
+        match value {
+            0 => Err(self.invalid(key, 0, "it must be at least 1")),
+            n => Ok(n as usize),
+        }
+    }
+
+    /// A positive, finite number that must be there.
+    pub(crate) fn number(&self, key: &str) -> Result<f32, ModelError> {
+        let value = self.gguf.metadata().require_f32(&self.name(key))?;
+        self.finite(key, value)
+    }
+
+    /// A positive, finite number that has a default.
+    pub(crate) fn number_or(&self, key: &str, default: f32) -> Result<f32, ModelError> {
+        match self.gguf.metadata().f32(&self.name(key))? {
+            Some(value) => self.finite(key, value),
+            None => Ok(default),
+        }
+    }
+
+    fn finite(&self, key: &str, value: f32) -> Result<f32, ModelError> {
+        match value > 0.0 && value.is_finite() {
+            true => Ok(value),
+            false => Err(self.invalid(key, value, "it must be a positive number")),
+        }
+    }
+
+    /// A text, if it is there.
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        Ok(self.gguf.metadata().str(&self.name(key))?)
+    }
+
+    /// How many layers: never more than the file has tensors.
+    pub(crate) fn layers(&self) -> Result<usize, ModelError> {
+        let layers = self.count("block_count")?;
+        match layers <= self.gguf.tensors().len() {
+            true => Ok(layers),
+            false => Err(self.invalid("block_count", layers, "the file has fewer tensors")),
+        }
+    }
+
+    /// Rows of the embedding table, which is the vocabulary.
+    pub(crate) fn vocabulary(&self) -> Result<usize, ModelError> {
+        match self.gguf.tensor_info("token_embd.weight").and_then(|t| t.shape.first()) {
+            Some(&rows) => Ok(rows),
+            None => Err(ModelError::NoEmbedding),
+        }
+    }
+
+    /// How many experts a layer has, if it has any.
+    pub(crate) fn experts(&self) -> Result<Option<u32>, ModelError> {
+        Ok(self.gguf.metadata().u32(&self.name("expert_count"))?.filter(|&n| n > 0))
+    }
+
+    /// Whether the file has a tensor.
+    pub(crate) fn has(&self, tensor: &str) -> bool {
+        self.gguf.tensor_info(tensor).is_some()
+    }
+
+    pub(crate) fn invalid(&self, key: &str, value: impl ToString, reason: &'static str) -> ModelError {
+        ModelError::Invalid { key: self.name(key), value: value.to_string(), reason }
+    }
+
+    pub(crate) fn unsupported(&self, key: &str, value: impl ToString, hint: &'static str) -> ModelError {
+        ModelError::Unsupported { key: self.name(key), value: value.to_string(), hint }
+    }
+}

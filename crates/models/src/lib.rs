@@ -1,0 +1,50 @@
+//! One file per architecture: configuration on top, weights by name, then its graph.
+//!
+//! A family is one file and one line in [`FAMILIES`]. Nothing is run here, and no other room knows a family's name.
+
+mod config;
+mod llama;
+
+pub use config::ModelError;
+
+use wushi_formats::Gguf;
+use wushi_graph::Graph;
+
+/// A model as described by its file: what it computes, and for how long a sequence it was trained.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The architecture's name in the file.
+    pub architecture: String,
+    /// What it computes: logits `[picked, vocabulary]` from token ids.
+    pub graph: Graph,
+    /// The longest sequence it was trained for, in tokens.
+    pub trained_context: usize,
+}
+
+/// A family of models that share a graph.
+struct Family {
+    /// The names its files give in `general.architecture`.
+    architectures: &'static [&'static str],
+    /// Reads the configuration and describes the graph.
+    build: fn(&Gguf) -> Result<Model, ModelError>,
+}
+
+/// Every family. A new one is a file and a line here.
+const FAMILIES: &[Family] = &[Family { architectures: &["llama"], build: llama::build }];
+
+/// The names of all supported architectures.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|family| family.architectures).copied()
+}
+
+/// Describes the model in a file. Reads no weight.
+pub fn build(gguf: &Gguf) -> Result<Model, ModelError> {
+    let name = gguf.metadata().require_str("general.architecture")?;
+    match FAMILIES.iter().find(|family| family.architectures.contains(&name)) {
+        Some(family) => (family.build)(gguf),
+        None => Err(ModelError::UnknownArchitecture {
+            name: name.to_string(),
+            supported: architectures().collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
