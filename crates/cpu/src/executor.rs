@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wushi_graph::{Batch, CacheType, DType, ExecError, Executor, ExecutorInfo, Graph, WeightSource};
+use wushi_graph::{Batch, CacheType, DType, ExecError, Executor, ExecutorInfo, Graph, Role, WeightSource};
 
 use crate::compile::{Target, compile};
 use crate::cost;
@@ -110,6 +110,11 @@ fn target(options: &Options, rows: usize) -> Target {
     Target { threads: options.threads, rows, picked: options.max_logit_rows.min(rows) }
 }
 
+fn table_rows(graph: &Graph) -> usize {
+    let tables = graph.weights().iter().filter(|decl| decl.role == Role::Embedding);
+    tables.map(|decl| decl.shape[0]).min().unwrap_or(0)
+}
+
 fn widest_head(program: &Program) -> usize {
     program.attention_kinds.iter().map(|heads| heads.padded).max().unwrap_or(0)
 }
@@ -132,6 +137,9 @@ pub struct CpuExecutor {
     cache: Vec<AlignedBytes>,
     data: StepData,
     scratch: Vec<Scratch>,
+    head_width: usize,
+    /// Token ids must be below this: the rows of the smallest embedding table.
+    table_rows: usize,
 }
 
 impl CpuExecutor {
@@ -164,6 +172,8 @@ impl CpuExecutor {
             cache: largest.layers.iter().map(|layer| cache_layer(layer.heads)).collect(),
             scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&largest))).collect(),
             data: StepData::new(&largest, options.max_rows, options.threads),
+            table_rows: table_rows(&graph),
+            head_width: widest_head(&largest),
             programs: BTreeMap::from([(options.max_rows, largest)]),
             kernels: options.instruction_set.kernels(),
             frequencies,
@@ -185,7 +195,7 @@ impl CpuExecutor {
         MemoryPlan {
             weights: self.weights.bytes(),
             cache: self.cache.iter().map(AlignedBytes::len).sum(),
-            arena: self.arena.len(),
+            arena: self.arena.len() + self.scratch.len() * Scratch::bytes(self.head_width),
         }
     }
 
@@ -201,7 +211,7 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
-        step::check(batch, &self.info)?;
+        step::check(batch, &self.info, self.table_rows)?;
         let bucket = self.bucket(batch.tokens.len());
         let program = self.programs.entry(bucket).or_insert_with(|| {
             tracing::debug!(rows = bucket, "compiling a schedule");

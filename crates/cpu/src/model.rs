@@ -24,6 +24,10 @@ fn view<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorVie
     if view.shape != decl.shape {
         return Err(WeightError::Shape { name, found: view.shape.to_vec(), expected: decl.shape.clone() });
     }
+    let (inputs, block) = (view.shape.last().copied().unwrap_or(0), view.dtype.block_elements());
+    if !inputs.is_multiple_of(block) {
+        return Err(WeightError::PartialBlock { name, dtype: view.dtype, inputs });
+    }
     let quantised_vector = decl.role == Role::Vector && view.dtype.block_elements() > 1;
     if quantised_vector {
         return Err(WeightError::QuantisedVector { name, dtype: view.dtype });

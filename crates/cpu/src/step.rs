@@ -14,7 +14,7 @@ use crate::model::Weights;
 use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
 
 /// Refuses a batch that breaks the rules of [`Batch`].
-pub(crate) fn check(batch: &Batch, info: &ExecutorInfo) -> Result<(), ExecError> {
+pub(crate) fn check(batch: &Batch, info: &ExecutorInfo, table_rows: usize) -> Result<(), ExecError> {
     let fail = |what: String| Err(ExecError::InvalidBatch(what));
     let rows = batch.tokens.len();
     if rows == 0 || rows > info.max_rows {
@@ -27,8 +27,8 @@ pub(crate) fn check(batch: &Batch, info: &ExecutorInfo) -> Result<(), ExecError>
     {
         return fail("logit rows must be ascending rows of the batch".into());
     }
-    if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= info.vocab) {
-        return fail(format!("token {token} is beyond the vocabulary of {}", info.vocab));
+    if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= table_rows) {
+        return fail(format!("token {token} is beyond the embedding table's {table_rows} rows"));
     }
     if let Some(page) = batch.pages.iter().find(|&&page| page as usize >= info.pages) {
         return fail(format!("page {page} of {}", info.pages));

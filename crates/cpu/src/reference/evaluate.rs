@@ -1,10 +1,11 @@
 //! A whole graph over a whole sequence.
 
-use wushi_graph::{CacheType, Graph, Mask, Op, Value, WeightId, WeightSource};
+use half::bf16;
+use wushi_graph::{CacheType, DType, Graph, Mask, Op, Value, WeightId, WeightSource};
 
 use super::{attention, cached, linear, rms_norm, rope};
 use crate::math;
-use crate::weights::{WeightError, dequantize};
+use crate::weights::{WeightError, dequantize, flush_bf16};
 
 /// The output of `graph` for every token of one sequence, row-major.
 pub fn evaluate(
@@ -99,9 +100,13 @@ impl Weights<'_> {
     fn embed(&self, table: WeightId, tokens: &[u32]) -> Result<Vec<f32>, WeightError> {
         let view = self.view(table)?;
         let row = view.bytes.len() / self.graph.weight(table).shape[0];
-        let values =
-            tokens.iter().flat_map(|&t| dequantize(view.dtype, &view.bytes[t as usize * row..][..row]));
-        Ok(values.collect())
+        let rows = tokens.iter().map(|&token| &view.bytes[token as usize * row..][..row]);
+        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(view.dtype, row)).collect();
+        if view.dtype == DType::BF16 {
+            // The table is the packed one: what is below 2^-50 is zero.
+            values.iter_mut().for_each(|x| *x = bf16::from_bits(flush_bf16(*x)).to_f32());
+        }
+        Ok(values)
     }
 
     fn linear(

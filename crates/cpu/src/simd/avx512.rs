@@ -182,11 +182,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe {
             let pair = _mm512_set1_epi32(x as i32);
             if BF16 {
-                return _mm512_dpbf16_ps(
-                    acc,
-                    std::mem::transmute::<__m512i, __m512bh>(w),
-                    std::mem::transmute(pair),
-                );
+                let bf16 = |v| std::mem::transmute::<__m512i, __m512bh>(v);
+                return _mm512_dpbf16_ps(acc, bf16(w), bf16(pair));
             }
             let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
             let odd = |v| _mm512_castsi512_ps(_mm512_and_si512(v, upper));

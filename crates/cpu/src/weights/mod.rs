@@ -40,6 +40,16 @@ pub enum WeightError {
         /// As the graph declares it.
         expected: Vec<usize>,
     },
+    /// Rows are no whole number of blocks.
+    #[error("tensor `{name}` has rows of {inputs} elements, which {dtype} cannot store")]
+    PartialBlock {
+        /// Canonical name.
+        name: String,
+        /// In the file.
+        dtype: DType,
+        /// Elements of a row.
+        inputs: usize,
+    },
     /// A vector (norm weight, bias) in a block format.
     #[error("tensor `{name}` is a vector in {dtype}; vectors must be F32, F16 or BF16")]
     QuantisedVector {

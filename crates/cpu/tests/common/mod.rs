@@ -1,0 +1,234 @@
+//! Random models in memory.
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+
+use std::collections::HashMap;
+
+use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
+use wushi_graph::{
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorView,
+    WeightSource,
+};
+
+/// A small generator with a fixed seed: the same models everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32 ^ (self.0 >> 13) as u32
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.bits() as usize % n
+    }
+
+    /// Roughly normal.
+    pub fn number(&mut self) -> f32 {
+        let sum: f32 = (0..6).map(|_| self.bits() as f32 / u32::MAX as f32 - 0.5).sum();
+        sum * 1.4
+    }
+}
+
+struct Stored {
+    dtype: DType,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// Weights for every declaration of a graph.
+#[derive(Default)]
+pub struct RandomWeights {
+    tensors: HashMap<String, Stored>,
+}
+
+impl WeightSource for RandomWeights {
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let t = self.tensors.get(name)?;
+        Some(TensorView { dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
+    }
+}
+
+fn f16_bits(x: f32) -> [u8; 2] {
+    half::f16::from_f32(x).to_le_bytes()
+}
+
+/// Random elements of a dtype whose values are around `size`.
+fn random_bytes(dtype: DType, elements: usize, size: f32, random: &mut Random) -> Vec<u8> {
+    let mut out = Vec::new();
+    let quants = |out: &mut Vec<u8>, n: usize, random: &mut Random| {
+        out.extend((0..n).map(|_| random.bits() as u8));
+    };
+    for _ in 0..elements / dtype.block_elements() {
+        let x = random.number() * size;
+        match dtype {
+            DType::F32 => out.extend(x.to_le_bytes()),
+            DType::F16 => out.extend(f16_bits(x)),
+            DType::BF16 => out.extend(half::bf16::from_f32(x).to_le_bytes()),
+            DType::Q4_0 => {
+                out.extend(f16_bits(x / 8.0));
+                quants(&mut out, 16, random);
+            }
+            DType::Q4_1 => {
+                out.extend(f16_bits(x / 8.0));
+                out.extend(f16_bits(-x));
+                quants(&mut out, 16, random);
+            }
+            DType::Q8_0 => {
+                out.extend(f16_bits(x / 128.0));
+                quants(&mut out, 32, random);
+            }
+            other => panic!("no random {other}"),
+        }
+    }
+    out
+}
+
+impl RandomWeights {
+    /// Matrices in `dtype`, vectors in F32.
+    pub fn new(graph: &Graph, dtype: DType, random: &mut Random) -> Self {
+        let mut weights = RandomWeights::default();
+        for decl in graph.weights() {
+            let elements = decl.shape.iter().product();
+            let (dtype, size) = match decl.role {
+                Role::Vector => (DType::F32, 1.0),
+                Role::Embedding => (dtype, 1.0),
+                Role::Matrix => (dtype, 1.5 / (decl.shape[1] as f32).sqrt()),
+            };
+            let bytes = random_bytes(dtype, elements, size, random);
+            weights.tensors.insert(decl.name.clone(), Stored { dtype, shape: decl.shape.clone(), bytes });
+        }
+        weights
+    }
+
+    /// Replaces one tensor's bytes.
+    pub fn damage(&mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.tensors.get_mut(name).expect("declared").bytes);
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+}
+
+/// A small transformer with everything the graph has an operator for.
+pub struct Shape {
+    pub vocab: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub hidden: usize,
+    pub layers: usize,
+    pub mask: Mask,
+    pub pairs: RopePairs,
+    /// Biases, head norms, soft caps, scaled embeddings, GELU: what other families have.
+    pub rich: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            vocab: 70,
+            width: 64,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 32,
+            hidden: 96,
+            layers: 2,
+            mask: Mask::Causal,
+            pairs: RopePairs::Adjacent,
+            rich: false,
+        }
+    }
+}
+
+impl Shape {
+    pub fn graph(&self) -> Graph {
+        self.describe().expect("shapes fit")
+    }
+
+    fn describe(&self) -> Result<Graph, wushi_graph::GraphError> {
+        let g = Builder::new();
+        let rope = Rope {
+            head_dim: self.head_dim,
+            rotary_dim: if self.rich { self.head_dim / 4 * 2 } else { self.head_dim },
+            base: 10_000.0,
+            position_scale: if self.rich { 2.0 } else { 1.0 },
+            pairs: self.pairs,
+        };
+        let attention = Attention {
+            mask: self.mask,
+            softcap: self.rich.then_some(5.0),
+            ..Attention::causal(self.heads, self.kv_heads, self.head_dim)
+        };
+        let mut x = g.embed("token_embd", self.vocab, self.width)?;
+        if self.rich {
+            x = g.scale(x, 3.3)?;
+        }
+        for layer in 0..self.layers {
+            let b = g.block("blk", layer);
+            let h = b.rms_norm(x, "attn_norm", self.width, 1e-5)?;
+            let mut q = b.linear_with(h, "attn_q", self.heads * self.head_dim, self.rich)?;
+            let mut k = b.linear_with(h, "attn_k", self.kv_heads * self.head_dim, self.rich)?;
+            let v = b.linear_with(h, "attn_v", self.kv_heads * self.head_dim, self.rich)?;
+            if self.rich {
+                q = b.rms_norm(q, "attn_q_norm", self.head_dim, 1e-6)?;
+                k = b.rms_norm(k, "attn_k_norm", self.head_dim, 1e-6)?;
+            }
+            let (q, k) = match self.rich {
+                true => {
+                    (b.rope_with_factors(q, rope, "rope_freqs")?, b.rope_with_factors(k, rope, "rope_freqs")?)
+                }
+                false => (b.rope(q, rope)?, b.rope(k, rope)?),
+            };
+            let a = b.attention(q, k, v, attention)?;
+            x = b.add(x, b.linear(a, "attn_output", self.width)?)?;
+            let h = b.rms_norm(x, "ffn_norm", self.width, 1e-5)?;
+            let gate = b.linear_with(h, "ffn_gate", self.hidden, self.rich)?;
+            let gate = if self.rich { b.gelu_tanh(gate)? } else { b.silu(gate)? };
+            let up = b.mul(gate, b.linear(h, "ffn_up", self.hidden)?)?;
+            let down = b.linear(up, "ffn_down", self.width)?;
+            // A norm after the layer keeps the residual from being fused.
+            let down = if self.rich { b.rms_norm(down, "post_ffw_norm", self.width, 1e-5)? } else { down };
+            x = b.add(x, down)?;
+        }
+        let x = g.rms_norm(g.rows(x)?, "output_norm", self.width, 1e-5)?;
+        let logits = g.linear(x, "token_embd", self.vocab)?;
+        g.finish(if self.rich { g.softcap(logits, 20.0)? } else { logits })
+    }
+}
+
+pub fn options(set: InstructionSet, threads: usize, cache: CacheType, context: usize) -> Options {
+    Options {
+        threads,
+        instruction_set: set,
+        cache,
+        context,
+        pages: 4 * context.div_ceil(PAGE_TOKENS),
+        max_rows: 512,
+        max_logit_rows: 512,
+    }
+}
+
+/// All logits of a sequence, computed in chunks of at most `chunk` tokens.
+pub fn run(executor: &mut CpuExecutor, tokens: &[u32], chunk: usize, table: &[u32]) -> Vec<f32> {
+    let mut logits = Vec::new();
+    let mut batch = Batch::default();
+    for start in (0..tokens.len()).step_by(chunk) {
+        let end = (start + chunk).min(tokens.len());
+        batch.clear();
+        batch.push(&tokens[start..end], start, table);
+        batch.logit_rows.extend(0..end - start);
+        logits.extend_from_slice(executor.run(&batch).expect("a valid batch"));
+    }
+    logits
+}
+
+/// Fails at the first differing bit, saying where.
+pub fn assert_same_bits(got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}: lengths");
+    for (i, (a, b)) in got.iter().zip(want).enumerate() {
+        assert!(a.to_bits() == b.to_bits(), "{what}: element {i}: {a:e} is not {b:e}");
+    }
+    assert!(want.iter().all(|x| x.is_finite()), "{what}: not finite");
+}

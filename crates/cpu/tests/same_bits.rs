@@ -1,0 +1,201 @@
+//! The arithmetic contract: every kernel, thread count, chunk and batch gives the reference's bits.
+
+mod common;
+
+use common::{Random, RandomWeights, Shape, assert_same_bits, options, run};
+use proptest::prelude::*;
+use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
+use wushi_graph::{Batch, Builder, CacheType, DType, Executor, Graph, Mask, RopePairs};
+
+fn executor(graph: &Graph, weights: &RandomWeights, options: Options) -> CpuExecutor {
+    CpuExecutor::new(graph.clone(), weights, options).expect("the model loads")
+}
+
+fn tokens(n: usize, vocab: usize, random: &mut Random) -> Vec<u32> {
+    (0..n).map(|_| random.below(vocab) as u32).collect()
+}
+
+#[test]
+fn instruction_sets_that_run_here() {
+    let sets = InstructionSet::available();
+    let names: Vec<_> = sets.iter().map(|set| set.name()).collect();
+    // Goes past the test harness's capture: a log must show what was tested.
+    use std::io::Write;
+    writeln!(std::io::stderr(), "instruction sets tested: {}", names.join(", ")).expect("stderr");
+    assert!(sets.contains(&InstructionSet::Portable));
+    if let Ok(cpu) = std::fs::read_to_string("/proc/cpuinfo") {
+        let has = |flag: &str| cpu.split_whitespace().any(|word| word == flag);
+        assert_eq!(has("avx2"), sets.contains(&InstructionSet::Avx2), "AVX2 must be tested where it is");
+        assert_eq!(has("avx512_vnni"), sets.contains(&InstructionSet::Avx512), "and AVX-512 VNNI");
+    }
+}
+
+/// One linear layer of these sizes, all instruction sets, against the reference.
+fn check_linear(dtype: DType, inputs: usize, outputs: usize, rows: usize, threads: usize, seed: u64) {
+    let g = Builder::new();
+    let x = g.rows(g.embed("token_embd", 37, inputs).unwrap()).unwrap();
+    let graph = g.finish(g.linear_with(x, "output", outputs, seed.is_multiple_of(2)).unwrap()).unwrap();
+    let mut random = Random(seed);
+    let weights = RandomWeights::new(&graph, dtype, &mut random);
+    let tokens = tokens(rows, 37, &mut random);
+    let want = reference::evaluate(&graph, &weights, &tokens, CacheType::F32).unwrap();
+    for set in InstructionSet::available() {
+        let mut executor = executor(&graph, &weights, options(set, threads, CacheType::F32, 512));
+        let mut batch = Batch::default();
+        batch.push(&tokens, 0, &(0..16).collect::<Vec<_>>());
+        batch.logit_rows.extend(0..rows);
+        // The vocabulary of tokens is larger than the outputs here: ids are checked against the table.
+        let got = executor.run(&batch).unwrap();
+        assert_same_bits(got, &want, &format!("{dtype} {outputs}x{inputs}, {rows} rows, {set}"));
+    }
+}
+
+#[test]
+fn linear_at_both_sides_of_every_block_size() {
+    for &dtype in DType::ALL {
+        let inputs: &[usize] = match dtype.block_elements() {
+            1 => &[1, 2, 31, 511, 512, 513, 1025],
+            _ => &[32, 480, 512, 544, 1024, 1056],
+        };
+        for &inputs in inputs {
+            for (outputs, rows) in [(1, 1), (15, 2), (16, 3), (17, 4), (33, 5), (48, 8), (64, 9), (40, 23)] {
+                check_linear(dtype, inputs, outputs, rows, 1 + rows % 3, (inputs * outputs * rows) as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_beyond_a_block_of_rows() {
+    for &dtype in DType::ALL {
+        check_linear(dtype, 64, 20, 300, 2, 5);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn linear_of_random_shapes(
+        dtype in prop::sample::select(DType::ALL),
+        blocks in 1usize..40,
+        outputs in 1usize..80,
+        rows in 1usize..20,
+        threads in 1usize..4,
+        seed: u64,
+    ) {
+        let inputs = if dtype.block_elements() == 1 { blocks * 27 } else { blocks * 32 };
+        check_linear(dtype, inputs, outputs, rows, threads, seed);
+    }
+}
+
+/// A whole model: reference, then everything that must not matter.
+fn check_model(shape: &Shape, dtype: DType, cache: CacheType, length: usize, chunks: &[usize]) {
+    let graph = shape.graph();
+    let mut random = Random(length as u64);
+    let weights = RandomWeights::new(&graph, dtype, &mut random);
+    let tokens = tokens(length, shape.vocab, &mut random);
+    let want = reference::evaluate(&graph, &weights, &tokens, cache).unwrap();
+    for set in InstructionSet::available() {
+        for threads in [1, 2, 3] {
+            let mut executor = executor(&graph, &weights, options(set, threads, cache, length));
+            // Pages in no particular order.
+            let table: Vec<u32> =
+                (0..length.div_ceil(PAGE_TOKENS) as u32).rev().map(|page| page * 3).collect();
+            for &chunk in chunks {
+                let got = run(&mut executor, &tokens, chunk, &table);
+                let what = format!("{dtype}, cache {cache}, {set}, {threads} threads, chunks of {chunk}");
+                assert_same_bits(&got, &want, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_dtype_and_cache_type() {
+    for &dtype in DType::ALL {
+        for cache in [CacheType::F32, CacheType::F16] {
+            check_model(&Shape::default(), dtype, cache, 45, &[45, 1, 7]);
+        }
+    }
+}
+
+#[test]
+fn every_operator() {
+    for pairs in [RopePairs::Adjacent, RopePairs::Halves] {
+        // Head and hidden sizes that are no whole panels, and a window that is crossed.
+        let shape = Shape {
+            rich: true,
+            pairs,
+            head_dim: 20,
+            heads: 6,
+            hidden: 72,
+            width: 52,
+            mask: Mask::SlidingWindow(19),
+            ..Shape::default()
+        };
+        check_model(&shape, DType::F32, CacheType::F16, 50, &[50, 1, 7]);
+        check_model(&shape, DType::BF16, CacheType::F32, 50, &[50, 13]);
+    }
+}
+
+#[test]
+fn contexts_across_segments() {
+    let shape = Shape { layers: 1, heads: 6, kv_heads: 2, head_dim: 16, ..Shape::default() };
+    for length in [511, 512, 513, 1030] {
+        check_model(&shape, DType::Q8_0, CacheType::F16, length, &[512, 64]);
+    }
+    let window = Shape { mask: Mask::SlidingWindow(530), ..shape };
+    check_model(&window, DType::F32, CacheType::F32, 1100, &[512, 300]);
+}
+
+#[test]
+fn alone_or_among_others() {
+    let shape = Shape::default();
+    let graph = shape.graph();
+    let mut random = Random(9);
+    let weights = RandomWeights::new(&graph, DType::Q4_1, &mut random);
+    let sequences: Vec<Vec<u32>> = (0..32).map(|i| tokens(5 + i * 3, shape.vocab, &mut random)).collect();
+    for set in InstructionSet::available() {
+        let mut together = Options { pages: 200, ..options(set, 2, CacheType::F16, 128) };
+        together.max_logit_rows = 32;
+        let mut executor = executor(&graph, &weights, together);
+        let tables: Vec<Vec<u32>> = (0..32).map(|i| (i * 4..i * 4 + 4).collect()).collect();
+        let mut batch = Batch::default();
+        // All prompts but their last tokens, in batches of eight; then the last tokens of all at once.
+        for group in 0..4 {
+            batch.clear();
+            for i in group * 8..group * 8 + 8 {
+                batch.push(&sequences[i][..sequences[i].len() - 1], 0, &tables[i]);
+            }
+            for rows in batch_parts(&batch, 512) {
+                executor.run(&rows).unwrap();
+            }
+        }
+        batch.clear();
+        for (sequence, table) in sequences.iter().zip(&tables) {
+            batch.push(&sequence[sequence.len() - 1..], sequence.len() - 1, table);
+        }
+        batch.logit_rows.extend(0..32);
+        let got = executor.run(&batch).unwrap().to_vec();
+        for (i, sequence) in sequences.iter().enumerate() {
+            let all = reference::evaluate(&graph, &weights, sequence, CacheType::F16).unwrap();
+            let want = &all[(sequence.len() - 1) * shape.vocab..];
+            let row = &got[i * shape.vocab..(i + 1) * shape.vocab];
+            assert_same_bits(row, want, &format!("sequence {i} among 32, {set}"));
+        }
+    }
+}
+
+/// Cuts a batch of whole spans so that none has more than `limit` rows.
+fn batch_parts(batch: &Batch, limit: usize) -> Vec<Batch> {
+    let mut parts = vec![Batch::default()];
+    for span in &batch.spans {
+        if parts.last().expect("one").tokens.len() + span.rows.len() > limit {
+            parts.push(Batch::default());
+        }
+        let part = parts.last_mut().expect("one");
+        part.push(&batch.tokens[span.rows.clone()], span.start, &batch.pages[span.pages.clone()]);
+    }
+    parts
+}

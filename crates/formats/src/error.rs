@@ -1,0 +1,139 @@
+//! What can be wrong with a file.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a file, a vocabulary or a template could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The operating system refused to open or map a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Any other error, with the file it concerns.
+    #[error("{path}: {error}", path = path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it. Part of this error's own text, hence not its `source`.
+        error: Box<FormatError>,
+    },
+
+    /// The bytes are something else, or nothing.
+    #[error("not a GGUF file: {0}")]
+    NotGguf(&'static str),
+    /// Written on a big-endian machine.
+    #[error("big-endian GGUF files are not supported; convert the model again as little-endian")]
+    BigEndian,
+    /// A version this reader does not know.
+    #[error("GGUF version {0} is not supported (versions 2 and 3 are); convert the model again")]
+    UnsupportedVersion(u32),
+    /// The file says it holds more than it does.
+    #[error("file ends inside {what}: needs {needs} more bytes, has {has}; it is truncated or damaged")]
+    Truncated {
+        /// The item being read.
+        what: String,
+        /// Bytes the item takes, at least.
+        needs: u64,
+        /// Bytes left in the file.
+        has: u64,
+    },
+    /// Text that is no text.
+    #[error("{0} is not valid UTF-8")]
+    InvalidUtf8(String),
+    /// A key or tensor name that is none.
+    #[error("{0}; the file is damaged")]
+    BadName(String),
+    /// A metadata value that no version of the format defines.
+    #[error("metadata key `{key}` has {problem}")]
+    InvalidValue {
+        /// Metadata key.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// Two metadata entries of one name.
+    #[error("metadata key `{0}` appears twice")]
+    DuplicateKey(String),
+    /// Two tensors of one name.
+    #[error("tensor `{0}` appears twice")]
+    DuplicateTensor(String),
+    /// `general.alignment` is no power of two.
+    #[error("general.alignment is {0}; it must be a power of two, at most 2^30")]
+    BadAlignment(u32),
+    /// A tensor's shape makes no sense.
+    #[error("tensor `{tensor}`: {problem}")]
+    BadShape {
+        /// Tensor name.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A tensor's bytes are not where the format wants them.
+    #[error("tensor `{tensor}`: {problem}; the file is damaged")]
+    BadOffset {
+        /// Tensor name.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A storage type without kernels.
+    #[error("tensor `{tensor}` is stored as {found}, which is not supported; supported: {supported}")]
+    UnsupportedType {
+        /// Tensor name.
+        tensor: String,
+        /// Name of its type.
+        found: String,
+        /// Names of the types that are.
+        supported: String,
+    },
+    /// One part of a model that was cut into several files.
+    #[error("this is one of {0} parts of a split model; join them first (`llama-gguf-split --merge`)")]
+    Split(u32),
+
+    /// A metadata entry that is needed.
+    #[error("metadata key `{0}` is missing")]
+    MissingKey(String),
+    /// A metadata entry of another type.
+    #[error("metadata key `{key}` should be {expected}, but is {found}")]
+    WrongType {
+        /// Metadata key.
+        key: String,
+        /// What was asked for.
+        expected: &'static str,
+        /// What there is.
+        found: String,
+    },
+
+    /// A tokenizer of an unknown kind.
+    #[error("{key} is `{found}`, which is not supported; supported: {supported}")]
+    UnsupportedTokenizer {
+        /// Metadata key that says so.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// Values that are supported.
+        supported: String,
+    },
+    /// A vocabulary that contradicts itself.
+    #[error("invalid vocabulary: {0}")]
+    InvalidVocabulary(String),
+    /// A text that cannot be split into tokens.
+    #[error("text cannot be tokenized: {0}")]
+    Tokenize(String),
+
+    /// A chat template that does not parse.
+    #[error("invalid chat template: {0}")]
+    TemplateSyntax(String),
+    /// A chat template that says these messages are not for it.
+    #[error("the model's chat template refuses these messages: {0}")]
+    TemplateRefused(String),
+    /// A chat template that fails, or exceeds its limits.
+    #[error("chat template failed: {0}")]
+    TemplateRender(String),
+}

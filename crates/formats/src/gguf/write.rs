@@ -1,0 +1,192 @@
+//! Writing GGUF files (version 3).
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use super::GgmlType;
+use super::metadata::{Array, Metadata, Value};
+use super::parse::DEFAULT_ALIGNMENT;
+use crate::FormatError;
+
+/// Collects metadata and tensors, then writes them.
+///
+/// Tensors are aligned to `general.alignment` if the metadata has it (a power of two), else to 32 bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Writer<'a> {
+    metadata: Metadata,
+    tensors: Vec<Tensor<'a>>,
+}
+
+#[derive(Clone, Debug)]
+struct Tensor<'a> {
+    name: String,
+    ggml_type: GgmlType,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Writer<'a> {
+    /// Without metadata and tensors.
+    pub fn new() -> Writer<'a> {
+        Writer::default()
+    }
+
+    /// Sets a metadata entry.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> &mut Self {
+        self.metadata.set(key, value);
+        self
+    }
+
+    /// Adds a tensor. `shape` has the outermost dimension first; `bytes` is what the file shall hold.
+    ///
+    /// Refuses bytes whose length does not match type and shape (where the type's block size is known).
+    pub fn tensor(
+        &mut self,
+        name: impl Into<String>,
+        ggml_type: impl Into<GgmlType>,
+        shape: &[usize],
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Result<&mut Self, FormatError> {
+        let (name, ggml_type, bytes) = (name.into(), ggml_type.into(), bytes.into());
+        let elements = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let fits = match (elements, ggml_type.block()) {
+            (Some(n), Some((block, size))) => {
+                n.is_multiple_of(block) && (n / block).checked_mul(size) == Some(bytes.len())
+            }
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if !fits {
+            let problem = format!("{} bytes do not hold {shape:?} elements of {ggml_type}", bytes.len());
+            return Err(FormatError::BadShape { tensor: name, problem });
+        }
+        self.tensors.push(Tensor { name, ggml_type, shape: shape.to_vec(), bytes });
+        Ok(self)
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Those of `out`, and [`io::ErrorKind::InvalidInput`] if `general.alignment` is no power of two.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let invalid = |error: FormatError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let alignment = self.metadata.u32("general.alignment").map_err(invalid)?.unwrap_or(DEFAULT_ALIGNMENT);
+        if !alignment.is_power_of_two() {
+            return Err(invalid(FormatError::BadAlignment(alignment)));
+        }
+        let alignment = alignment as usize;
+
+        let mut header = b"GGUF\x03\0\0\0".to_vec();
+        put_len(&mut header, self.tensors.len());
+        put_len(&mut header, self.metadata.len());
+        for (key, value) in self.metadata.iter() {
+            put_string(&mut header, key);
+            put_value(&mut header, value);
+        }
+        let mut offset = 0;
+        for tensor in &self.tensors {
+            put_string(&mut header, &tensor.name);
+            header.extend((tensor.shape.len() as u32).to_le_bytes());
+            for &dimension in tensor.shape.iter().rev() {
+                put_len(&mut header, dimension);
+            }
+            header.extend(tensor.ggml_type.0.to_le_bytes());
+            put_len(&mut header, offset);
+            offset += tensor.bytes.len().next_multiple_of(alignment);
+        }
+        header.resize(header.len().next_multiple_of(alignment), 0);
+        out.write_all(&header)?;
+        for tensor in &self.tensors {
+            out.write_all(&tensor.bytes)?;
+            let padding = tensor.bytes.len().next_multiple_of(alignment) - tensor.bytes.len();
+            io::copy(&mut io::Read::take(io::repeat(0), padding as u64), out)?;
+        }
+        Ok(())
+    }
+
+    /// The file as bytes in memory.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn put_len(out: &mut Vec<u8>, length: usize) {
+    out.extend((length as u64).to_le_bytes());
+}
+
+fn put_string(out: &mut Vec<u8>, string: &str) {
+    put_len(out, string.len());
+    out.extend(string.as_bytes());
+}
+
+/// A value with its type in front. The numbers are those of `enum gguf_type`.
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    let mut put = |kind: u32, bytes: &[u8]| {
+        out.extend(kind.to_le_bytes());
+        out.extend(bytes);
+    };
+    match value {
+        Value::U8(v) => put(0, &v.to_le_bytes()),
+        Value::I8(v) => put(1, &v.to_le_bytes()),
+        Value::U16(v) => put(2, &v.to_le_bytes()),
+        Value::I16(v) => put(3, &v.to_le_bytes()),
+        Value::U32(v) => put(4, &v.to_le_bytes()),
+        Value::I32(v) => put(5, &v.to_le_bytes()),
+        Value::F32(v) => put(6, &v.to_le_bytes()),
+        Value::Bool(v) => put(7, &[u8::from(*v)]),
+        Value::String(v) => {
+            put(8, &[]);
+            put_string(out, v);
+        }
+        Value::Array(v) => {
+            put(9, &[]);
+            put_array(out, v);
+        }
+        Value::U64(v) => put(10, &v.to_le_bytes()),
+        Value::I64(v) => put(11, &v.to_le_bytes()),
+        Value::F64(v) => put(12, &v.to_le_bytes()),
+    }
+}
+
+/// Element type, count, elements.
+fn put_array(out: &mut Vec<u8>, array: &Array) {
+    fn numbers<T: Copy, const N: usize>(out: &mut Vec<u8>, values: &[T], to: fn(T) -> [u8; N]) {
+        for &value in values {
+            out.extend(to(value));
+        }
+    }
+    let kind: u32 = match array {
+        Array::U8(_) => 0,
+        Array::I8(_) => 1,
+        Array::U16(_) => 2,
+        Array::I16(_) => 3,
+        Array::U32(_) => 4,
+        Array::I32(_) => 5,
+        Array::F32(_) => 6,
+        Array::Bool(_) => 7,
+        Array::Strings(_) => 8,
+        Array::Arrays(_) => 9,
+        Array::U64(_) => 10,
+        Array::I64(_) => 11,
+        Array::F64(_) => 12,
+    };
+    out.extend(kind.to_le_bytes());
+    put_len(out, array.len());
+    match array {
+        Array::U8(v) => out.extend(v),
+        Array::I8(v) => numbers(out, v, i8::to_le_bytes),
+        Array::U16(v) => numbers(out, v, u16::to_le_bytes),
+        Array::I16(v) => numbers(out, v, i16::to_le_bytes),
+        Array::U32(v) => numbers(out, v, u32::to_le_bytes),
+        Array::I32(v) => numbers(out, v, i32::to_le_bytes),
+        Array::U64(v) => numbers(out, v, u64::to_le_bytes),
+        Array::I64(v) => numbers(out, v, i64::to_le_bytes),
+        Array::F32(v) => numbers(out, v, f32::to_le_bytes),
+        Array::F64(v) => numbers(out, v, f64::to_le_bytes),
+        Array::Bool(v) => out.extend(v.iter().map(|&truth| u8::from(truth))),
+        Array::Strings(v) => v.iter().for_each(|string| put_string(out, string)),
+        Array::Arrays(v) => v.iter().for_each(|array| put_array(out, array)),
+    }
+}

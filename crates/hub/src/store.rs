@@ -1,0 +1,438 @@
+//! The folder that models are kept in.
+
+use crate::partial::{Arrived, Partial, sha256_of, write_json};
+use crate::{CATALOGUE, HubError, ModelRef, Progress};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A folder of models. Any number of processes may use it at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A model in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredModel {
+    /// What it is called: a short name, `hf:org/repo/file`, or an address.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// Where it was fetched from.
+    pub source: String,
+    /// SPDX identifier of its licence, if the catalogue knows it.
+    pub licence: Option<String>,
+    /// When it was fetched, in seconds since 1970-01-01 UTC.
+    pub fetched: u64,
+    /// Whether it can be used.
+    pub state: State,
+}
+
+/// Whether a stored model can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The file is there and has its length.
+    Sound,
+    /// What is wrong, in a few words. Pulling the model again repairs it, removing it removes what is left.
+    Damaged(String),
+}
+
+/// What is known of a model, kept beside its file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    name: String,
+    file: String,
+    source: String,
+    sha256: String,
+    bytes: u64,
+    licence: Option<String>,
+    fetched: u64,
+}
+
+/// Begins with a dot, as no model's file does (see [`plain`]).
+const RECORD: &str = ".wushi.json";
+
+impl Store {
+    /// The store in this folder. Nothing is created before the first pull.
+    ///
+    /// # Errors
+    /// [`HubError::Io`] if the path is relative and the current folder cannot be found.
+    pub fn open(root: impl AsRef<Path>) -> Result<Store, HubError> {
+        let root = root.as_ref();
+        let root = std::path::absolute(root).map_err(|error| HubError::io("find", root, error))?;
+        Ok(Store { root })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    pub(crate) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// Every model that was fetched, damaged ones included, by name.
+    ///
+    /// # Errors
+    /// [`HubError::Io`] if the folder is there and cannot be read.
+    pub fn list(&self) -> Result<Vec<StoredModel>, HubError> {
+        let folder = self.models();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HubError::io("read", &folder, error)),
+        };
+        let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        // One that another process removes meanwhile is simply not there.
+        let mut found: Vec<StoredModel> = folders.filter_map(|path| read_model(&path)).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The file of a model, if it is on this disk and sound. Nothing is fetched.
+    pub fn find(&self, model: &ModelRef) -> Option<PathBuf> {
+        match model {
+            ModelRef::Path(path) => path.is_file().then(|| path.clone()),
+            _ => self.find_stored(model).map(|stored| stored.path),
+        }
+    }
+
+    pub(crate) fn find_stored(&self, model: &ModelRef) -> Option<StoredModel> {
+        let stored = read_model(&self.models().join(key(model)))?;
+        let current = match model {
+            // Another file may have got the name since.
+            ModelRef::Catalogue(entry) => entry.sha256 == stored.sha256,
+            _ => stored.name == model.to_string(),
+        };
+        (current && stored.state == State::Sound).then_some(stored)
+    }
+
+    /// Removes a model by its name as [`Store::list`] gives it, together with what an interrupted pull of it left.
+    /// Returns how many bytes were freed. Processes that have the file open keep it.
+    ///
+    /// # Errors
+    /// [`HubError::NotStored`] if there is nothing of that name, [`HubError::Busy`] if it is just being fetched,
+    /// [`HubError::Io`].
+    pub fn remove(&self, name: &str) -> Result<u64, HubError> {
+        let stored = self.list()?;
+        let mut freed = None;
+        if let Some(model) = stored.iter().find(|model| model.name == name) {
+            // Damaged records may lack the path, the folder is where it was found.
+            let folder = model.path.parent().unwrap_or(&model.path);
+            let bytes =
+                fs::metadata(&model.path).map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+            self.discard(folder)?;
+            freed = Some(bytes);
+        }
+        match self.remove_partial(name) {
+            Ok(Some(bytes)) => freed = Some(freed.unwrap_or(0) + bytes),
+            // The pull that goes on is its owner's affair, if the model itself is gone as asked.
+            Err(HubError::Busy { .. }) if freed.is_some() => {}
+            Ok(None) => {}
+            Err(error) => return Err(error),
+        }
+        freed.ok_or_else(|| HubError::NotStored {
+            name: name.to_owned(),
+            present: stored.into_iter().map(|model| model.name).collect(),
+        })
+    }
+
+    /// Removes what interrupted pulls of `name` left. Returns its bytes, `None` if there was nothing.
+    fn remove_partial(&self, name: &str) -> Result<Option<u64>, HubError> {
+        let mut freed = None;
+        for key in self.partial_keys(name) {
+            let partial = Partial::new(&self.partials(), &key);
+            let left: Vec<PathBuf> = ["part", "json", "pip", "stage"]
+                .map(|end| partial.path().with_extension(end))
+                .into_iter()
+                .filter(|path| path.symlink_metadata().is_ok())
+                .collect();
+            if left.is_empty() {
+                continue;
+            }
+            let lock = self.lock_file(&key)?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(HubError::Busy { name: name.to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(HubError::io("lock", partial.path(), error)),
+            }
+            for path in left {
+                freed = Some(freed.unwrap_or(0) + size_of(&path));
+                remove_all(&path)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The keys under which there may be partial files of `name`.
+    fn partial_keys(&self, name: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.partials()).into_iter().flatten().flatten();
+        let origins = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let recorded = origins.filter_map(|path| {
+            let key = path.file_stem()?.to_str()?;
+            let origin = Partial::new(&self.partials(), key).origin()?;
+            (origin.name == name).then(|| key.to_owned())
+        });
+        // A package client records nothing before it is through.
+        let known = CATALOGUE.iter().filter(|entry| entry.name == name).map(|entry| entry.sha256.to_owned());
+        let mut keys: Vec<String> = recorded.chain(known).collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// Takes a model's folder out of sight in one step, then removes it.
+    fn discard(&self, folder: &Path) -> Result<(), HubError> {
+        create(&self.partials())?;
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let trash = self.partials().join(format!("{name}.removed-{}-{}", std::process::id(), nanos()));
+        match fs::rename(folder, &trash) {
+            Ok(()) => fs::remove_dir_all(&trash).map_err(|error| HubError::io("remove", &trash, error)),
+            // Someone else was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(HubError::io("remove", folder, error)),
+        }
+    }
+
+    fn lock_file(&self, key: &str) -> Result<File, HubError> {
+        let path = self.partials().join(format!("{key}.lock"));
+        // The file stays: a lock on a file that another process may remove protects nothing.
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| HubError::io("open", &path, error))
+    }
+
+    /// Waits until no other process fetches into `key`; the lock lasts as long as the file that is returned, and ends with
+    /// the process however that ends.
+    pub(crate) fn lock(&self, key: &str, name: &str, progress: &dyn Progress) -> Result<File, HubError> {
+        create(&self.models())?;
+        create(&self.partials())?;
+        let file = self.lock_file(key)?;
+        let failed = |error| HubError::io("lock", &self.partials().join(format!("{key}.lock")), error);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.message(&format!("another process is fetching {name}; waiting for it"));
+                file.lock().map_err(failed)?;
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        self.sweep();
+        Ok(file)
+    }
+
+    /// Removes what processes left that were killed while removing a model.
+    fn sweep(&self) {
+        for entry in fs::read_dir(self.partials()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains(".removed-") {
+                // Its remover may be at it right now, which is as good.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// Puts back a whole file that a process was killed with just before it could show it. Needs the lock of `key`.
+    pub(crate) fn recover(&self, key: &str, file_name: &str, partial: &Partial) -> Result<(), HubError> {
+        let stage = self.stage(key);
+        let file = stage.join(file_name);
+        if file.is_file() && !partial.path().exists() {
+            fs::rename(&file, partial.path()).map_err(|error| HubError::io("move", &file, error))?;
+        }
+        match fs::remove_dir_all(&stage) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(HubError::io("remove", &stage, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stage(&self, key: &str) -> PathBuf {
+        self.partials().join(format!("{key}.stage"))
+    }
+
+    /// Makes a verified partial file a model of the store, visible from one moment to the next. Needs the lock of `key`.
+    pub(crate) fn publish(
+        &self,
+        key: &str,
+        partial: &Partial,
+        arrived: &Arrived,
+        model: &Publication<'_>,
+    ) -> Result<PathBuf, HubError> {
+        let stage = self.stage(key);
+        create(&stage)?;
+        let file = stage.join(model.file_name);
+        fs::rename(partial.path(), &file).map_err(|error| HubError::io("move", partial.path(), error))?;
+        let record = Record {
+            name: model.reference.to_string(),
+            file: model.file_name.to_owned(),
+            source: model.source.to_owned(),
+            sha256: arrived.sha256.clone(),
+            bytes: arrived.bytes,
+            licence: model.licence.map(str::to_owned),
+            fetched: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        };
+        write_json(&stage.join(RECORD), &record)?;
+        sync_folder(&stage)?;
+        let home = self.models().join(self::key(model.reference));
+        if home.exists() {
+            // Damaged, or of an older catalogue: otherwise nothing would have been fetched.
+            self.discard(&home)?;
+        }
+        fs::rename(&stage, &home).map_err(|error| HubError::io("move", &stage, error))?;
+        sync_folder(&self.models())?;
+        partial.clear()?;
+        Ok(home.join(model.file_name))
+    }
+}
+
+/// What is recorded of a model besides what its bytes say.
+pub(crate) struct Publication<'a> {
+    pub(crate) reference: &'a ModelRef,
+    pub(crate) file_name: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) licence: Option<&'a str>,
+}
+
+/// The folder of a model in the store: its short name, or for others a readable beginning and a digest of the whole
+/// name, which is safe on every file system and unique even where case does not count.
+fn key(model: &ModelRef) -> String {
+    if let ModelRef::Catalogue(entry) = model {
+        return entry.name.to_owned();
+    }
+    let name = model.to_string();
+    let digest = sha256_of(&name);
+    format!("{}-{}", plain(&name, 80), digest.get(..12).unwrap_or(&digest))
+}
+
+/// A name without anything that a file system or a shell might take amiss.
+pub(crate) fn plain(name: &str, limit: usize) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    // From the end, where names differ.
+    let skip = name.chars().count().saturating_sub(limit);
+    let text: String = name.chars().skip(skip).map(safe).collect();
+    match text.trim_start_matches(['.', '-']) {
+        "" => "model".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+/// Reads a model's folder; `None` if there is no such folder.
+fn read_model(folder: &Path) -> Option<StoredModel> {
+    if !folder.is_dir() {
+        return None;
+    }
+    let damaged = |why: String| StoredModel {
+        name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        path: folder.join("?"),
+        bytes: 0,
+        sha256: String::new(),
+        source: String::new(),
+        licence: None,
+        fetched: 0,
+        state: State::Damaged(why),
+    };
+    let text = match fs::read(folder.join(RECORD)) {
+        Ok(text) => text,
+        Err(error) => return Some(damaged(format!("{RECORD}: {error}"))),
+    };
+    let record: Record = match serde_json::from_slice(&text) {
+        Ok(record) => record,
+        Err(error) => return Some(damaged(format!("{RECORD}: {error}"))),
+    };
+    // The record must not lead out of its folder.
+    if Path::new(&record.file).file_name().is_none_or(|name| name != record.file.as_str()) {
+        return Some(damaged(format!("{RECORD}: `file` is no file name")));
+    }
+    let path = folder.join(&record.file);
+    let state = match fs::metadata(&path) {
+        Ok(meta) if meta.is_file() && meta.len() == record.bytes => State::Sound,
+        Ok(meta) if meta.is_file() => {
+            State::Damaged(format!("the file has {} bytes instead of {}", meta.len(), record.bytes))
+        }
+        Ok(_) => State::Damaged("in place of the file is something else".to_owned()),
+        Err(_) => State::Damaged("the file is gone".to_owned()),
+    };
+    Some(StoredModel {
+        name: record.name,
+        path,
+        bytes: record.bytes,
+        sha256: record.sha256,
+        source: record.source,
+        licence: record.licence,
+        fetched: record.fetched,
+        state,
+    })
+}
+
+fn create(folder: &Path) -> Result<(), HubError> {
+    fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))
+}
+
+/// Brings a folder's entries to the disk, where folders can be opened for it.
+fn sync_folder(folder: &Path) -> Result<(), HubError> {
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| HubError::io("write", folder, error))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, or a folder with all that is in it; what is not there is as good as removed.
+pub(crate) fn remove_all(path: &Path) -> Result<(), HubError> {
+    let folder = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    match if folder { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HubError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of a file, or of all files below a folder. Another process may be changing it: what vanishes meanwhile does not
+/// count.
+pub(crate) fn size_of(path: &Path) -> u64 {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => {
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum()
+        }
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    }
+}
+
+fn nanos() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos())
+}
+
+/// Whether `needed` more bytes fit on the disk of `folder`.
+pub(crate) fn check_room(folder: &Path, needed: u64) -> Result<(), HubError> {
+    match fs4::available_space(folder) {
+        Ok(available) if available < needed => Err(HubError::NoSpace {
+            path: folder.to_path_buf(),
+            needed: Some(needed),
+            available: Some(available),
+        }),
+        Ok(_) => Ok(()),
+        // Some file systems do not say; a full disk is then noticed when it is full.
+        Err(error) => {
+            tracing::debug!("free space of {}: {error}", folder.display());
+            Ok(())
+        }
+    }
+}
