@@ -154,10 +154,7 @@ impl Activations {
                 for i in (0..BLOCK).step_by(S::LANES) {
                     S::store_i8(q.add(i), S::mul(S::load(x.add(i)), S::splat(inverse)));
                 }
-                let mut sum = 0i32;
-                for i in 0..BLOCK {
-                    sum += i32::from(*q.add(i));
-                }
+                let sum = S::sum_i8(q);
                 *d.add(b) = scale;
                 *sums.add(b) = sum;
                 *scaled.add(b) = scale * sum as f32;

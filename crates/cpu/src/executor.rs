@@ -8,7 +8,7 @@ use crate::compile::{Target, compile};
 use crate::cost;
 use crate::isa::InstructionSet;
 use crate::kernels::{Kernels, PAGE_TOKENS, Scratch, frequencies};
-use crate::memory::AlignedBytes;
+use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
 use crate::program::{Program, StepCost};
 use crate::step::{self, StepData};
@@ -61,9 +61,9 @@ pub enum CpuError {
     /// Sizes that make no sense.
     #[error("{0}")]
     Options(&'static str),
-    /// Threads cannot be started.
-    #[error("cannot start the compute threads: {0}")]
-    Threads(#[from] std::io::Error),
+    /// The system refuses memory or threads.
+    #[error("the system refuses memory or threads for the model: {0}")]
+    System(#[from] std::io::Error),
 }
 
 /// Bytes of one page of keys and values, all layers.
@@ -132,9 +132,9 @@ pub struct CpuExecutor {
     programs: BTreeMap<usize, Program>,
     /// By rope kind; the same in every program.
     frequencies: Vec<Vec<f64>>,
-    arena: AlignedBytes,
+    arena: SharedBytes,
     /// By layer.
-    cache: Vec<AlignedBytes>,
+    cache: Vec<SharedBytes>,
     data: StepData,
     scratch: Vec<Scratch>,
     head_width: usize,
@@ -156,7 +156,7 @@ impl CpuExecutor {
             .map(|kind| frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
             .collect();
         let cache_layer = |heads: crate::kernels::Heads| {
-            AlignedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
+            SharedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
         };
         let vocab = largest.buffer(largest.output).width;
         Ok(CpuExecutor {
@@ -168,8 +168,8 @@ impl CpuExecutor {
                 max_logit_rows: options.max_logit_rows.min(options.max_rows),
                 context: options.context,
             },
-            arena: AlignedBytes::zeroed(largest.arena),
-            cache: largest.layers.iter().map(|layer| cache_layer(layer.heads)).collect(),
+            arena: SharedBytes::zeroed(largest.arena)?,
+            cache: largest.layers.iter().map(|layer| cache_layer(layer.heads)).collect::<Result<_, _>>()?,
             scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&largest))).collect(),
             data: StepData::new(&largest, options.max_rows, options.threads),
             table_rows: table_rows(&graph),
@@ -194,7 +194,7 @@ impl CpuExecutor {
     pub fn memory(&self) -> MemoryPlan {
         MemoryPlan {
             weights: self.weights.bytes(),
-            cache: self.cache.iter().map(AlignedBytes::len).sum(),
+            cache: self.cache.iter().map(SharedBytes::len).sum(),
             arena: self.arena.len() + self.scratch.len() * Scratch::bytes(self.head_width),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use wushi_graph::{DType, Graph, Role, TensorView, WeightDecl, WeightId, WeightSource};
 
+use crate::executor::CpuError;
 use crate::simd::PANEL;
 use crate::team::Team;
 use crate::weights::{Matrix, Vector, WeightError};
@@ -55,7 +56,7 @@ impl Weights {
         graph: &Graph,
         source: &dyn WeightSource,
         team: &mut Team,
-    ) -> Result<Self, WeightError> {
+    ) -> Result<Self, CpuError> {
         let mut slots = Vec::with_capacity(graph.weights().len());
         for decl in graph.weights() {
             let view = view(source, decl)?;
@@ -95,8 +96,8 @@ fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
     WeightError::NotFinite { name: decl.name.clone(), row }
 }
 
-fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, WeightError> {
-    let matrix = Matrix::new(view.dtype, decl.shape[0], decl.shape[1]);
+fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, CpuError> {
+    let matrix = Matrix::new(view.dtype, decl.shape[0], decl.shape[1])?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());
     team.run(&|thread| {
@@ -109,6 +110,6 @@ fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Mat
     });
     match bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
         None => Ok(matrix),
-        Some(row) => Err(not_finite(decl, row)),
+        Some(row) => Err(not_finite(decl, row).into()),
     }
 }

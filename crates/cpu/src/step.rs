@@ -9,7 +9,7 @@ use crate::kernels::{
     AttentionCall, AttentionItem, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PAGE_TOKENS,
     PackCall, Pages, QUERY_TILE, RopeCall, Scratch, WriteCall, ZipCall, fill_table,
 };
-use crate::memory::AlignedBytes;
+use crate::memory::SharedBytes;
 use crate::model::Weights;
 use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
 
@@ -134,8 +134,8 @@ pub(crate) struct Context<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) kernels: &'static Kernels,
     pub(crate) frequencies: &'a [Vec<f64>],
-    pub(crate) arena: &'a AlignedBytes,
-    pub(crate) cache: &'a [AlignedBytes],
+    pub(crate) arena: &'a SharedBytes,
+    pub(crate) cache: &'a [SharedBytes],
     pub(crate) cache_type: CacheType,
     /// One per thread.
     pub(crate) scratch: *mut Scratch,
@@ -149,7 +149,7 @@ unsafe impl Sync for Context<'_> {}
 ///
 /// # Safety
 /// No thread is running.
-pub(crate) unsafe fn output<'a>(program: &Program, arena: &'a AlignedBytes, rows: usize) -> &'a [f32] {
+pub(crate) unsafe fn output<'a>(program: &Program, arena: &'a SharedBytes, rows: usize) -> &'a [f32] {
     let buffer = program.buffer(program.output);
     // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
     unsafe {

@@ -248,9 +248,8 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
             let (row, head) = ((first + t) / group, item.kv_head * group + (first + t) % group);
             visible[t] = call.heads.visible(item.position + row);
             offset[t] = (item.row + row) * call.stride + head * dim;
-            for i in 0..dim {
-                scratch.queries[t * padded + i] = *call.q.add(offset[t] + i);
-            }
+            let query = scratch.queries.as_mut_ptr().add(t * padded);
+            std::ptr::copy_nonoverlapping(call.q.add(offset[t]), query, dim);
         }
         // Rows ascend, so do both ends of what they see.
         let (low, high) = (visible[0].start, visible[Q - 1].end);
@@ -265,9 +264,11 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
         }
         for t in 0..Q {
             let sum = state[t].1;
-            for i in 0..dim {
-                *call.out.add(offset[t] + i) = scratch.merged[t * padded + i] / sum;
+            let merged = scratch.merged.as_mut_ptr().add(t * padded);
+            for i in (0..padded).step_by(S::LANES) {
+                S::store(merged.add(i), S::div(S::load(merged.add(i)), S::splat(sum)));
             }
+            std::ptr::copy_nonoverlapping(merged, call.out.add(offset[t]), dim);
         }
     }
 }

@@ -20,6 +20,19 @@ unsafe fn broadcast(x: *const i8) -> __m256i {
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
+/// The sum of 32 signed bytes.
+#[inline(always)]
+pub(super) unsafe fn sum_i8(p: *const i8) -> i32 {
+    // SAFETY: AVX2 and 32 readable bytes by the trait's contract.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(p.cast()));
+        let eight = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        let four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+        _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+    }
+}
+
 impl Isa for Avx2 {
     const LANES: usize = 8;
     type V = __m256;
@@ -118,6 +131,21 @@ impl Isa for Avx2 {
     unsafe fn max_bits(a: __m256, b: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe { _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+    }
+    #[inline(always)]
+    unsafe fn max_lane_bits(a: __m256) -> u32 {
+        // SAFETY: as above.
+        unsafe {
+            let bits = _mm256_castps_si256(a);
+            let four = _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_i8(p: *const i8) -> i32 {
+        // SAFETY: as above.
+        unsafe { sum_i8(p) }
     }
     #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: __m256) {

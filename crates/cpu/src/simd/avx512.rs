@@ -137,6 +137,16 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
     }
     #[inline(always)]
+    unsafe fn max_lane_bits(a: __m512) -> u32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_epu32(_mm512_castps_si512(a)) }
+    }
+    #[inline(always)]
+    unsafe fn sum_i8(p: *const i8) -> i32 {
+        // SAFETY: as above.
+        unsafe { super::avx2::sum_i8(p) }
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: __m512) {
         // SAFETY: as above.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))) }

@@ -67,6 +67,11 @@ pub(crate) trait Isa: Send + Sync + 'static {
     /// The largest lane as unsigned bits: for non-negative numbers the maximum, or a NaN if there is one.
     unsafe fn max_bits(a: Self::V, b: Self::V) -> Self::V;
 
+    /// The largest lane as unsigned bits.
+    unsafe fn max_lane_bits(a: Self::V) -> u32;
+    /// The sum of 32 signed bytes.
+    unsafe fn sum_i8(p: *const i8) -> i32;
+
     /// `LANES` signed 8-bit integers, each lane rounded to nearest even and saturated.
     unsafe fn store_i8(p: *mut i8, v: Self::V);
     unsafe fn to_f32(a: Self::I) -> Self::V;
@@ -147,13 +152,7 @@ pub(crate) unsafe fn max_magnitude<S: Isa>(x: *const f32, n: usize) -> f32 {
         for i in (0..n).step_by(S::LANES) {
             largest = S::max_bits(largest, S::abs(S::load(x.add(i))));
         }
-        let mut lanes = [0u32; 16];
-        S::store(lanes.as_mut_ptr().cast(), largest);
-        let mut bits = 0;
-        for lane in lanes {
-            bits = bits.max(lane);
-        }
-        f32::from_bits(bits)
+        f32::from_bits(S::max_lane_bits(largest))
     }
 }
 

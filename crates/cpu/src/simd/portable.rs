@@ -124,6 +124,16 @@ impl Isa for Portable {
         each(|i| f32::from_bits(a[i].to_bits().max(b[i].to_bits())))
     }
     #[inline(always)]
+    unsafe fn max_lane_bits(a: Self::V) -> u32 {
+        a.into_iter().fold(0, |max, x| max.max(x.to_bits()))
+    }
+    #[inline(always)]
+    unsafe fn sum_i8(p: *const i8) -> i32 {
+        // SAFETY: 32 readable bytes by the trait's contract.
+        let bytes = unsafe { p.cast::<[i8; 32]>().read_unaligned() };
+        bytes.into_iter().map(i32::from).sum()
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::V) {
         let bytes: [i8; LANES] = array::from_fn(|i| v[i].round_ties_even() as i8);
         // SAFETY: as above.

@@ -198,20 +198,22 @@ impl<F: Block32> Layout for Blocks<F> {
                 section[at..at + 2].copy_from_slice(&scale);
             }
             let codes = &block[2 * F::SCALES..];
+            let mut put = |chunk: usize, word: u32| {
+                let at = (chunk * PANEL + lane) * 4;
+                panel[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            };
+            let word = |i: usize| u32::from_le_bytes([codes[i], codes[i + 1], codes[i + 2], codes[i + 3]]);
             if F::NIBBLES {
-                let q = nibbles(codes);
-                for (chunk, eight) in q.chunks_exact(8).enumerate() {
-                    let at = (chunk * PANEL + lane) * 4;
-                    for i in 0..4 {
-                        panel[at + i] = eight[i] | eight[i + 4] << 4;
-                    }
+                // Four nibbles in the low halves of a word's bytes, four in the high ones: see the layout above.
+                const LOW: u32 = 0x0f0f_0f0f;
+                for half in 0..2 {
+                    let (a, b) = (word(8 * half), word(8 * half + 4));
+                    put(half, a & LOW | (b & LOW) << 4);
+                    put(half + 2, (a >> 4) & LOW | b & !LOW);
                 }
             } else {
-                for (chunk, four) in codes.chunks_exact(4).enumerate() {
-                    let at = (chunk * PANEL + lane) * 4;
-                    for i in 0..4 {
-                        panel[at + i] = four[i] ^ 0x80;
-                    }
+                for chunk in 0..8 {
+                    put(chunk, word(4 * chunk) ^ 0x8080_8080);
                 }
             }
         }

@@ -15,7 +15,7 @@ pub(crate) use block32::{Blocks, Int8Block, Q4_0, Q4_1, Q8_0};
 pub(crate) use float::{BF16, F16, F32, flush_bf16};
 
 use crate::activations::{Activations, Packing};
-use crate::memory::{ALIGN, AlignedBytes};
+use crate::memory::{ALIGN, SharedBytes};
 use crate::simd::{Isa, PANEL};
 
 /// Elements of a sum that run in one sequence (see the arithmetic contract).
@@ -118,7 +118,7 @@ pub(crate) struct Matrix {
     pub(crate) outputs: usize,
     /// Input columns.
     pub(crate) inputs: usize,
-    bytes: AlignedBytes,
+    bytes: SharedBytes,
     /// Where each section starts, and how far its panels lie apart.
     sections: [Section; 3],
 }
@@ -135,9 +135,9 @@ fn sections_of<L: Layout>(inputs: usize) -> [usize; 3] {
 
 impl Matrix {
     /// An empty matrix for a tensor of `[outputs, inputs]`.
-    pub(crate) fn new(dtype: DType, outputs: usize, inputs: usize) -> Self {
+    pub(crate) fn new(dtype: DType, outputs: usize, inputs: usize) -> std::io::Result<Self> {
         let (sections, len) = Self::layout(dtype, outputs, inputs);
-        Matrix { dtype, outputs, inputs, bytes: AlignedBytes::zeroed(len), sections }
+        Ok(Matrix { dtype, outputs, inputs, bytes: SharedBytes::zeroed_dense(len)?, sections })
     }
 
     fn layout(dtype: DType, outputs: usize, inputs: usize) -> ([Section; 3], usize) {
