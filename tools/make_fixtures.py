@@ -272,7 +272,7 @@ class Model:
     embedding: Type | None = None
     """Storage of the token embedding where it differs from the other matrices'."""
     file_type: gguf.LlamaFileType = gguf.LlamaFileType.ALL_F32
-    short_rows: list[int] = field(default_factory=lambda: list(range(24)))
+    short_rows: list[int] = field(default_factory=lambda: list(range(0, 24, 2)))
     long: bool = False
     """Whether to compute a sequence past positions 512 and 1024 as well."""
 
@@ -553,7 +553,7 @@ def dequant_blocks(kind: Type, rng: np.random.Generator) -> np.ndarray:
     quants = 32 if kind == Type.Q8_0 else 16
     minima = HALVES[5:] + HALVES[:5]
     blocks = []
-    for i in range(5 * len(HALVES)):
+    for i in range(3 * len(HALVES)):
         first = i * quants % 256
         values = np.roll(np.arange(256, dtype=np.uint8), -first)[:quants]
         blocks.append((HALVES[i % len(HALVES)], minima[i * 3 % len(minima)], rng.permutation(values)))
@@ -582,18 +582,17 @@ def make_dequant(directory: Path) -> None:
 
 MODELS = [
     Model("llama-tiny-f32", tiny(), Type.F32, long=True),
-    Model("llama-tiny-q8_0", tiny(), Type.Q8_0, file_type=gguf.LlamaFileType.MOSTLY_Q8_0, short_rows=list(range(0, 24, 2))),
-    Model("llama-tiny-q4_0", tiny(), Type.Q4_0, file_type=gguf.LlamaFileType.MOSTLY_Q4_0, short_rows=list(range(0, 24, 2))),
+    Model("llama-tiny-q8_0", tiny(), Type.Q8_0, file_type=gguf.LlamaFileType.MOSTLY_Q8_0),
+    Model("llama-tiny-q4_0", tiny(), Type.Q4_0, file_type=gguf.LlamaFileType.MOSTLY_Q4_0),
     Model(
         "llama-tiny-q4_1",
         tiny(),
         Type.Q4_1,
         embedding=Type.Q8_0,
         file_type=gguf.LlamaFileType.MOSTLY_Q4_1,
-        short_rows=list(range(0, 24, 2)),
     ),
     Model("llama3-tiny-f16", tiny_llama3(), Type.F16, file_type=gguf.LlamaFileType.MOSTLY_F16),
-    Model("llama3-tiny-bf16", tiny_llama3(), Type.BF16, file_type=gguf.LlamaFileType.MOSTLY_BF16, short_rows=list(range(0, 24, 2))),
+    Model("llama3-tiny-bf16", tiny_llama3(), Type.BF16, file_type=gguf.LlamaFileType.MOSTLY_BF16),
 ]
 
 

@@ -124,6 +124,7 @@ CONTROLS = """{% for message in messages %}
 {% endfor %}
 {{ [1, 2.0, true, none, 'x', {'k': 'v'}] }} {{ messages | map(attribute='role') | join(', ') }}
 {{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ 7 // 2 }} {{ 2 ** 3 }} {{ 'é<&>' | tojson }}
+{{ 'a\\n\\nb\\n' | indent(2, true) }}{{ tools is iterable and tools | length > 0 }}
 """
 
 USER = {"role": "user", "content": "Why is the sky blue? <b>&\"'"}

@@ -16,6 +16,7 @@ mod kernels;
 pub mod math;
 mod memory;
 mod model;
+mod probe;
 mod program;
 pub mod reference;
 mod simd;
@@ -26,6 +27,7 @@ mod weights;
 pub use executor::{CpuError, CpuExecutor, MemoryPlan, Options, page_bytes, plan, schedule};
 pub use isa::InstructionSet;
 pub use kernels::PAGE_TOKENS;
+pub use probe::Probe;
 pub use program::StepCost;
 pub use weights::{SEGMENT, WeightError, dequantize};
 

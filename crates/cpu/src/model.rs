@@ -52,11 +52,7 @@ pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
 
 impl Weights {
     /// Repacks every weight; the source's pages are released one tensor after the other.
-    pub(crate) fn load(
-        graph: &Graph,
-        source: &dyn WeightSource,
-        team: &mut Team,
-    ) -> Result<Self, CpuError> {
+    pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &mut Team) -> Result<Self, CpuError> {
         let mut slots = Vec::with_capacity(graph.weights().len());
         for decl in graph.weights() {
             let view = view(source, decl)?;

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// How often a waiting thread looks before it sleeps: some 50 microseconds, longer than a step of the schedule
-/// leaves threads apart, shorter than anybody would notice as waste.
-const SPINS: usize = 4_000;
+/// How often a waiting thread looks before it offers its core: a few microseconds, which is what the schedule leaves
+/// threads apart when each has a core of its own.
+const SPINS: usize = 300;
+/// How often it then offers its core before it sleeps. Where other programs leave the team fewer cores than it has
+/// threads, the one waited for may need just this core.
+const YIELDS: usize = 100;
 
-/// Waits until a number that only grows has passed a mark: spins first, then sleeps.
+/// Waits until a number that only grows has passed a mark: spins, then yields, then sleeps.
 struct Signal {
     count: AtomicUsize,
     sleepers: AtomicUsize,
@@ -48,6 +51,12 @@ impl Signal {
                 return;
             }
             hint::spin_loop();
+        }
+        for _ in 0..YIELDS {
+            thread::yield_now();
+            if self.get() != seen {
+                return;
+            }
         }
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock().unwrap_or_else(|e| e.into_inner());

@@ -137,3 +137,31 @@ pub enum FormatError {
     #[error("chat template failed: {0}")]
     TemplateRender(String),
 }
+
+/// A file's own words in a message: the beginning of them, with control characters made visible, so that a hostile
+/// file can neither flood a terminal nor command it.
+pub(crate) fn excerpt(text: &str) -> String {
+    const CHARS: usize = 300;
+    let mut shown: String = text.chars().take(CHARS).flat_map(escape).collect();
+    if text.chars().nth(CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn escape(c: char) -> impl Iterator<Item = char> {
+    let (escaped, plain) = if c.is_control() { (Some(c.escape_default()), None) } else { (None, Some(c)) };
+    escaped.into_iter().flatten().chain(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_are_short_and_harmless() {
+        assert_eq!(excerpt("naïve 你好"), "naïve 你好");
+        assert_eq!(excerpt("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
+        assert_eq!(excerpt(&"é".repeat(1000)), "é".repeat(300) + "…");
+    }
+}

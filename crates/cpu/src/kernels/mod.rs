@@ -18,6 +18,7 @@ pub(crate) use norm::NormCall;
 pub(crate) use rope::{RopeCall, fill_table, frequencies};
 
 use crate::activations::Activations;
+use crate::probe::{self, ProbeCall};
 use crate::simd::Isa;
 use crate::weights::{BF16, Blocks, F16, F32, Q4_0, Q4_1, Q8_0};
 
@@ -38,6 +39,11 @@ pub(crate) struct Kernels {
     pub(crate) pack: Entry<PackCall>,
     attention: [Entry<AttentionCall>; 2],
     write_cache: [Entry<WriteCall>; 2],
+    /// Lanes of a vector, and the kernels that measure the machine.
+    pub(crate) lanes: usize,
+    pub(crate) probe_stream: Entry<ProbeCall>,
+    pub(crate) probe_integers: Entry<ProbeCall>,
+    pub(crate) probe_floats: Entry<ProbeCall>,
 }
 
 /// Packs consecutive rows.
@@ -96,6 +102,10 @@ impl Kernels {
                 entry!(WriteCall, attention::write::<S, attention::F32Cache>),
                 entry!(WriteCall, attention::write::<S, attention::F16Cache>),
             ],
+            lanes: S::LANES,
+            probe_stream: entry!(ProbeCall, probe::stream::<S>),
+            probe_integers: entry!(ProbeCall, probe::integers::<S>),
+            probe_floats: entry!(ProbeCall, probe::floats::<S>),
         }
     }
 

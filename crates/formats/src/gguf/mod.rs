@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -90,8 +90,8 @@ impl Gguf {
         let path = path.as_ref();
         let io = |source| FormatError::Io { path: path.to_owned(), source };
         let in_file = |error| FormatError::InFile { path: path.to_owned(), error: Box::new(error) };
-        let file = File::open(path).map_err(io)?;
-        let about = file.metadata().map_err(io)?;
+        // Asked before opening, because opening a pipe waits for its writer.
+        let about = fs::metadata(path).map_err(io)?;
         if about.is_dir() {
             return Err(in_file(FormatError::NotGguf("it is a directory; name the file in it")));
         }
@@ -101,6 +101,7 @@ impl Gguf {
         if about.len() == 0 {
             return Err(in_file(FormatError::NotGguf("it is empty")));
         }
+        let file = File::open(path).map_err(io)?;
         // SAFETY: a private, read-only mapping. It stays sound as long as nobody shortens or rewrites the file in
         // place while it is mapped, which no reader of files can rule out; Wushi itself only ever puts whole files
         // into its store by renaming, so that an old mapping keeps the old file.

@@ -7,6 +7,7 @@
 use super::metadata::{Array, Metadata, StringArray, Value};
 use super::{GgmlType, TensorInfo};
 use crate::FormatError;
+use crate::error::excerpt;
 
 /// Arrays of arrays may nest this deep; no known file nests at all.
 const MAX_NESTING: usize = 4;
@@ -47,7 +48,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, FormatError> {
         return Err(FormatError::BadAlignment(alignment));
     }
 
-    let mut tensors = Vec::with_capacity(tensor_count);
+    let mut tensors = Vec::new();
     for _ in 0..tensor_count {
         tensors.push(cursor.tensor()?);
     }
@@ -196,7 +197,7 @@ impl<'a> Cursor<'a> {
             )));
         }
         if name.contains(char::is_control) {
-            return Err(FormatError::BadName(format!("{what} has control characters: {name:?}")));
+            return Err(FormatError::BadName(format!("{what} has control characters: {}", excerpt(name))));
         }
         Ok(name.to_owned())
     }

@@ -16,8 +16,10 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
+use crate::error::excerpt;
 use crate::{FormatError, Metadata};
 
+mod compat;
 mod json;
 
 /// Steps of work, each an instruction or 64 bytes of text, that one rendering may take. A thousand messages need about
@@ -96,7 +98,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        compat::install(&mut environment);
         environment.set_fuel(Some(FUEL));
         environment.set_debug(false);
         environment.add_filter("tojson", json::tojson);
@@ -105,7 +107,7 @@ impl ChatTemplate {
         });
         environment
             .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|error| FormatError::TemplateSyntax(error.to_string()))?;
+            .map_err(|error| FormatError::TemplateSyntax(excerpt(&error.to_string())))?;
         Ok(ChatTemplate { environment, source: source.to_owned() })
     }
 
@@ -194,11 +196,11 @@ fn failure(error: Error) -> FormatError {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(Raised(message)) = inner.downcast_ref() {
-            return FormatError::TemplateRefused(message.clone());
+            return FormatError::TemplateRefused(excerpt(message));
         }
         cause = inner.source();
     }
-    FormatError::TemplateRender(error.to_string())
+    FormatError::TemplateRender(excerpt(&error.to_string()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Byte-level BPE tokenizers as GGUF files carry them.
 //!
-//! Text is cut at special tokens, the rest into words ([`pre`]), a word's bytes are written in the alphabet of
-//! byte-level BPE ([`alphabet`]), and the `tokenizers` crate merges them. Cutting is done here rather than with that
+//! Text is cut at special tokens, the rest into words (`pre`), a word's bytes are written in the alphabet of
+//! byte-level BPE (`alphabet`), and the `tokenizers` crate merges them. Cutting is done here rather than with that
 //! crate's pre-tokenizers because those leave a text whole, silently, where a pattern's limit is exceeded.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
+use crate::error::excerpt;
 use crate::gguf::StringArray;
 use crate::{FormatError, Metadata};
 
@@ -88,7 +89,7 @@ impl Tokenizer {
         if model != "gpt2" {
             return Err(FormatError::UnsupportedTokenizer {
                 key: "tokenizer.ggml.model",
-                found: model.to_owned(),
+                found: excerpt(model),
                 supported: "gpt2 (byte-level BPE)".to_owned(),
             });
         }
@@ -337,7 +338,7 @@ fn bpe(
         }
         longest = longest.max(text.len());
         if let Some(first) = vocab.insert(text.to_owned(), id) {
-            return Err(invalid(format!("tokens {first} and {id} are both {text:?}")));
+            return Err(invalid(format!("tokens {first} and {id} are both `{}`", excerpt(text))));
         }
     }
     let mut pairs = Merges::with_capacity(merges.len());
@@ -345,11 +346,11 @@ fn bpe(
         // The first part is at least one character, so that a space can be one.
         let space = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
         let Some((left, right)) = space.map(|at| (&merge[..at], &merge[at + 1..])) else {
-            return Err(invalid(format!("merge {rank} is {merge:?}, which is no pair")));
+            return Err(invalid(format!("merge {rank} is `{}`, which is no pair", excerpt(merge))));
         };
         // The builder's buffer holds the longest token, no more.
         if left.len() + right.len() > longest {
-            return Err(invalid(format!("merge {rank} ({merge:?}) is longer than any token")));
+            return Err(invalid(format!("merge {rank} (`{}`) is longer than any token", excerpt(merge))));
         }
         pairs.push((left.to_owned(), right.to_owned()));
     }
@@ -357,5 +358,5 @@ fn bpe(
         .vocab_and_merges(vocab, pairs)
         .ignore_merges(ignore_merges)
         .build()
-        .map_err(|error| invalid(format!("merges: {error}")))
+        .map_err(|error| invalid(format!("merges: {}", excerpt(&error.to_string()))))
 }

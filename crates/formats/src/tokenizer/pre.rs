@@ -6,6 +6,7 @@
 use fancy_regex::Regex;
 
 use crate::FormatError;
+use crate::error::excerpt;
 
 /// A family of tokenizers that cut text in the same way.
 pub(super) struct PreTokenizer {
@@ -97,7 +98,7 @@ impl PreTokenizer {
         FAMILIES.iter().find(|family| family.names.contains(&name)).ok_or_else(|| {
             FormatError::UnsupportedTokenizer {
                 key: "tokenizer.ggml.pre",
-                found: name.to_owned(),
+                found: excerpt(name),
                 supported: FAMILIES
                     .iter()
                     .flat_map(|family| family.names)

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Prepares the peer that Wushi is measured against, llama.cpp, and prints the directory of its programs.
+#
+#     benches/peer.sh                 # into target/peer, or $WUSHI_PEER_DIR
+#     WUSHI_PEER_JOBS=1 nice benches/peer.sh
+#
+# The source is what the Python package llama-cpp-python carries, fetched with the user's own package client, so
+# that a mirror is honoured; it is built as llama.cpp recommends for the machine at hand (Release, native
+# instructions, everything else at its default). About 10 minutes on 2 cores; a second run builds nothing.
+# To be run by hand; neither tests nor CI use it.
+set -euo pipefail
+
+version=0.3.36
+sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+targets=(llama-bench llama-batched-bench llama-perplexity llama-tokenize)
+
+cd "$(dirname "$0")/.."
+dir=${WUSHI_PEER_DIR:-target/peer}
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
+archive=$dir/llama_cpp_python-$version.tar.gz
+source=$dir/llama_cpp_python-$version/vendor/llama.cpp
+build=$dir/build-$version
+say() { echo "peer: $*" >&2; }
+
+if [ ! -x "$dir/venv/bin/ninja" ]; then
+    say "installing cmake and ninja into $dir/venv"
+    python3 -m venv "$dir/venv"
+    "$dir/venv/bin/pip" install --quiet cmake ninja >&2
+fi
+export PATH=$dir/venv/bin:$PATH
+
+if [ ! -f "$archive" ]; then
+    say "downloading llama-cpp-python $version"
+    pip download --quiet --no-deps --no-binary llama-cpp-python --dest "$dir" "llama-cpp-python==$version" >&2
+fi
+if ! echo "$sha256  $archive" | sha256sum --check --status; then
+    say "$archive is not the archive this script was written for (SHA-256 $sha256): delete it and try again"
+    exit 1
+fi
+if [ ! -f "$source/.unpacked" ]; then
+    tar -xzf "$archive" -C "$dir"
+    touch "$source/.unpacked"
+fi
+
+say "building $(IFS=' '; echo "${targets[*]}") in $build"
+cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
+    -DLLAMA_USE_PREBUILT_UI=OFF >"$dir/configure.log" 2>&1 || { tail -n 20 "$dir/configure.log" >&2; exit 1; }
+ninja -C "$build" ${WUSHI_PEER_JOBS:+-j "$WUSHI_PEER_JOBS"} "${targets[@]}" >&2
+echo "$build/bin"

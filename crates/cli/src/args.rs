@@ -1,0 +1,219 @@
+//! The command line as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::knobs::{Common, Compute, Generation};
+
+/// The model that `wushi run` takes when none is named.
+pub(crate) const DEFAULT_MODEL: &str = "smollm2";
+
+const MODELS: &str = "\
+MODEL is one of
+  smollm2                    a short name of the catalogue (`wushi list` shows them)
+  hf:org/repo/file.gguf      a file on Hugging Face
+  https://host/file.gguf     an address
+  ./file.gguf                a file on this disk
+What is not on this disk yet is fetched and verified first.";
+
+const KNOBS: &str = "\
+Flags with a default can also be set in the environment (WUSHI_THREADS=4) and in wushi.toml (threads = 4), in the \
+current folder or in the user's configuration folder. A flag wins over the environment, and that over the file.";
+
+/// Runs AI models on one's own machines, with answers that are the same to the bit every time.
+#[derive(Debug, Parser)]
+#[command(name = "wushi", version, after_help = MODELS, after_long_help = format!("{MODELS}\n\n{KNOBS}"))]
+#[command(propagate_version = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Log more to stderr: -v what happens, -vv every step
+    #[arg(short, long, action = ArgAction::Count, global = true, help_heading = "Everywhere")]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Pull(PullArgs),
+    List(ListArgs),
+    Rm(RmArgs),
+    Inspect(InspectArgs),
+    Tokenize(TokenizeArgs),
+    Perplexity(PerplexityArgs),
+    Bench(BenchArgs),
+}
+
+/// Answer one prompt, or chat
+///
+/// With PROMPT, or with text on stdin, the answer is written to stdout as it comes. In a terminal and without a prompt, a
+/// chat begins: Enter sends, Ctrl-C stops an answer and leaves at the prompt, /help lists the commands.
+///
+/// The prompt goes through the model's own chat template as the user's message; with --raw, or if the model has no
+/// template, the model simply continues the text.
+///
+/// The same model, prompt, settings and seed give the same answer to the bit, on any number of threads and on any
+/// processor. A seed that was drawn is reported on stderr and in --json.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS, after_long_help = format!("{MODELS}\n\n{RUN_EXAMPLES}\n\n{KNOBS}"))]
+pub(crate) struct RunArgs {
+    /// Which model
+    #[arg(default_value = DEFAULT_MODEL)]
+    pub(crate) model: String,
+    /// What to answer; without it, stdin is read
+    pub(crate) prompt: Option<String>,
+    /// Continue the text as it is, without the chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Write one JSON object to stdout when the answer is complete
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) generation: Generation,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  wushi run smollm2 \"Why is the sky blue?\"
+  wushi run smollm2 --seed 7 --max-tokens 50 --json \"Name three rivers.\"
+  git diff | wushi run smollm2 --system \"Write a commit message for this diff.\"";
+
+/// Fetch a model and verify it
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct PullArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List the models on this disk, and those that have a short name
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove a model from this disk
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Its name, as `wushi list` shows it
+    pub(crate) model: String,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what a model is: architecture, parameters, quantisation, context, licence, chat template
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct InspectArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// List every tensor with its type, shape and bytes
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// List the compiled steps with their operations and bytes
+    #[arg(long)]
+    pub(crate) schedule: bool,
+    /// Tokens of the step that --schedule shows
+    #[arg(long, value_name = "N", default_value = "1", requires = "schedule", value_parser = crate::values::at_least_one)]
+    pub(crate) rows: usize,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// Show the tokens of a text
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct TokenizeArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// The text; without it, stdin is read
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) text: Option<String>,
+    /// Leave out BOS and EOS, even if the model's prompts have them
+    #[arg(long)]
+    pub(crate) no_bos: bool,
+    /// Take the names of special tokens, such as <|im_end|>, as plain text
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    /// Write one JSON object, {ids, pieces}, to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measure how well a model predicts a text
+///
+/// The text is cut into windows of --ctx tokens that do not overlap, each with BOS in its first place if the tokenizer
+/// adds one; what is left at the end is not used. The second half of each window is scored. That is the protocol of
+/// llama-perplexity, so that numbers compare.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct PerplexityArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// A text in UTF-8
+    pub(crate) file: PathBuf,
+    /// Tokens of a window
+    #[arg(short, long, value_name = "N", default_value = "512", value_parser = crate::values::at_least_one)]
+    pub(crate) ctx: usize,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// Measure speed, beside what the machine can do
+///
+/// Prefill is measured with B prompts of P tokens submitted at once, decode with B sequences that are all past their
+/// prompt. The machine's memory bandwidth and integer peak are measured just before and after each of them, in the same
+/// process and with as many threads; all figures are medians.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct BenchArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// Tokens of each prompt
+    #[arg(short, long, value_name = "P", default_value = "256", value_parser = crate::values::at_least_one)]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens that each sequence generates
+    #[arg(short, long, value_name = "N", default_value = "64", value_parser = crate::values::at_least_one)]
+    pub(crate) new_tokens: usize,
+    /// Numbers of sequences, separated by commas
+    #[arg(
+        short, long, value_name = "B", default_value = "1,4,16,32", value_delimiter = ',',
+        value_parser = crate::values::at_least_one
+    )]
+    pub(crate) batch: Vec<usize>,
+    /// How often everything is measured
+    #[arg(short, long, value_name = "N", default_value = "3", value_parser = crate::values::at_least_one)]
+    pub(crate) repetitions: usize,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

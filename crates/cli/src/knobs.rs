@@ -1,0 +1,218 @@
+//! Every knob, declared once.
+//!
+//! A knob's value is that of its flag, else of its environment variable, else of its key in `wushi.toml` (which is the
+//! flag's name), else its default. A bad value is an error that names where it came from.
+
+use std::path::PathBuf;
+
+use wushi_cpu::InstructionSet;
+use wushi_graph::CacheType;
+
+use crate::layers::Layers;
+use crate::values::{
+    at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, repetition_penalty, seed,
+    size, switch, temperature, text, threads, top_p,
+};
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Knob {
+    /// The long flag without dashes, and the key in `wushi.toml`.
+    pub(crate) flag: &'static str,
+    /// The environment variable.
+    pub(crate) env: &'static str,
+}
+
+/// Turns the table into one structure per group, of what was given: `None` where nothing was.
+macro_rules! knobs {
+    ($(
+        $(#[doc = $about:literal])+
+        $group:ident $heading:literal {
+            $($field:ident: $type:ty, --$flag:literal $value:literal, $env:literal, $parse:path,
+              $doc:literal, default: $default:literal $([$($attribute:tt)*])?;)+
+        }
+    )+) => {
+        /// All knobs of all groups.
+        pub(crate) const KNOBS: &[Knob] = &[$($(Knob { flag: $flag, env: $env },)+)+];
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug, Default, clap::Args)]
+            #[command(next_help_heading = $heading)]
+            pub(crate) struct $group {
+                $(
+                    #[doc = $doc]
+                    #[arg(
+                        long = $flag, value_name = $value, value_parser = $parse, allow_negative_numbers = true,
+                        help = concat!($doc, " [default: ", $default, "]"),
+                        long_help = concat!(
+                            $doc, "\n\n[default: ", $default, "; environment: ", $env, "; wushi.toml: ", $flag, "]"
+                        ),
+                        $($($attribute)*)?
+                    )]
+                    pub(crate) $field: $type,
+                )+
+            }
+
+            impl $group {
+                /// Takes what the flags left open from the environment or from `wushi.toml`.
+                pub(crate) fn resolve(mut self, layers: &Layers) -> anyhow::Result<Self> {
+                    $(layers.fill(&mut self.$field, &Knob { flag: $flag, env: $env }, $parse)?;)+
+                    Ok(self)
+                }
+            }
+        )+
+    };
+}
+
+knobs! {
+    /// What every command has.
+    Common "Everywhere" {
+        home: Option<PathBuf>, --"home" "DIR", "WUSHI_HOME", path,
+            "Folder of models and chat history", default: "the user's data folder"
+            [global = true];
+        log: Option<String>, --"log" "FILTER", "WUSHI_LOG", text,
+            "What is logged to stderr: off, error, warn, info, debug, trace, or target=level, separated by commas",
+            default: "warn" [global = true];
+        quiet: Option<bool>, --"quiet" "BOOL", "WUSHI_QUIET", switch,
+            "No progress bars, plans and speeds on stderr", default: "false"
+            [short = 'q', global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true"];
+    }
+
+    /// How a model is computed. None of it changes an answer, except `cache`, which changes its last bits.
+    Compute "Computing" {
+        threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
+            "Threads that compute", default: "all processors" [short = 't'];
+        isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
+            "Instruction set: avx512, avx2 or portable; the answer is the same", default: "the best there is";
+        cache: Option<CacheType>, --"cache" "TYPE", "WUSHI_CACHE", cache_type,
+            "Type of cached keys and values: f16 or f32", default: "f16";
+        memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
+            "The most memory for weights, cache and buffers, as in 900M or 2.5G", default: "what is available";
+        prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,
+            "The most tokens of a prompt computed in one step; the answer is the same", default: "512";
+    }
+
+    /// How an answer is made.
+    Generation "Answering" {
+        ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
+            "Longest conversation in tokens, prompt and answer together",
+            default: "what the model was trained for, at most 4096" [short = 'c'];
+        seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
+            "Key of the random numbers; the same seed gives the same answer", default: "drawn, and reported"
+            [short = 's'];
+        temperature: Option<f32>, --"temperature" "T", "WUSHI_TEMPERATURE", temperature,
+            "Divides the logits: 0 always takes the most probable token, 1 samples as trained",
+            default: "the model's own, else 0.7" [alias = "temp"];
+        top_k: Option<usize>, --"top-k" "K", "WUSHI_TOP_K", count,
+            "Sample from the K most probable tokens; 0 from all", default: "the model's own, else 0";
+        top_p: Option<f32>, --"top-p" "P", "WUSHI_TOP_P", top_p,
+            "Sample from the fewest tokens whose probabilities reach P; 1 from all",
+            default: "the model's own, else 1";
+        min_p: Option<f32>, --"min-p" "P", "WUSHI_MIN_P", min_p,
+            "Sample from tokens at least P times as probable as the most probable one; 0 from all",
+            default: "the model's own, else 0";
+        repetition_penalty: Option<f32>, --"repetition-penalty" "R", "WUSHI_REPETITION_PENALTY", repetition_penalty,
+            "Weakens tokens that occurred in prompt or answer, dividing positive logits; 1 does nothing",
+            default: "the model's own, else 1";
+        presence_penalty: Option<f32>, --"presence-penalty" "A", "WUSHI_PRESENCE_PENALTY", penalty,
+            "Subtracted from the logits of tokens that occurred in the answer, -2 to 2", default: "0";
+        frequency_penalty: Option<f32>, --"frequency-penalty" "A", "WUSHI_FREQUENCY_PENALTY", penalty,
+            "Subtracted for each time a token occurred in the answer, -2 to 2", default: "0";
+        logit_bias: Option<Vec<(u32, f32)>>, --"logit-bias" "ID=BIAS", "WUSHI_LOGIT_BIAS", bias,
+            "Added to a token's logit, -100 to 100, or -inf to ban it; may be repeated", default: "none";
+        max_tokens: Option<usize>, --"max-tokens" "N", "WUSHI_MAX_TOKENS", at_least_one,
+            "Longest answer in tokens", default: "what the context leaves" [short = 'n'];
+        stop: Option<Vec<String>>, --"stop" "TEXT", "WUSHI_STOP", text,
+            "Text that ends the answer and is left out of it; may be repeated", default: "none"
+            [allow_hyphen_values = true];
+        system: Option<String>, --"system" "TEXT", "WUSHI_SYSTEM", text,
+            "System message: how the model shall behave", default: "the chat template's own"
+            [allow_hyphen_values = true];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::KNOBS;
+    use crate::args::Cli;
+
+    /// Flags that say what one call is for, and thus have no place in a configuration.
+    const NO_KNOBS: &[&str] = &[
+        "help",
+        "version",
+        "verbose",
+        "json",
+        "raw",
+        "schedule",
+        "rows",
+        "tensors",
+        "no-bos",
+        "no-special",
+        // The protocol of a measurement is said with the measurement.
+        "ctx",
+        "prompt-tokens",
+        "new-tokens",
+        "batch",
+        "repetitions",
+    ];
+
+    #[test]
+    fn every_flag_is_a_knob_or_says_what_one_call_is_for() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut flags = BTreeSet::new();
+        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+            flags.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned));
+        }
+        let knobs: BTreeSet<String> = KNOBS.iter().map(|knob| knob.flag.to_owned()).collect();
+        assert_eq!(knobs.len(), KNOBS.len(), "a flag stands twice in the table");
+        for flag in &flags {
+            assert!(knobs.contains(flag) || NO_KNOBS.contains(&flag.as_str()), "--{flag} stands nowhere");
+        }
+        for flag in knobs.iter().map(String::as_str).chain(NO_KNOBS.iter().copied()) {
+            assert!(flags.contains(flag), "no command has --{flag}");
+        }
+    }
+
+    #[test]
+    fn environment_names_follow_the_flags() {
+        for knob in KNOBS {
+            assert_eq!(knob.env, format!("WUSHI_{}", knob.flag.to_uppercase().replace('-', "_")));
+        }
+    }
+
+    #[test]
+    fn no_source_reads_the_environment_past_the_table() {
+        fn visit(folder: &Path, found: &mut Vec<String>) {
+            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    visit(&entry, found);
+                } else if entry.extension().is_some_and(|end| end == "rs") {
+                    let text = fs::read_to_string(&entry).unwrap();
+                    let strays = ["var(\"WUSHI_", "var_os(\"WUSHI_", "env!(\"WUSHI_"];
+                    // This very list, and nothing else.
+                    let own = entry.ends_with("cli/src/knobs.rs");
+                    if !own && strays.iter().any(|stray| text.contains(stray)) {
+                        found.push(entry.display().to_string());
+                    }
+                }
+            }
+        }
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut found = Vec::new();
+        for room in fs::read_dir(crates).unwrap() {
+            let source = room.unwrap().path().join("src");
+            if source.is_dir() {
+                visit(&source, &mut found);
+            }
+        }
+        assert!(found.is_empty(), "{found:?}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Values as people write them. Every function says what it expected of a text that it cannot take.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use wushi_cpu::InstructionSet;
+use wushi_graph::CacheType;
+
+/// A number for which `fits` holds, else `expected` with an article.
+fn number<T: FromStr>(text: &str, fits: impl Fn(&T) -> bool, expected: impl Display) -> Result<T, String> {
+    text.trim().parse().ok().filter(fits).ok_or_else(|| format!("expected {expected}"))
+}
+
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    number(text, |&n| n >= 1, "a whole number, at least 1")
+}
+
+/// More threads than any machine has processors would only cost memory.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    number(text, |n| (1..=1024).contains(n), "a whole number from 1 to 1024")
+}
+
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    number(text, |_| true, "a whole number, at least 0")
+}
+
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    number(text, |_| true, format!("a whole number from 0 to {}", u64::MAX))
+}
+
+pub(crate) fn temperature(text: &str) -> Result<f32, String> {
+    number(text, |&t: &f32| t.is_finite() && t >= 0.0, "a number, at least 0")
+}
+
+pub(crate) fn top_p(text: &str) -> Result<f32, String> {
+    number(text, |&p| p > 0.0 && p <= 1.0, "a number above 0 and at most 1")
+}
+
+pub(crate) fn min_p(text: &str) -> Result<f32, String> {
+    number(text, |p| (0.0..=1.0).contains(p), "a number from 0 to 1")
+}
+
+pub(crate) fn repetition_penalty(text: &str) -> Result<f32, String> {
+    number(text, |&r| r > 0.0 && r <= 100.0, "a number above 0 and at most 100")
+}
+
+pub(crate) fn penalty(text: &str) -> Result<f32, String> {
+    number(text, |a| (-2.0..=2.0).contains(a), "a number from -2 to 2")
+}
+
+/// `ID=BIAS`.
+pub(crate) fn bias(text: &str) -> Result<(u32, f32), String> {
+    let expected = "a token id, =, and a number from -100 to 100 or -inf, as in 42=-5";
+    let (id, bias) = text.split_once('=').ok_or_else(|| format!("expected {expected}"))?;
+    let fits = |b: &f32| (-100.0..=100.0).contains(b) || *b == f32::NEG_INFINITY;
+    Ok((number(id, |_| true, expected)?, number(bias, fits, expected)?))
+}
+
+/// A number of bytes: `1500000`, `900M`, `2.5G`, `2GiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number of bytes, as in 900M (10^6), 2.5G (10^9) or 2GiB (2^30)".to_owned();
+    let text = text.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1u64,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(expected()),
+    };
+    let bytes = number.trim().parse::<f64>().map_err(|_| expected())? * unit as f64;
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
+}
+
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+pub(crate) fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
+    let types = [CacheType::F16, CacheType::F32];
+    let named = |cache: &CacheType| cache.name() == text.trim().to_ascii_lowercase();
+    types.into_iter().find(named).ok_or_else(|| "expected f16 or f32".to_owned())
+}
+
+/// An instruction set that this machine has.
+pub(crate) fn instruction_set(text: &str) -> Result<InstructionSet, String> {
+    text.trim().to_ascii_lowercase().parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("1500"), Ok(1500));
+        assert_eq!(size("2.5G"), Ok(2_500_000_000));
+        assert_eq!(size(" 2 GiB "), Ok(2 << 30));
+        assert_eq!(size("900mb"), Ok(900_000_000));
+        for bad in ["", "G", "-1G", "1X", "nan", "infG", "1e30", "0"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_stay_in_their_ranges() {
+        assert!(at_least_one("0").is_err() && count("0") == Ok(0) && count("-1").is_err());
+        assert!(seed("18446744073709551615").is_ok() && seed("18446744073709551616").is_err());
+        assert!(temperature("inf").is_err() && temperature("nan").is_err() && temperature("-0.1").is_err());
+        assert!(top_p("0").is_err() && min_p("0") == Ok(0.0) && penalty("-2") == Ok(-2.0));
+        assert_eq!(bias("42=-5"), Ok((42, -5.0)));
+        assert_eq!(bias("42=-inf"), Ok((42, f32::NEG_INFINITY)));
+        assert!(bias("42=inf").is_err() && bias("=1").is_err() && bias("42").is_err());
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(cache_type("F16"), Ok(CacheType::F16));
+        assert!(cache_type("q8").is_err());
+        assert!(instruction_set("portable").is_ok());
+        assert!(instruction_set("sse9").unwrap_err().contains("portable"));
+    }
+}

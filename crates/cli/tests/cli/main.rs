@@ -1,0 +1,15 @@
+//! Drives the real binary on tiny models.
+
+mod bench;
+mod determinism;
+mod errors;
+mod help;
+mod inspect;
+mod knobs;
+mod perplexity;
+mod process;
+mod robust;
+mod run;
+mod store;
+mod support;
+mod tokenize;

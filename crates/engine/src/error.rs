@@ -1,0 +1,129 @@
+//! What can go wrong between a request and its answer.
+
+use std::sync::Arc;
+
+use wushi_graph::ExecError;
+
+/// Why a request was refused, or why its answer broke off.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// There is nothing to continue.
+    #[error("the prompt is empty: give at least one token (a BOS token will do)")]
+    EmptyPrompt,
+
+    /// The prompt, with room for one token of the answer if one is wanted, exceeds the context.
+    #[error(
+        "the prompt has {prompt} tokens and the answer needs at least {answer}, but the context holds {context}: \
+         shorten the prompt or load the model with a larger context"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// 1 if an answer was wanted, 0 if `max_tokens` is zero.
+        answer: usize,
+        /// Tokens the model was loaded for.
+        context: usize,
+    },
+
+    /// The prompt fits the context but not the memory set aside for keys and values.
+    #[error(
+        "the prompt needs {needed} pages of keys and values ({page_tokens} tokens each), but only {pages} exist: \
+         shorten the prompt or give the cache more memory"
+    )]
+    TooFewPages {
+        /// Pages the prompt and one token of the answer need.
+        needed: usize,
+        /// Pages there are.
+        pages: usize,
+        /// Tokens a page holds.
+        page_tokens: usize,
+    },
+
+    /// A token id outside the vocabulary.
+    #[error("{place}: token id {id} is not below the vocabulary size {vocab}")]
+    UnknownToken {
+        /// Which part of the request names it.
+        place: &'static str,
+        /// The id.
+        id: u32,
+        /// Logits per row.
+        vocab: usize,
+    },
+
+    /// A number out of its range, or NaN.
+    #[error("{name} is {value}, expected {expected}")]
+    OutOfRange {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
+
+    /// A stop string that would match everywhere.
+    #[error("stop string number {index} is empty")]
+    EmptyStopString {
+        /// Which one, from 0.
+        index: usize,
+    },
+
+    /// More stop strings than are searched for.
+    #[error("{count} stop strings were given, at most {limit} are possible")]
+    TooManyStopStrings {
+        /// How many were given.
+        count: usize,
+        /// How many are possible.
+        limit: usize,
+    },
+
+    /// The model produced NaN or an infinity: the weights are damaged or overflow.
+    #[error("the logits at position {position} are not finite: token {token} has {value}")]
+    NonFiniteLogit {
+        /// Position in the sequence of the token they were computed from.
+        position: usize,
+        /// The first token id concerned.
+        token: u32,
+        /// Its logit.
+        value: f32,
+    },
+
+    /// The logit bias bans every token.
+    #[error("no token is left to choose from at position {position}: the logit bias bans all of them")]
+    NoCandidate {
+        /// Position in the sequence of the token that was to be chosen.
+        position: usize,
+    },
+
+    /// The executor refused the step.
+    #[error("the step could not be computed: {0}")]
+    Executor(Arc<ExecError>),
+
+    /// The executor returned another number of logits than was asked for.
+    #[error("the executor returned {found} logits where {expected} were asked for")]
+    LogitCount {
+        /// Logits asked for.
+        expected: usize,
+        /// Logits returned.
+        found: usize,
+    },
+
+    /// A size of the executor or an option that no engine can work with.
+    #[error("{name} is zero, expected at least 1")]
+    ZeroSize {
+        /// Which one.
+        name: &'static str,
+    },
+
+    /// The operating system gave no thread.
+    #[error("the engine's thread could not be started: {0}")]
+    Thread(String),
+
+    /// The engine was dropped before the answer was complete.
+    #[error("the engine has been stopped")]
+    Stopped,
+
+    /// The engine's thread panicked: a bug in Wushi.
+    #[error("the engine's thread panicked: {0}")]
+    Panicked(String),
+}

@@ -1,0 +1,475 @@
+//! From a GGUF file to a running engine, in two steps: [`plan`] reads and checks everything and computes what will
+//! be used, [`LoadPlan::load`] allocates it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
+use wushi_formats::{ChatTemplate, FormatError, Gguf, Tokenizer};
+use wushi_graph::{CacheType, Graph};
+use wushi_models::{Model, ModelError};
+
+use crate::{Engine, EngineError, EngineOptions, Vocabulary, memory};
+
+/// The context of a model that is loaded without saying otherwise, if it was trained for as much.
+pub const DEFAULT_CONTEXT: usize = 4096;
+
+/// What a process takes besides weights, cache and buffers: tokenizer, schedules, stacks, the allocator's own.
+const HEADROOM: u64 = 64 << 20;
+
+/// What is loaded, and how.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Threads that compute. `None`: as many as this process may run at once.
+    pub threads: Option<usize>,
+    /// Kernels. `None`: the best this machine has. The answer does not depend on it.
+    pub instruction_set: Option<InstructionSet>,
+    /// In what type keys and values are kept.
+    pub cache: CacheType,
+    /// The longest sequence, in tokens. `None`: what the model was trained for, at most [`DEFAULT_CONTEXT`].
+    pub context: Option<usize>,
+    /// Bytes that weights, cache and buffers may take together. `None`: what is available.
+    pub memory: Option<u64>,
+    /// For how many sequences of full length the cache should have pages, if memory allows. One always must fit.
+    pub sequences: usize,
+    /// The most tokens computed in one step.
+    pub max_rows: usize,
+    /// The most rows of one step whose logits are wanted.
+    pub max_logit_rows: usize,
+    /// How the engine schedules.
+    pub engine: EngineOptions,
+}
+
+impl LoadOptions {
+    /// The defaults, for the file at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        LoadOptions {
+            path: path.into(),
+            threads: None,
+            instruction_set: None,
+            cache: CacheType::F16,
+            context: None,
+            memory: None,
+            sequences: 4,
+            max_rows: 512,
+            max_logit_rows: 32,
+            engine: EngineOptions::default(),
+        }
+    }
+}
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file cannot be read. The error names it.
+    #[error(transparent)]
+    File(FormatError),
+    /// The file was read, but its tensors, tokenizer or template cannot be used.
+    #[error("{path}: {error}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong. Part of this error's own text, hence not its `source`.
+        error: FormatError,
+    },
+    /// No graph can be built from the file's metadata.
+    #[error("{path}: {error}", path = path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: ModelError,
+    },
+    /// The weights do not fit the graph, or the options the executor.
+    #[error("{path}: {error}", path = path.display())]
+    Cpu {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: CpuError,
+    },
+    /// Reading the file's header for its fingerprint failed.
+    #[error("{path}: {error}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// An option that must not be zero.
+    #[error("{0} is zero, expected at least 1")]
+    Zero(&'static str),
+    /// Longer sequences than the model has ever seen.
+    #[error(
+        "a context of {wanted} tokens was asked for, but this model was trained for {trained}: ask for at most that"
+    )]
+    ContextTooLong {
+        /// Tokens asked for.
+        wanted: usize,
+        /// Tokens the model was trained for.
+        trained: usize,
+    },
+    /// Weights, buffers and the cache of one sequence take more memory than there is.
+    #[error(
+        "not enough memory: a context of {context} tokens needs {} ({} of weights, {} of {cache} cache, {} of \
+         buffers), but {} are {}; {}",
+        Size(plan.total() as u64), Size(plan.weights as u64), Size(plan.cache as u64), Size(plan.arena as u64),
+        Size(*available), if *budget { "allowed" } else { "available" }, Advice(*fits)
+    )]
+    TooLittleMemory {
+        /// Tokens of the context.
+        context: usize,
+        /// Type of the cache.
+        cache: CacheType,
+        /// Bytes that are needed.
+        plan: MemoryPlan,
+        /// Bytes there are.
+        available: u64,
+        /// Whether that is the caller's limit rather than the machine's.
+        budget: bool,
+        /// The longest context that would fit, in tokens.
+        fits: usize,
+    },
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+struct Advice(usize);
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("free some, or take a smaller model"),
+            tokens => write!(f, "a context of {tokens} tokens would fit"),
+        }
+    }
+}
+
+/// A number of bytes for people: `93.8 MB`, in powers of 1000 like disks and models are sold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1_000 => write!(f, "{} B", self.0),
+            1_000..1_000_000 => write!(f, "{:.1} kB", bytes / 1e3),
+            1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            _ => write!(f, "{:.2} GB", bytes / 1e9),
+        }
+    }
+}
+
+/// What a model is, as far as people and scripts ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Architecture, as in the file.
+    pub architecture: String,
+    /// The name its makers gave it, if the file says.
+    pub name: Option<String>,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// The storage type that most parameters have.
+    pub dtype: String,
+    /// The longest sequence it was trained for, in tokens.
+    pub trained_context: usize,
+    /// The settings its makers recommend.
+    pub sampling: RecommendedSampling,
+}
+
+/// Sampling settings that a file recommends (`general.sampling.*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RecommendedSampling {
+    /// See [`crate::Sampling::temperature`].
+    pub temperature: Option<f32>,
+    /// See [`crate::Sampling::top_k`].
+    pub top_k: Option<u32>,
+    /// See [`crate::Sampling::top_p`].
+    pub top_p: Option<f32>,
+    /// See [`crate::Sampling::min_p`].
+    pub min_p: Option<f32>,
+    /// See [`crate::Sampling::repetition_penalty`].
+    pub repetition_penalty: Option<f32>,
+}
+
+/// Everything that is known before anything is allocated.
+#[derive(Debug)]
+pub struct LoadPlan {
+    path: PathBuf,
+    gguf: Gguf,
+    graph: Graph,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    info: ModelInfo,
+    executor: wushi_cpu::Options,
+    memory: MemoryPlan,
+    available: Option<u64>,
+    engine: EngineOptions,
+    fingerprint: [u8; 32],
+}
+
+/// A model that answers.
+pub struct LoadedModel {
+    /// The engine that runs it.
+    pub engine: Engine,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if the file has one.
+    pub template: Option<ChatTemplate>,
+    /// What it is.
+    pub info: ModelInfo,
+    /// See [`LoadPlan::fingerprint`].
+    pub fingerprint: [u8; 32],
+}
+
+/// Opens the file, builds its graph, checks every weight and computes what loading will take.
+///
+/// # Errors
+/// A file, architecture, dtype, tokenizer or template that cannot be used; a context beyond what the model was
+/// trained for, or more memory than there is, with the numbers. Nothing has been allocated then.
+pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
+    let path = &options.path;
+    let format = |error| LoadError::Format { path: path.clone(), error };
+    let gguf = Gguf::open(path).map_err(LoadError::File)?;
+    gguf.check_supported().map_err(format)?;
+    let model = wushi_models::build(&gguf).map_err(|error| LoadError::Model { path: path.clone(), error })?;
+    let tokenizer = Arc::new(Tokenizer::from_gguf(gguf.metadata()).map_err(format)?);
+    let template = ChatTemplate::from_gguf(gguf.metadata()).map_err(format)?;
+    let info = info(&gguf, &model).map_err(format)?;
+    let context = context(options, model.trained_context)?;
+    let (executor, memory, available) = fit(options, &gguf, &model.graph, context)?;
+    let fingerprint = fingerprint(path, &gguf, executor.cache)
+        .map_err(|error| LoadError::Io { path: path.clone(), error })?;
+    let engine = options.engine.clone();
+    Ok(LoadPlan {
+        path: path.clone(),
+        gguf,
+        graph: model.graph,
+        tokenizer,
+        template,
+        info,
+        executor,
+        memory,
+        available,
+        engine,
+        fingerprint,
+    })
+}
+
+impl LoadPlan {
+    /// What the model is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// What it computes.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Threads, instruction set, context, pages.
+    pub fn executor(&self) -> &wushi_cpu::Options {
+        &self.executor
+    }
+
+    /// Bytes that will be allocated.
+    pub fn memory(&self) -> MemoryPlan {
+        self.memory
+    }
+
+    /// Bytes that may be allocated, if the system says or the caller did; what the rest of the process needs is taken off.
+    pub fn available(&self) -> Option<u64> {
+        self.available
+    }
+
+    /// The steps of a batch of `rows` first tokens of one sequence, with their operations and bytes.
+    ///
+    /// # Errors
+    /// None that [`plan`] has not ruled out, except for zero rows.
+    pub fn schedule(&self, rows: usize) -> Result<Vec<StepCost>, LoadError> {
+        wushi_cpu::schedule(&self.graph, &self.gguf, &self.executor, rows)
+            .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
+    }
+
+    /// Bytes of keys and values that one token adds to the cache.
+    pub fn cache_bytes_per_token(&self) -> f64 {
+        wushi_cpu::page_bytes(&self.graph, self.executor.cache) as f64 / PAGE_TOKENS as f64
+    }
+
+    /// Identifies what determines logits: BLAKE3 over the arithmetic's version, the cache's type, the file's header
+    /// (metadata and tensor table) and the first 4 KiB of every tensor. It tells models and fine-tunes apart at the cost of
+    /// reading a few pages; it is no proof that every byte is sound, which is what the store's SHA-256 is for.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// Allocates, packs the weights and starts the engine.
+    ///
+    /// # Errors
+    /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
+    pub fn load(self) -> Result<LoadedModel, LoadError> {
+        let executor = CpuExecutor::new(self.graph, &self.gguf, self.executor)
+            .map_err(|error| LoadError::Cpu { path: self.path, error })?;
+        let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
+        let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
+        Ok(LoadedModel {
+            engine,
+            tokenizer: self.tokenizer,
+            template: self.template,
+            info: self.info,
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+/// What the engine needs of a tokenizer.
+struct TokenizerVocabulary(Arc<Tokenizer>);
+
+impl Vocabulary for TokenizerVocabulary {
+    fn token_bytes(&self, id: u32) -> &[u8] {
+        self.0.token_bytes(id)
+    }
+
+    fn is_control(&self, id: u32) -> bool {
+        self.0.is_control(id)
+    }
+}
+
+fn info(gguf: &Gguf, model: &Model) -> Result<ModelInfo, FormatError> {
+    let metadata = gguf.metadata();
+    let number = |key: &str| metadata.f32(key);
+    Ok(ModelInfo {
+        architecture: model.architecture.clone(),
+        name: metadata.str("general.name")?.map(str::to_owned),
+        parameters: gguf.parameters(),
+        dtype: gguf.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
+        trained_context: model.trained_context,
+        sampling: RecommendedSampling {
+            temperature: number("general.sampling.temp")?,
+            top_k: metadata.u32("general.sampling.top_k")?,
+            top_p: number("general.sampling.top_p")?,
+            min_p: number("general.sampling.min_p")?,
+            repetition_penalty: number("general.sampling.penalty_repeat")?,
+        },
+    })
+}
+
+fn context(options: &LoadOptions, trained: usize) -> Result<usize, LoadError> {
+    match options.context {
+        Some(0) => Err(LoadError::Zero("the context")),
+        Some(wanted) if wanted > trained => Err(LoadError::ContextTooLong { wanted, trained }),
+        Some(wanted) => Ok(wanted),
+        None => Ok(trained.min(DEFAULT_CONTEXT)),
+    }
+}
+
+/// Chooses the number of pages: enough for the sequences that are wanted, fewer where memory is short, but never too few
+/// for one.
+fn fit(
+    options: &LoadOptions,
+    gguf: &Gguf,
+    graph: &Graph,
+    context: usize,
+) -> Result<(wushi_cpu::Options, MemoryPlan, Option<u64>), LoadError> {
+    let cpu = |error| LoadError::Cpu { path: options.path.clone(), error };
+    let sizes = [
+        ("the number of threads", options.threads.unwrap_or(1)),
+        ("the number of sequences", options.sequences),
+        ("the number of rows", options.max_rows),
+        ("the number of logits rows", options.max_logit_rows),
+    ];
+    if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+        return Err(LoadError::Zero(name));
+    }
+    let pages_of_one = context.div_ceil(PAGE_TOKENS);
+    let mut executor = wushi_cpu::Options {
+        threads: options.threads.unwrap_or_else(default_threads),
+        instruction_set: options.instruction_set.unwrap_or_else(InstructionSet::best),
+        cache: options.cache,
+        context,
+        pages: pages_of_one,
+        max_rows: options.max_rows,
+        max_logit_rows: options.max_logit_rows.min(options.max_rows),
+    };
+    let least = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    let machine = memory::available().map(|bytes| bytes.saturating_sub(HEADROOM));
+    let available = match (machine, options.memory) {
+        (Some(machine), Some(budget)) => Some(machine.min(budget)),
+        (machine, budget) => machine.or(budget),
+    };
+    let page = wushi_cpu::page_bytes(graph, options.cache).max(1) as u64;
+    let wanted = pages_of_one.saturating_mul(options.sequences);
+    executor.pages = match available {
+        None => wanted,
+        Some(available) => {
+            let Some(spare) = available.checked_sub(least.total() as u64) else {
+                let fixed = (least.total() - least.cache) as u64;
+                let fits = (available.saturating_sub(fixed) / page) as usize * PAGE_TOKENS;
+                let budget = options.memory == Some(available);
+                let (cache, plan) = (options.cache, least);
+                return Err(LoadError::TooLittleMemory { context, cache, plan, available, budget, fits });
+            };
+            // Others may want memory too: what one sequence does not need is shared with them.
+            wanted.min(pages_of_one.saturating_add((spare / 2 / page) as usize))
+        }
+    };
+    let plan = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    Ok((executor, plan, available))
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn fingerprint(path: &Path, gguf: &Gguf, cache: CacheType) -> io::Result<[u8; 32]> {
+    const SAMPLE: usize = 4096;
+    let header = gguf.tensors().iter().map(|tensor| tensor.range.start).min().unwrap_or(0);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(header as u64).read_to_end(&mut bytes)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("wushi arithmetic {} cache {cache}\n", wushi_cpu::ARITHMETIC_VERSION).as_bytes());
+    hasher.update(&bytes);
+    for tensor in gguf.tensors() {
+        let bytes = gguf.tensor_bytes(tensor);
+        hasher.update(bytes.get(..SAMPLE).unwrap_or(bytes));
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        let sizes = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1500, "1.5 kB"),
+            (98_362_432, "98.4 MB"),
+            (2_500_000_000, "2.50 GB"),
+        ];
+        for (bytes, text) in sizes {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn contexts_are_bounded_by_training() {
+        let asked = |context| LoadOptions { context, ..LoadOptions::new("model.gguf") };
+        assert_eq!(context(&asked(None), 2048).ok(), Some(2048));
+        assert_eq!(context(&asked(None), 131_072).ok(), Some(DEFAULT_CONTEXT));
+        assert_eq!(context(&asked(Some(8192)), 131_072).ok(), Some(8192));
+        let error = context(&asked(Some(8192)), 2048).unwrap_err();
+        assert!(matches!(error, LoadError::ContextTooLong { wanted: 8192, trained: 2048 }));
+        assert!(matches!(context(&asked(Some(0)), 2048), Err(LoadError::Zero(_))));
+    }
+}

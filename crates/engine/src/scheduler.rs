@@ -1,0 +1,243 @@
+//! Which tokens the next step computes.
+//!
+//! First come, first served: sequences are admitted in the order of submission, when pages for all their
+//! tokens are there. A step takes one token of every sequence that is generating, then chunks of prompts.
+//! When a generating sequence finds no page for its next token, the youngest sequence gives its pages up and
+//! waits; it is computed again later, with the same bits.
+
+use std::collections::VecDeque;
+
+use wushi_graph::{Batch, ExecutorInfo};
+
+use crate::EngineOptions;
+use crate::pages::PagePool;
+use crate::sequence::Sequence;
+use crate::stats::Stats;
+
+/// The sequences and the pages they share.
+pub(crate) struct Scheduler {
+    info: ExecutorInfo,
+    prefill_chunk: usize,
+    prefix_cache: bool,
+    max_sequences: usize,
+    pool: PagePool,
+    /// Oldest first. All are younger than the running ones.
+    waiting: VecDeque<Sequence>,
+    /// Oldest first.
+    running: Vec<Sequence>,
+    /// For each running sequence, the rows it gets in the next step.
+    rows: Vec<usize>,
+    cached_tokens: u64,
+    preemptions: u64,
+}
+
+/// A step to be run.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// For the executor.
+    pub(crate) batch: Batch,
+    /// For each of the batch's spans, the index of its running sequence.
+    pub(crate) sequences: Vec<usize>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(info: &ExecutorInfo, options: &EngineOptions) -> Self {
+        let most = info.max_rows.min(info.max_logit_rows);
+        Scheduler {
+            info: info.clone(),
+            prefill_chunk: options.prefill_chunk.unwrap_or(info.max_rows),
+            prefix_cache: options.prefix_cache,
+            // Every running sequence can get a row with logits in every step, so that none starves.
+            max_sequences: options.max_sequences.unwrap_or(most).min(most),
+            pool: PagePool::new(info.pages),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            rows: Vec::new(),
+            cached_tokens: 0,
+            preemptions: 0,
+        }
+    }
+
+    /// Queues a sequence.
+    pub(crate) fn submit(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// A running sequence, by its index in the latest plan.
+    pub(crate) fn running(&mut self, index: usize) -> &mut Sequence {
+        &mut self.running[index]
+    }
+
+    /// Plans the next step.
+    pub(crate) fn schedule(&mut self, plan: &mut Plan) {
+        self.admit();
+        self.share_out_rows();
+        self.find_pages();
+        self.assemble(plan);
+    }
+
+    /// Admits waiting sequences while there is room.
+    fn admit(&mut self) {
+        while self.running.len() < self.max_sequences
+            && let Some(mut sequence) = self.waiting.pop_front()
+        {
+            if !self.take_pages(&mut sequence) {
+                self.waiting.push_front(sequence);
+                break;
+            }
+            self.running.push(sequence);
+        }
+    }
+
+    /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left.
+    fn take_pages(&mut self, sequence: &mut Sequence) -> bool {
+        let page_tokens = self.info.page_tokens;
+        if self.prefix_cache {
+            for index in 0..sequence.first_wanted() / page_tokens {
+                let Some(page) = self.pool.share(&sequence.prefix(index, page_tokens)) else { break };
+                sequence.pages.push(page);
+            }
+        }
+        let reused = sequence.pages.len();
+        let needed = sequence.tokens.len().div_ceil(page_tokens) - reused;
+        // Each running sequence may soon want one more page: leave it one, or the newcomer would be the first
+        // to be turned out again.
+        if self.pool.available() < needed + self.running.len() {
+            self.pool.give_back(&mut sequence.pages);
+            return false;
+        }
+        sequence.pages.extend((0..needed).map_while(|_| self.pool.allocate()));
+        sequence.computed = reused * page_tokens;
+        sequence.published = reused;
+        if sequence.admit(sequence.computed) {
+            self.cached_tokens += sequence.computed as u64;
+        }
+        true
+    }
+
+    /// Divides the step's rows: one for each generating sequence, then chunks of prompts, oldest first.
+    fn share_out_rows(&mut self) {
+        let (mut rows_left, mut logits_left) = (self.info.max_rows, self.info.max_logit_rows);
+        self.rows.clear();
+        self.rows.resize(self.running.len(), 0);
+        for generating in [true, false] {
+            for (sequence, rows) in self.running.iter().zip(&mut self.rows) {
+                if (sequence.uncomputed() == 1) != generating {
+                    continue;
+                }
+                let most = sequence.uncomputed().min(self.prefill_chunk).min(rows_left);
+                for position in sequence.computed..sequence.computed + most {
+                    if sequence.wants_logits(position) {
+                        if logits_left == 0 {
+                            break;
+                        }
+                        logits_left -= 1;
+                    }
+                    *rows += 1;
+                }
+                rows_left -= *rows;
+            }
+        }
+    }
+
+    /// Finds a page for every row that lacks one, oldest sequence first, at the cost of the youngest.
+    fn find_pages(&mut self) {
+        let mut index = 0;
+        while index < self.running.len() {
+            let sequence = &mut self.running[index];
+            let end = sequence.computed + self.rows[index];
+            if end <= sequence.pages.len() * self.info.page_tokens {
+                index += 1;
+            } else if let Some(page) = self.pool.allocate() {
+                sequence.pages.push(page);
+            } else {
+                self.preempt_youngest();
+            }
+        }
+    }
+
+    /// Takes the youngest sequence's pages; it waits, first in line, to be computed again.
+    fn preempt_youngest(&mut self) {
+        if let Some(mut sequence) = self.running.pop() {
+            tracing::debug!(tokens = sequence.tokens.len(), "preempted for want of pages");
+            self.pool.give_back(&mut sequence.pages);
+            sequence.computed = 0;
+            self.waiting.push_front(sequence);
+            self.rows.pop();
+            self.preemptions += 1;
+        }
+    }
+
+    fn assemble(&self, plan: &mut Plan) {
+        plan.batch.clear();
+        plan.sequences.clear();
+        for generating in [true, false] {
+            for (index, (sequence, &rows)) in self.running.iter().zip(&self.rows).enumerate() {
+                if rows == 0 || (sequence.uncomputed() == 1) != generating {
+                    continue;
+                }
+                let (start, end) = (sequence.computed, sequence.computed + rows);
+                let row = plan.batch.tokens.len();
+                let wanted = (start..end).filter(|&position| sequence.wants_logits(position));
+                plan.batch.logit_rows.extend(wanted.map(|position| row + position - start));
+                let pages = &sequence.pages[..end.div_ceil(self.info.page_tokens)];
+                plan.batch.push(&sequence.tokens[start..end], start, pages);
+                plan.sequences.push(index);
+            }
+        }
+    }
+
+    /// Notes that `rows` more tokens of a running sequence have been computed, and offers its full pages to
+    /// others.
+    pub(crate) fn advance(&mut self, index: usize, rows: usize) {
+        let sequence = &mut self.running[index];
+        sequence.computed += rows;
+        if self.prefix_cache {
+            while sequence.published < sequence.computed / self.info.page_tokens {
+                let prefix = sequence.prefix(sequence.published, self.info.page_tokens);
+                self.pool.publish(sequence.pages[sequence.published], prefix);
+                sequence.published += 1;
+            }
+        }
+    }
+
+    /// Takes out a running sequence and gives its pages back.
+    pub(crate) fn remove(&mut self, index: usize) -> Sequence {
+        let mut sequence = self.running.remove(index);
+        self.pool.give_back(&mut sequence.pages);
+        sequence
+    }
+
+    /// Whether `condition` holds for any sequence.
+    pub(crate) fn any(&self, condition: impl Fn(&Sequence) -> bool) -> bool {
+        self.running.iter().chain(&self.waiting).any(condition)
+    }
+
+    /// Takes out all sequences that `condition` holds for.
+    pub(crate) fn remove_where(&mut self, condition: impl Fn(&Sequence) -> bool) -> Vec<Sequence> {
+        let mut removed: Vec<_> = self.running.extract_if(.., |sequence| condition(sequence)).collect();
+        for sequence in &mut removed {
+            self.pool.give_back(&mut sequence.pages);
+        }
+        let (gone, waiting) = self.waiting.drain(..).partition(|sequence| condition(sequence));
+        self.waiting = waiting;
+        removed.extend::<VecDeque<_>>(gone);
+        removed
+    }
+
+    /// Brings the counts up to date that the scheduler keeps.
+    pub(crate) fn count(&self, stats: &mut Stats) {
+        stats.running = self.running.len();
+        stats.waiting = self.waiting.len();
+        stats.pages_free = self.pool.free();
+        stats.pages_cached = self.pool.cached();
+        stats.pages_used = self.info.pages - self.pool.available();
+        stats.cached_tokens = self.cached_tokens;
+        stats.preemptions = self.preemptions;
+    }
+}

@@ -1,0 +1,183 @@
+//! A request under way: its tokens, its pages, and what its answer needs from one token to the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use wushi_graph::{ExecutorInfo, PageId};
+
+use crate::Request;
+use crate::detokenize::Detokenizer;
+use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
+use crate::pages::{Prefix, prefix};
+use crate::sampler::History;
+
+/// A request under way.
+pub(crate) struct Sequence {
+    /// What was asked; its `tokens` have moved to the field below.
+    pub(crate) request: Request,
+    /// Prompt, then answer.
+    pub(crate) tokens: Vec<u32>,
+    /// Length of the prompt.
+    pub(crate) prompt: usize,
+    /// Length at which the answer ends.
+    pub(crate) limit: usize,
+    /// Tokens whose keys and values lie in `pages`.
+    pub(crate) computed: usize,
+    /// The page table.
+    pub(crate) pages: Vec<PageId>,
+    /// How many of the pages, from the first on, have been offered to others or taken over.
+    pub(crate) published: usize,
+    /// Prefixes of the first full pages, as far as needed yet.
+    prefixes: Vec<Prefix>,
+    /// The next prompt token to be scored; the prompt's length when none is.
+    pub(crate) next_score: usize,
+    /// Scores so far, until they have been reported.
+    pub(crate) scores: Option<Vec<Logprob>>,
+    /// Prompt tokens that were found in the prefix cache when first admitted.
+    pub(crate) cached: usize,
+    /// What the penalties look at.
+    pub(crate) history: History,
+    /// What the text is made with.
+    pub(crate) detokenizer: Detokenizer,
+    /// Of the logits sampled from, if asked for.
+    pub(crate) digest: Option<blake3::Hasher>,
+    events: Sender<Event>,
+    cancelled: Arc<AtomicBool>,
+    submitted: Instant,
+    admitted: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+impl Sequence {
+    /// Of a request that `info` has been checked to have room for.
+    pub(crate) fn new(
+        mut request: Request,
+        info: &ExecutorInfo,
+        events: Sender<Event>,
+        cancelled: Arc<AtomicBool>,
+    ) -> Self {
+        let tokens = std::mem::take(&mut request.tokens);
+        let prompt = tokens.len();
+        let room = info.context.min(info.pages.saturating_mul(info.page_tokens));
+        Sequence {
+            limit: prompt.saturating_add(request.max_tokens.unwrap_or(usize::MAX)).min(room),
+            computed: 0,
+            pages: Vec::new(),
+            published: 0,
+            prefixes: Vec::new(),
+            next_score: request.score_from.unwrap_or(prompt),
+            scores: request.score_from.map(|_| Vec::new()),
+            cached: 0,
+            history: History::new(&tokens, &request.sampling),
+            detokenizer: Detokenizer::new(&request.stop_strings),
+            digest: request.digest.then(blake3::Hasher::new),
+            request,
+            tokens,
+            prompt,
+            events,
+            cancelled,
+            submitted: Instant::now(),
+            admitted: None,
+            first_token: None,
+            last_token: None,
+        }
+    }
+
+    /// Whether the logits of `position` are wanted: to score the next token, or to choose one.
+    pub(crate) fn wants_logits(&self, position: usize) -> bool {
+        let next = position + 1;
+        (self.next_score..self.prompt).contains(&next) || (next == self.tokens.len() && next < self.limit)
+    }
+
+    /// The first position whose logits are still wanted, which must therefore be computed, not reused; at
+    /// most the last.
+    pub(crate) fn first_wanted(&self) -> usize {
+        (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1
+    }
+
+    /// Tokens without keys and values yet.
+    pub(crate) fn uncomputed(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether the client wants no more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// The prefix of the full page `index`.
+    pub(crate) fn prefix(&mut self, index: usize, page_tokens: usize) -> Prefix {
+        while self.prefixes.len() <= index {
+            let start = self.prefixes.len() * page_tokens;
+            let tokens = &self.tokens[start..start + page_tokens];
+            self.prefixes.push(prefix(self.prefixes.last(), tokens));
+        }
+        self.prefixes[index]
+    }
+
+    /// Notes an admission; true if it is the first, of which the prompt tokens found in the cache count.
+    pub(crate) fn admit(&mut self, cached: usize) -> bool {
+        let first = self.admitted.is_none();
+        if first {
+            self.admitted = Some(Instant::now());
+            self.cached = cached;
+        }
+        first
+    }
+
+    /// Appends a generated token; returns the time since submission.
+    pub(crate) fn push(&mut self, id: u32) -> Duration {
+        self.tokens.push(id);
+        self.history.push(id, &self.request.sampling);
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        now - self.submitted
+    }
+
+    /// Reports something. A client that is gone has cancelled, which is seen before the next step.
+    pub(crate) fn report(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Reports the scores, once.
+    pub(crate) fn report_scores(&mut self) {
+        if let Some(scores) = self.scores.take() {
+            self.report(Event::Prompt(scores));
+        }
+    }
+
+    /// The last event of an answer.
+    pub(crate) fn finished(&mut self, reason: FinishReason) -> Event {
+        let (tail, stop) = match reason {
+            FinishReason::StopString(_) => (String::new(), None),
+            _ => self.detokenizer.finish(),
+        };
+        Event::Finished(Finished {
+            reason: stop.map_or(reason, FinishReason::StopString),
+            tail,
+            usage: Usage {
+                prompt_tokens: self.prompt,
+                cached_tokens: self.cached,
+                completion_tokens: self.tokens.len() - self.prompt,
+            },
+            timings: self.timings(),
+            logits_digest: self.digest.take().map(|digest| digest.finalize().into()),
+        })
+    }
+
+    fn timings(&self) -> Timings {
+        let end = Instant::now();
+        let admitted = self.admitted.unwrap_or(end);
+        let first = self.first_token.unwrap_or(end);
+        Timings {
+            queue: admitted - self.submitted,
+            ttft: first - self.submitted,
+            prefill: first - admitted,
+            decode: self.last_token.unwrap_or(first) - first,
+        }
+    }
+}

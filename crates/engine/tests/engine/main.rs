@@ -1,0 +1,6 @@
+//! The engine from outside, driven by an executor that notices every wrong page, position or token.
+mod fake;
+mod lifecycle;
+mod refusals;
+mod same_answer;
+mod scheduling;
