@@ -11,6 +11,8 @@ pub(crate) enum Unary {
     Silu,
     /// The tanh form of GELU.
     GeluTanh,
+    /// `e^x`
+    Exp,
     /// `x * c`
     Scale(f32),
     /// `c * tanh(x / c)`
@@ -49,6 +51,7 @@ pub(super) unsafe fn unary<S: Isa>(op: Unary, x: S::V) -> S::V {
     unsafe {
         match op {
             Unary::Silu => S::mul(x, simd::sigmoid::<S>(x)),
+            Unary::Exp => simd::exp::<S>(x),
             Unary::GeluTanh => simd::gelu_tanh::<S>(x),
             Unary::Scale(c) => S::mul(x, S::splat(c)),
             Unary::Softcap(c) => S::mul(S::splat(c), simd::tanh::<S>(S::div(x, S::splat(c)))),
