@@ -154,12 +154,8 @@ fn same_bits_for_threads_chunks_and_instruction_sets() {
     for (what, model) in &cases {
         // Portable code computes some twenty tokens a second.
         let lengths = if what == InstructionSet::Portable.name() { 1 } else { LENGTHS.len() };
-        for i in 0..lengths {
-            assert_same(
-                &answer(model, request(LENGTHS[i], ANSWER)),
-                &baseline()[i],
-                &format!("{what}, {}", LENGTHS[i]),
-            );
+        for (&n, want) in LENGTHS.iter().zip(baseline()).take(lengths) {
+            assert_same(&answer(model, request(n, ANSWER)), want, &format!("{what}, {n} tokens"));
         }
     }
 }
