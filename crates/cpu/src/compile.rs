@@ -31,7 +31,9 @@ pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Progra
         dtypes,
         target,
         uses: graph.uses(),
-        consumers: consumers(graph),
+        readers: readers(graph),
+        defined: Vec::new(),
+        ready: vec![false; graph.nodes().len()],
         done: vec![false; graph.nodes().len()],
         values: vec![None; graph.nodes().len()],
         packed: HashMap::new(),
@@ -48,19 +50,22 @@ pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Progra
     };
     for value in graph.values() {
         lowering.lower(value);
+        for defined in lowering.defined.drain(..) {
+            lowering.ready[defined.index()] = true;
+        }
     }
     lowering.finish()
 }
 
-/// The node that reads each value last.
-fn consumers(graph: &Graph) -> Vec<Option<Value>> {
-    let mut consumers = vec![None; graph.nodes().len()];
+/// The nodes that read each value, in order.
+fn readers(graph: &Graph) -> Vec<Vec<Value>> {
+    let mut readers = vec![Vec::new(); graph.nodes().len()];
     for value in graph.values() {
         for input in &graph.node(value).inputs {
-            consumers[input.index()] = Some(value);
+            readers[input.index()].push(value);
         }
     }
-    consumers
+    readers
 }
 
 struct Lowering<'a> {
@@ -68,7 +73,12 @@ struct Lowering<'a> {
     dtypes: &'a [DType],
     target: Target,
     uses: Vec<usize>,
-    consumers: Vec<Option<Value>>,
+    readers: Vec<Vec<Value>>,
+    /// Values that have a buffer since the last node was lowered: another step may not read them yet.
+    defined: Vec<Value>,
+    /// Values that an earlier step has computed.
+    ready: Vec<bool>,
+    /// Nodes that need no step of their own any more.
     done: Vec<bool>,
     values: Vec<Option<BufferId>>,
     packed: HashMap<(Value, Packing), BufferId>,
@@ -107,7 +117,6 @@ impl Lowering<'_> {
                 let (x, out) = (self.operand(node.inputs[0]), self.define(value));
                 self.push(value, Kind::Map { op, x, out });
             }
-            ref other => unreachable!("no lowering for {}", other.name()),
         }
         self.done[value.index()] = true;
     }
@@ -123,10 +132,9 @@ impl Lowering<'_> {
     fn lower_linear(&mut self, value: Value) {
         let x = self.graph.node(value).inputs[0];
         let mut parts = Vec::new();
-        for other in self.graph.values().skip(value.index()) {
-            let node = self.graph.node(other);
-            if let Op::Linear { weight, bias } = node.op
-                && node.inputs[0] == x
+        for i in 0..self.readers[x.index()].len() {
+            let other = self.readers[x.index()][i];
+            if let Op::Linear { weight, bias } = self.graph.node(other).op
                 && !self.done[other.index()]
             {
                 let part = self.linear_part(other, weight, bias);
@@ -163,7 +171,8 @@ impl Lowering<'_> {
             return None;
         }
         let other = if node.inputs[0] == linear { node.inputs[1] } else { node.inputs[0] };
-        let residual = self.values[other.index()].filter(|_| self.done[other.index()])?;
+        // A sibling in this very step is not there yet, whichever thread computes it.
+        let residual = self.values[other.index()].filter(|_| self.ready[other.index()])?;
         Some((linear, add, Then::Add(residual)))
     }
 
@@ -202,7 +211,7 @@ impl Lowering<'_> {
     }
 
     fn only_consumer(&self, value: Value) -> Option<Value> {
-        self.consumers[value.index()].filter(|_| self.uses[value.index()] == 1)
+        self.readers[value.index()].first().copied().filter(|_| self.uses[value.index()] == 1)
     }
 
     fn lower_rope(&mut self, value: Value, kind: RopeKind) {
@@ -226,6 +235,7 @@ impl Lowering<'_> {
             out
         };
         self.values[value.index()] = Some(x);
+        self.defined.push(value);
         self.push(value, Kind::Rope { rope, table: self.tables[rope], x });
         self.done[value.index()] = true;
     }
@@ -272,6 +282,7 @@ impl Lowering<'_> {
         let width = self.graph.node(value).shape.width().expect("values have a fixed width");
         let id = self.buffer(Packing::F32, self.rows_of(value), width);
         self.values[value.index()] = Some(id);
+        self.defined.push(value);
         id
     }
 

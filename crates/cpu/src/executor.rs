@@ -1,17 +1,17 @@
 //! The CPU executor: batches through a compiled schedule.
 
-use std::collections::BTreeMap;
+use wushi_graph::{Batch, CacheType, Dim, ExecError, Executor, ExecutorInfo, Graph, Role, WeightSource};
 
-use wushi_graph::{Batch, CacheType, DType, ExecError, Executor, ExecutorInfo, Graph, Role, WeightSource};
-
+use crate::batch::{BatchChecks, StepData};
 use crate::compile::{Target, compile};
 use crate::cost;
 use crate::isa::InstructionSet;
-use crate::kernels::{Kernels, PAGE_TOKENS, Scratch, frequencies};
+use crate::kernels::{Kernels, PAGE_TOKENS, Scratch};
 use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
 use crate::program::{Program, StepCost};
-use crate::step::{self, StepData};
+use crate::rope_table::frequencies;
+use crate::step;
 use crate::team::Team;
 use crate::weights::WeightError;
 
@@ -74,8 +74,8 @@ pub fn page_bytes(graph: &Graph, cache: CacheType) -> usize {
 /// Checks that every weight is there in its shape, and says what memory [`CpuExecutor::new`] will take.
 pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Result<MemoryPlan, CpuError> {
     let dtypes = model::dtypes(graph, source)?;
-    check(options)?;
-    let program = compile(graph, &dtypes, target(options, options.max_rows));
+    check(graph, options)?;
+    let program = compile(graph, &dtypes, target(options));
     let scratch = options.threads * Scratch::bytes(widest_head(&program));
     Ok(MemoryPlan {
         weights: model::planned_bytes(graph, &dtypes),
@@ -84,8 +84,8 @@ pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Resu
     })
 }
 
-/// The schedule for batches of up to `rows` rows, with its operations and bytes when they are one sequence's first
-/// tokens and the last one wants logits.
+/// The schedule, with its operations and bytes for a batch of the first `rows` tokens of one sequence, the last of which
+/// wants logits.
 pub fn schedule(
     graph: &Graph,
     source: &dyn WeightSource,
@@ -93,12 +93,17 @@ pub fn schedule(
     rows: usize,
 ) -> Result<Vec<StepCost>, CpuError> {
     let dtypes = model::dtypes(graph, source)?;
-    check(options)?;
-    let program = compile(graph, &dtypes, target(options, rows));
+    check(graph, options)?;
+    let program = compile(graph, &dtypes, target(options));
     Ok(cost::costs(graph, &dtypes, &program, rows, options.cache))
 }
 
-fn check(options: &Options) -> Result<(), CpuError> {
+fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
+    if graph.node(graph.output()).shape.dims().first() != Some(&Dim::Picked) {
+        return Err(CpuError::Options(
+            "the graph must compute the rows that want output, see `Builder::rows`",
+        ));
+    }
     let Options { threads, context, pages, max_rows, max_logit_rows, .. } = *options;
     if [threads, context, pages, max_rows, max_logit_rows].contains(&0) {
         return Err(CpuError::Options("threads, context, pages and rows must be at least 1"));
@@ -106,8 +111,9 @@ fn check(options: &Options) -> Result<(), CpuError> {
     Ok(())
 }
 
-fn target(options: &Options, rows: usize) -> Target {
-    Target { threads: options.threads, rows, picked: options.max_logit_rows.min(rows) }
+fn target(options: &Options) -> Target {
+    let Options { threads, max_rows, max_logit_rows, .. } = *options;
+    Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows) }
 }
 
 fn table_rows(graph: &Graph) -> usize {
@@ -123,14 +129,11 @@ fn widest_head(program: &Program) -> usize {
 pub struct CpuExecutor {
     info: ExecutorInfo,
     options: Options,
-    graph: Graph,
-    dtypes: Vec<DType>,
     weights: Weights,
     kernels: &'static Kernels,
     team: Team,
-    /// By bucket: the most rows each was compiled for.
-    programs: BTreeMap<usize, Program>,
-    /// By rope kind; the same in every program.
+    program: Program,
+    /// By rope kind.
     frequencies: Vec<Vec<f64>>,
     arena: SharedBytes,
     /// By layer.
@@ -138,6 +141,7 @@ pub struct CpuExecutor {
     data: StepData,
     scratch: Vec<Scratch>,
     head_width: usize,
+    checks: BatchChecks,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
 }
@@ -145,12 +149,12 @@ pub struct CpuExecutor {
 impl CpuExecutor {
     /// Loads the weights and allocates all memory that will be needed.
     pub fn new(graph: Graph, source: &dyn WeightSource, options: Options) -> Result<Self, CpuError> {
-        check(&options)?;
+        check(&graph, &options)?;
         let dtypes = model::dtypes(&graph, source)?;
         let mut team = Team::new(options.threads)?;
         let weights = Weights::load(&graph, source, &mut team)?;
-        let largest = compile(&graph, &dtypes, target(&options, options.max_rows));
-        let frequencies = largest
+        let program = compile(&graph, &dtypes, target(&options));
+        let frequencies = program
             .ropes
             .iter()
             .map(|kind| frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
@@ -158,7 +162,7 @@ impl CpuExecutor {
         let cache_layer = |heads: crate::kernels::Heads| {
             SharedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
         };
-        let vocab = largest.buffer(largest.output).width;
+        let vocab = program.buffer(program.output).width;
         Ok(CpuExecutor {
             info: ExecutorInfo {
                 vocab,
@@ -168,19 +172,18 @@ impl CpuExecutor {
                 max_logit_rows: options.max_logit_rows.min(options.max_rows),
                 context: options.context,
             },
-            arena: SharedBytes::zeroed(largest.arena)?,
-            cache: largest.layers.iter().map(|layer| cache_layer(layer.heads)).collect::<Result<_, _>>()?,
-            scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&largest))).collect(),
-            data: StepData::new(&largest, options.max_rows, options.threads),
+            arena: SharedBytes::zeroed(program.arena)?,
+            cache: program.layers.iter().map(|layer| cache_layer(layer.heads)).collect::<Result<_, _>>()?,
+            scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&program))).collect(),
+            data: StepData::new(&program, options.max_rows, options.threads),
             table_rows: table_rows(&graph),
-            head_width: widest_head(&largest),
-            programs: BTreeMap::from([(options.max_rows, largest)]),
+            head_width: widest_head(&program),
+            checks: BatchChecks::new(options.pages),
             kernels: options.instruction_set.kernels(),
             frequencies,
             team,
             weights,
-            dtypes,
-            graph,
+            program,
             options,
         })
     }
@@ -198,11 +201,6 @@ impl CpuExecutor {
             arena: self.arena.len() + self.scratch.len() * Scratch::bytes(self.head_width),
         }
     }
-
-    /// The smallest power of two that holds `rows`, at most the largest batch.
-    fn bucket(&self, rows: usize) -> usize {
-        rows.next_power_of_two().min(self.options.max_rows)
-    }
 }
 
 impl Executor for CpuExecutor {
@@ -211,14 +209,8 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
-        step::check(batch, &self.info, self.table_rows)?;
-        let bucket = self.bucket(batch.tokens.len());
-        let program = self.programs.entry(bucket).or_insert_with(|| {
-            tracing::debug!(rows = bucket, "compiling a schedule");
-            compile(&self.graph, &self.dtypes, target(&self.options, bucket))
-        });
-        // A smaller bucket needs no more memory: the layout rule is the same, every buffer is smaller.
-        assert!(program.arena <= self.arena.len(), "a smaller bucket cannot need a larger arena");
+        self.checks.check(batch, &self.info, self.table_rows)?;
+        let program = &self.program;
         self.data.plan(batch, program);
         let context = step::Context {
             program,

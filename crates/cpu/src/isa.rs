@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use crate::kernels::Kernels;
 use crate::simd::Portable;
@@ -55,7 +56,8 @@ impl InstructionSet {
 
     /// The fastest this processor has.
     pub fn best() -> InstructionSet {
-        Self::available().pop().unwrap_or(InstructionSet::Portable)
+        static BEST: OnceLock<InstructionSet> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available().pop().unwrap_or(InstructionSet::Portable))
     }
 
     /// The name on the command line.

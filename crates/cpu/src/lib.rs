@@ -8,6 +8,7 @@
 
 mod activations;
 mod arena;
+mod batch;
 mod compile;
 mod cost;
 mod executor;
@@ -19,6 +20,7 @@ mod model;
 mod probe;
 mod program;
 pub mod reference;
+mod rope_table;
 mod simd;
 mod step;
 mod team;

@@ -12,8 +12,8 @@ use crate::memory::SharedBytes;
 use crate::simd::Isa;
 use crate::team::Team;
 
-/// Bytes each thread streams: well beyond any cache.
-const STREAM: usize = 128 << 20;
+/// Bytes that all threads together stream: well beyond any cache.
+const STREAM: usize = 256 << 20;
 /// Rounds of a peak measurement: some ten milliseconds.
 const ROUNDS: usize = 400_000;
 
@@ -22,6 +22,8 @@ pub struct Probe {
     team: Team,
     kernels: &'static Kernels,
     memory: SharedBytes,
+    /// Bytes each thread streams.
+    share: usize,
 }
 
 /// One thread's work: `rounds` rounds, or the bytes to stream.
@@ -34,22 +36,24 @@ pub(crate) struct ProbeCall {
 }
 
 impl Probe {
-    /// Takes `threads` times 128 MiB of memory until dropped.
+    /// Takes 256 MiB of memory until dropped.
     pub fn new(threads: usize, instruction_set: InstructionSet) -> Result<Self, CpuError> {
-        let memory = SharedBytes::zeroed_dense(threads.max(1) * STREAM)?;
+        let memory = SharedBytes::zeroed_dense(STREAM)?;
         let mut team = Team::new(threads)?;
+        // Whole rounds of the streaming loop, whatever the vectors' size.
+        let share = STREAM / team.threads() / 4096 * 4096;
         let start = memory.as_ptr() as usize;
         // Written by the threads that read it: untouched pages would all be one page of zeros.
         team.run(&|thread| {
             // SAFETY: every thread has its own part.
-            unsafe { std::ptr::write_bytes((start + thread * STREAM) as *mut u8, 1, STREAM) };
+            unsafe { std::ptr::write_bytes((start + thread * share) as *mut u8, 1, share) };
         });
-        Ok(Probe { team, kernels: instruction_set.kernels(), memory })
+        Ok(Probe { team, kernels: instruction_set.kernels(), memory, share })
     }
 
     /// Bytes per second that all threads together read from memory.
     pub fn bandwidth(&mut self) -> f64 {
-        let bytes = (self.team.threads() * STREAM) as f64;
+        let bytes = (self.team.threads() * self.share) as f64;
         bytes / self.time(self.kernels.probe_stream)
     }
 
@@ -66,7 +70,7 @@ impl Probe {
     }
 
     fn time(&mut self, entry: crate::kernels::Entry<ProbeCall>) -> f64 {
-        let start = self.memory.as_ptr() as usize;
+        let (start, share) = (self.memory.as_ptr() as usize, self.share);
         let slowest = Mutex::new(0.0f64);
         let barrier = self.team.barrier();
         self.team.run(&|thread| {
@@ -74,8 +78,8 @@ impl Probe {
             let begin = Instant::now();
             let mut result = 0.0f32;
             let call = ProbeCall {
-                memory: (start + thread * STREAM) as *const u8,
-                bytes: STREAM,
+                memory: (start + thread * share) as *const u8,
+                bytes: share,
                 rounds: ROUNDS,
                 result: &mut result,
             };
@@ -123,7 +127,8 @@ pub(crate) unsafe fn integers<S: Isa>(call: &ProbeCall) {
         }
         let mut sum = S::splat(0.0);
         for round in 0..call.rounds {
-            let products = S::dot_u4::<8>(&w, &x, &[round as i32; 8]);
+            // The products depend on what the compiler cannot see through, or it would compute them once.
+            let products = S::dot_u4::<8>(&w, std::hint::black_box(&x), &[round as i32; 8]);
             for t in 0..8 {
                 sum = S::max_bits(sum, S::to_f32(products[t]));
             }
@@ -159,7 +164,7 @@ mod tests {
     #[test]
     fn every_instruction_set_can_be_probed() {
         for set in InstructionSet::available() {
-            let mut probe = Probe::new(1, set).unwrap();
+            let mut probe = Probe::new(2, set).unwrap();
             for value in [probe.bandwidth(), probe.integer_peak(), probe.float_peak()] {
                 assert!(value.is_finite() && value > 0.0, "{set}: {value}");
             }

@@ -1,130 +1,19 @@
-//! Running one step: the batch's data, then each thread's share of each kind of step.
+//! Running one step: each thread's share of each kind of step.
 
 use std::ops::Range;
 
-use wushi_graph::{Batch, CacheType, ExecError, ExecutorInfo, PageId};
+use wushi_graph::{Batch, CacheType};
 
 use crate::activations::{Activations, Packing};
+use crate::batch::StepData;
 use crate::kernels::{
-    AttentionCall, AttentionItem, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PAGE_TOKENS,
-    PackCall, Pages, QUERY_TILE, RopeCall, Scratch, WriteCall, ZipCall, fill_table,
+    AttentionCall, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PackCall, Pages, RopeCall,
+    Scratch, WriteCall, ZipCall,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
 use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
-
-/// Refuses a batch that breaks the rules of [`Batch`].
-pub(crate) fn check(batch: &Batch, info: &ExecutorInfo, table_rows: usize) -> Result<(), ExecError> {
-    let fail = |what: String| Err(ExecError::InvalidBatch(what));
-    let rows = batch.tokens.len();
-    if rows == 0 || rows > info.max_rows {
-        return fail(format!("{rows} rows; there must be 1 to {}", info.max_rows));
-    }
-    if batch.logit_rows.len() > info.max_logit_rows {
-        return fail(format!("logits of {} rows; at most {}", batch.logit_rows.len(), info.max_logit_rows));
-    }
-    if batch.logit_rows.last().is_some_and(|&row| row >= rows) || !batch.logit_rows.is_sorted_by(|a, b| a < b)
-    {
-        return fail("logit rows must be ascending rows of the batch".into());
-    }
-    if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= table_rows) {
-        return fail(format!("token {token} is beyond the embedding table's {table_rows} rows"));
-    }
-    if let Some(page) = batch.pages.iter().find(|&&page| page as usize >= info.pages) {
-        return fail(format!("page {page} of {}", info.pages));
-    }
-    let mut row = 0;
-    for span in &batch.spans {
-        if span.rows.start != row || span.rows.is_empty() || span.rows.end > rows {
-            return fail(format!("span over rows {:?} does not follow row {row}", span.rows));
-        }
-        row = span.rows.end;
-        let end = span.start + span.rows.len();
-        if end > info.context {
-            return fail(format!("position {end} is beyond the context of {}", info.context));
-        }
-        if span.pages.end > batch.pages.len() || span.pages.len() * PAGE_TOKENS < end {
-            return fail(format!("{} pages cannot hold {end} positions", span.pages.len()));
-        }
-    }
-    match row == rows {
-        true => Ok(()),
-        false => fail(format!("spans cover {row} of {rows} rows")),
-    }
-}
-
-/// Where a row stands in its sequence.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    position: usize,
-    page: PageId,
-    slot: usize,
-}
-
-/// What of a step depends on the batch: a pure function of it, in memory that is allocated once.
-pub(crate) struct StepData {
-    places: Vec<Place>,
-    /// By kind of attention.
-    attention: Vec<AttentionWork>,
-}
-
-#[derive(Default)]
-struct AttentionWork {
-    items: Vec<AttentionItem>,
-    /// Where each thread's items end.
-    ends: Vec<usize>,
-}
-
-impl StepData {
-    pub(crate) fn new(program: &Program, max_rows: usize, threads: usize) -> Self {
-        let attention = program.attention_kinds.iter().map(|heads| AttentionWork {
-            items: Vec::with_capacity(max_rows * heads.attention.kv_heads),
-            ends: Vec::with_capacity(threads),
-        });
-        StepData { places: Vec::with_capacity(max_rows), attention: attention.collect() }
-    }
-
-    /// Fills in the batch.
-    pub(crate) fn plan(&mut self, batch: &Batch, program: &Program) {
-        self.places.clear();
-        for span in &batch.spans {
-            for position in span.start..span.start + span.rows.len() {
-                let page = batch.pages[span.pages.start + position / PAGE_TOKENS];
-                self.places.push(Place { position, page, slot: position % PAGE_TOKENS });
-            }
-        }
-        for (work, heads) in self.attention.iter_mut().zip(&program.attention_kinds) {
-            work.items.clear();
-            for kv_head in 0..heads.attention.kv_heads {
-                for span in &batch.spans {
-                    for row in span.rows.clone().step_by(QUERY_TILE) {
-                        work.items.push(AttentionItem {
-                            row,
-                            rows: QUERY_TILE.min(span.rows.end - row),
-                            position: span.start + (row - span.rows.start),
-                            table: span.pages.start,
-                            kv_head,
-                        });
-                    }
-                }
-            }
-            let threads = work.ends.capacity();
-            // Keys seen times rows, plus a little for what every item costs.
-            let cost =
-                |item: &AttentionItem| item.rows * (heads.visible(item.position + item.rows - 1).len() + 64);
-            let total: usize = work.items.iter().map(cost).sum();
-            work.ends.clear();
-            let (mut item, mut spent) = (0, 0);
-            for thread in 1..=threads {
-                while item < work.items.len() && spent < total * thread / threads {
-                    spent += cost(&work.items[item]);
-                    item += 1;
-                }
-                work.ends.push(item);
-            }
-        }
-    }
-}
+use crate::rope_table::fill_table;
 
 /// All a step needs.
 pub(crate) struct Context<'a> {
@@ -240,9 +129,7 @@ impl Context<'_> {
 
     unsafe fn attention(&self, layer: usize, q: BufferId, out: BufferId, thread: usize) {
         let layer_info = self.program.layers[layer];
-        let work = &self.data.attention[layer_info.kind];
-        let from = if thread == 0 { 0 } else { work.ends[thread - 1] };
-        let items = &work.items[from..work.ends[thread]];
+        let items = self.data.attention_items(layer_info.kind, thread);
         let (q, out) = (self.f32(q), self.f32(out));
         let call = AttentionCall {
             heads: layer_info.heads,
@@ -268,7 +155,7 @@ impl Context<'_> {
                     let (out, width) = (self.f32(out), self.program.ropes[rope].rope.rotary_dim);
                     for row in rows {
                         let table = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), width);
-                        fill_table(&self.frequencies[rope], self.data.places[row].position, table);
+                        fill_table(&self.frequencies[rope], self.data.place(row).position, table);
                     }
                 }
                 Kind::Embed { table, out } => {
@@ -328,7 +215,7 @@ impl Context<'_> {
                 Kind::Cache { layer, k, v } => {
                     let (heads, k, v) = (self.program.layers[layer].heads, self.f32(k), self.f32(v));
                     for row in rows {
-                        let place = self.data.places[row];
+                        let place = self.data.place(row);
                         (self.kernels.write_cache(self.cache_type))(&WriteCall {
                             heads,
                             pages: self.pages(layer),

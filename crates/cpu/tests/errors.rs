@@ -50,6 +50,20 @@ fn invalid_batches_are_refused() {
     refused(&|b| b.push(&[70], 0, &[0]), "token 70");
     refused(&|b| b.push(&[1], 0, &[8]), "page 8");
     refused(&|b| b.push(&[1], 32, &[0]), "1 pages cannot hold 33");
+    refused(
+        &|b| {
+            b.push(&[1], 0, &[3]);
+            b.push(&[2], 0, &[3]);
+        },
+        "page 3 is written",
+    );
+    refused(
+        &|b| {
+            b.push(&[1], 32, &[4, 5]);
+            b.push(&[2], 3, &[4]);
+        },
+        "page 4 is written",
+    );
     refused(&|b| b.push(&[1], 64, &[0, 1, 2]), "context of 64");
     refused(
         &|b| {

@@ -1,6 +1,7 @@
 //! Describing a model: one call per operator, shapes checked at once.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -55,6 +56,8 @@ pub struct Builder {
 struct Inner {
     nodes: Vec<Node>,
     weights: Vec<WeightDecl>,
+    /// Declared weights by name.
+    by_name: HashMap<String, WeightId>,
 }
 
 impl Builder {
@@ -187,6 +190,9 @@ impl Builder {
     fn rope_op(&self, x: Value, rope: Rope, factors: Option<WeightId>) -> Result<Value, GraphError> {
         let (shape, width) = self.input("rope", "", x)?;
         let Rope { head_dim, rotary_dim, .. } = rope;
+        if shape.dims().first() != Some(&Dim::Tokens) {
+            return Err(self.error("rope", "", format!("{shape} has no row per token, so no positions")));
+        }
         if head_dim == 0 || !width.is_multiple_of(head_dim) {
             let reason = format!("a width of {width} is no whole number of heads of {head_dim}");
             return Err(self.error("rope", "", reason));
@@ -248,16 +254,18 @@ impl Builder {
         }
         let full = format!("{}{name}.{suffix}", self.prefix);
         let mut inner = self.inner.borrow_mut();
-        if let Some(id) = inner.weights.iter().position(|w| w.name == full) {
-            let declared = &inner.weights[id].shape;
+        if let Some(&id) = inner.by_name.get(&full) {
+            let declared = &inner.weights[id.index()].shape;
             if declared != shape {
                 let reason = format!("declared as {declared:?} before, now as {shape:?}");
                 return Err(self.error(op, name, reason));
             }
-            return Ok(WeightId(id as u32));
+            return Ok(id);
         }
+        let id = WeightId(inner.weights.len() as u32);
+        inner.by_name.insert(full.clone(), id);
         inner.weights.push(WeightDecl { name: full, shape: shape.to_vec(), role });
-        Ok(WeightId(inner.weights.len() as u32 - 1))
+        Ok(id)
     }
 
     fn push(&self, op: Op, inputs: &[Value], shape: Shape) -> Result<Value, GraphError> {

@@ -7,7 +7,6 @@ use std::fmt;
 /// Block layouts are those of ggml (`ggml-common.h`, MIT), which GGUF files use:
 /// a block covers consecutive elements of one row (the input dimension of a matrix).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,

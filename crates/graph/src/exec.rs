@@ -50,7 +50,8 @@ pub struct Span {
     /// Position in the sequence of the first of them; the others follow.
     pub start: usize,
     /// Where in [`Batch::pages`] the sequence's page table lies. Page `i` of the table holds the positions
-    /// `i * page_tokens .. (i + 1) * page_tokens`; it reaches at least to the last row's position.
+    /// `i * page_tokens .. (i + 1) * page_tokens`; it reaches at least to the last row's position. A page that the span's
+    /// rows are written to stands nowhere else in the batch; full pages may be shared.
     pub pages: Range<usize>,
 }
 

@@ -70,7 +70,6 @@ impl Attention {
 
 /// An operator. Inputs are values of the graph, weights are declared ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Op {
     /// Rows of an embedding table by token id: `[tokens, width]`.
     Embed {

@@ -34,6 +34,15 @@ pub enum ModelError {
         /// Why.
         reason: &'static str,
     },
+    /// The file has more than its configuration says.
+    #[error(
+        "tensor `{name}` has no place in the model that the file's configuration describes; the file is damaged, or \
+         uses a feature that is not supported"
+    )]
+    UnusedTensor {
+        /// The first such tensor.
+        name: String,
+    },
     /// Without it there is no vocabulary.
     #[error("tensor `token_embd.weight` is missing")]
     NoEmbedding,
@@ -113,12 +122,27 @@ impl<'a> Keys<'a> {
         Ok(self.gguf.metadata().str(&self.name(key))?)
     }
 
-    /// How many layers: never more than the file has tensors.
+    /// How many layers: never more than the file has first norms.
     pub(crate) fn layers(&self) -> Result<usize, ModelError> {
         let layers = self.count("block_count")?;
-        match layers <= self.gguf.tensors().len() {
+        let present = self.gguf.tensors().iter().filter(|t| t.name.ends_with(".attn_norm.weight")).count();
+        match layers <= present {
             true => Ok(layers),
-            false => Err(self.invalid("block_count", layers, "the file has fewer tensors")),
+            false => Err(self.invalid("block_count", layers, "the file has tensors for fewer layers")),
+        }
+    }
+
+    /// Width and heads of attention, which must share it evenly unless the file gives the length of a head.
+    pub(crate) fn width_and_heads(&self) -> Result<(usize, usize), ModelError> {
+        let (width, heads) = (self.count("embedding_length")?, self.count("attention.head_count")?);
+        let given = self.gguf.metadata().u32(&self.name("attention.key_length"))?.is_some();
+        match heads <= width && (given || width.is_multiple_of(heads)) {
+            true => Ok((width, heads)),
+            false => Err(self.invalid(
+                "attention.head_count",
+                heads,
+                "the model's width is no whole number of heads",
+            )),
         }
     }
 

@@ -1,11 +1,13 @@
 //! One file per architecture: configuration on top, weights by name, then its graph.
 //!
-//! A family is one file and one line in [`FAMILIES`]. Nothing is run here, and no other room knows a family's name.
+//! A family is one file and one line in `FAMILIES`. Nothing is run here, and no other room knows a family's name.
 
 mod config;
 mod llama;
 
 pub use config::ModelError;
+
+use std::collections::HashSet;
 
 use wushi_formats::Gguf;
 use wushi_graph::Graph;
@@ -40,11 +42,28 @@ pub fn architectures() -> impl Iterator<Item = &'static str> {
 /// Describes the model in a file. Reads no weight.
 pub fn build(gguf: &Gguf) -> Result<Model, ModelError> {
     let name = gguf.metadata().require_str("general.architecture")?;
-    match FAMILIES.iter().find(|family| family.architectures.contains(&name)) {
-        Some(family) => (family.build)(gguf),
-        None => Err(ModelError::UnknownArchitecture {
+    let Some(family) = FAMILIES.iter().find(|family| family.architectures.contains(&name)) else {
+        return Err(ModelError::UnknownArchitecture {
             name: name.to_string(),
             supported: architectures().collect::<Vec<_>>().join(", "),
-        }),
+        });
+    };
+    let model = (family.build)(gguf)?;
+    refuse_unused_tensors(gguf, &model.graph)?;
+    Ok(model)
+}
+
+/// A tensor that the graph does not use means that the graph is not this model's: a wrong count of layers, a feature
+/// the family does not have here. Better no answer than a wrong one.
+fn refuse_unused_tensors(gguf: &Gguf, graph: &Graph) -> Result<(), ModelError> {
+    let declared: HashSet<&str> = graph.weights().iter().map(|weight| weight.name.as_str()).collect();
+    let unused = gguf.tensors().iter().find(|tensor| {
+        // Old converters stored rope's frequencies, which follow from the configuration.
+        let derived = tensor.name.ends_with(".rot_embd") || tensor.name.ends_with(".attn_rot_embd");
+        !derived && !declared.contains(tensor.name.as_str())
+    });
+    match unused {
+        None => Ok(()),
+        Some(tensor) => Err(ModelError::UnusedTensor { name: tensor.name.clone() }),
     }
 }

@@ -1,5 +1,6 @@
 //! Llama: pre-norm transformer with grouped-query attention, rotary positions and a gated feed-forward network
-//! (Touvron et al., 2023). Llama 2 and 3, SmolLM2, TinyLlama, Mistral.
+//! (Touvron et al., 2023). The graph of Llama 2 and 3, SmolLM2, TinyLlama and Mistral; whether a file of theirs runs
+//! depends on its tokenizer as well.
 
 use wushi_formats::Gguf;
 use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, Rope, RopePairs, Value};
@@ -39,16 +40,20 @@ impl Config {
         if let Some(experts) = keys.experts()? {
             return Err(keys.unsupported("expert_count", experts, "mixtures of experts are not supported"));
         }
-        let (width, heads) = (keys.count("embedding_length")?, keys.count("attention.head_count")?);
+        let (width, heads) = keys.width_and_heads()?;
         let head_dim = keys.count_or("attention.key_length", width / heads)?;
         if keys.count_or("attention.value_length", head_dim)? != head_dim {
             let value = keys.count("attention.value_length")?;
             let hint = "keys and values must have heads of one length";
             return Err(keys.unsupported("attention.value_length", value, hint));
         }
+        let rotary_dim = keys.count_or("rope.dimension_count", head_dim)?;
+        if rotary_dim != head_dim {
+            return Err(keys.invalid("rope.dimension_count", rotary_dim, "this family rotates whole heads"));
+        }
         let rope = Rope {
             head_dim,
-            rotary_dim: keys.count_or("rope.dimension_count", head_dim)?,
+            rotary_dim,
             base: keys.number_or("rope.freq_base", 10_000.0)?,
             position_scale: position_scale(keys)?,
             pairs: RopePairs::Adjacent,

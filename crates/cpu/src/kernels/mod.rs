@@ -15,7 +15,7 @@ pub(crate) use attention::{AttentionCall, AttentionItem, Heads, Pages, QUERY_TIL
 pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
 pub(crate) use linear::{Epilogue, LinearCall, Output};
 pub(crate) use norm::NormCall;
-pub(crate) use rope::{RopeCall, fill_table, frequencies};
+pub(crate) use rope::RopeCall;
 
 use crate::activations::Activations;
 use crate::probe::{self, ProbeCall};
@@ -117,7 +117,6 @@ impl Kernels {
             DType::Q4_0 => 3,
             DType::Q4_1 => 4,
             DType::Q8_0 => 5,
-            other => unreachable!("{other} has no kernel"),
         }]
     }
 

@@ -1,4 +1,4 @@
-//! Rotary position embedding: angles in double precision, rotation in place.
+//! Rotary position embedding in place.
 
 use std::ops::Range;
 
@@ -15,26 +15,6 @@ pub(crate) struct RopeCall {
     pub(crate) rope: Rope,
     /// Cosines of the row's position, then sines, `rotary_dim / 2` each.
     pub(crate) table: *const f32,
-}
-
-/// Inverse frequencies, `[rotary_dim / 2]`, in radians per position.
-pub(crate) fn frequencies(rope: &Rope, factors: Option<&[f32]>) -> Vec<f64> {
-    (0..rope.rotary_dim / 2)
-        .map(|i| {
-            let exponent = -2.0 * i as f64 / rope.rotary_dim as f64;
-            let frequency = libm::pow(f64::from(rope.base), exponent) / f64::from(rope.position_scale);
-            frequency / factors.map_or(1.0, |f| f64::from(f[i]))
-        })
-        .collect()
-}
-
-/// Fills one row of the table: cosines, then sines.
-pub(crate) fn fill_table(frequencies: &[f64], position: usize, row: &mut [f32]) {
-    let (cosines, sines) = row.split_at_mut(frequencies.len());
-    for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
-        let (s, c) = libm::sincos(position as f64 * frequency);
-        (*cosine, *sine) = (c as f32, s as f32);
-    }
 }
 
 /// `(x cos - y sin, x sin + y cos)`, one rounding of a product each.

@@ -47,7 +47,6 @@ pub fn evaluate(
                 x
             }
             Op::Attention(how) => attend(&how, [input(0), input(1), input(2)], tokens.len(), cache),
-            other => unreachable!("{} is not defined", other.name()),
         };
         values.push(value);
     }
