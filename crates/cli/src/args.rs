@@ -125,7 +125,7 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) schedule: bool,
     /// Tokens of the step that --schedule shows
-    #[arg(long, value_name = "N", default_value = "1", requires = "schedule", value_parser = crate::values::at_least_one)]
+    #[arg(long, value_name = "N", default_value = "1", requires = "schedule", value_parser = crate::values::step_rows)]
     pub(crate) rows: usize,
     /// Write one JSON object to stdout
     #[arg(long)]

@@ -8,12 +8,11 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wushi_cpu::PAGE_TOKENS;
 use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
-use wushi_graph::CacheType;
 use wushi_hub::{ModelRef, Options, Progress, Pulled, Store};
 
 use crate::App;
 use crate::knobs::Compute;
-use crate::output;
+use crate::output::{self, one_line};
 
 /// The folder that models are kept in.
 pub(crate) fn home(app: &App) -> Result<PathBuf> {
@@ -45,7 +44,7 @@ pub(crate) fn load_options(path: PathBuf, compute: &Compute) -> LoadOptions {
     let mut options = LoadOptions::new(path);
     options.threads = compute.threads;
     options.instruction_set = compute.isa;
-    options.cache = compute.cache.unwrap_or(CacheType::F16);
+    options.cache = compute.cache.unwrap_or(options.cache);
     options.memory = compute.memory;
     options.engine.prefill_chunk = compute.prefill_chunk;
     options
@@ -75,12 +74,12 @@ pub(crate) fn plan(options: &LoadOptions, app: &App) -> Result<LoadPlan> {
 /// The plan in two lines.
 fn describe(plan: &LoadPlan) -> String {
     let (info, executor, memory) = (plan.info(), plan.executor(), plan.memory());
-    let name = info.name.as_deref().unwrap_or("model");
+    let name = one_line(info.name.as_deref().unwrap_or("model"));
     let available = plan.available().map_or(String::new(), |bytes| format!(" of {} available", Size(bytes)));
     format!(
         "{name}: {}, {:.1} M parameters, {}; {} threads, {}\n\
          memory: {} of weights, {} of {} cache ({} tokens, context {}), {} of buffers; {}{available}",
-        info.architecture,
+        one_line(&info.architecture),
         info.parameters as f64 / 1e6,
         info.dtype,
         executor.threads,

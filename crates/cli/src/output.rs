@@ -28,20 +28,39 @@ pub(crate) fn text(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to stdout.
-pub(crate) fn line(line: impl Display) -> Result<()> {
-    text(&format!("{line}\n"))
+/// Writes lines for people to stdout. Control characters in them are escaped, see [`one_line`].
+pub(crate) fn line(lines: impl Display) -> Result<()> {
+    text(&format!("{}\n", escaped(&lines.to_string(), "\n\t")))
 }
 
 /// Writes one JSON object to stdout, as one line.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    line(serde_json::to_string(value).context("cannot write JSON")?)
+    text(&format!("{}\n", serde_json::to_string(value).context("cannot write JSON")?))
 }
 
-/// Writes text for people to stderr.
+/// Writes text for people to stderr. Control characters in it are escaped, see [`one_line`].
 pub(crate) fn note(text: impl Display) {
     // If stderr is gone, there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(&text.to_string(), "\n\t"));
+}
+
+/// A text from a file, such as a model's name, on one line: control characters are escaped, since a terminal would
+/// obey them.
+pub(crate) fn one_line(text: &str) -> String {
+    escaped(text, "")
+}
+
+/// A text whose control characters, but for `kept`, are written as in Rust: `\u{1b}`.
+fn escaped(text: &str, kept: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !kept.contains(c) {
+            result.extend(c.escape_default());
+        } else {
+            result.push(c);
+        }
+    }
+    result
 }
 
 /// Writes an error and its causes to stderr.
@@ -103,12 +122,18 @@ impl Display for Table {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, with_causes};
+    use super::{Table, escaped, one_line, with_causes};
 
     #[test]
     fn causes_are_told_once() {
         let error = anyhow::anyhow!("it is full").context("cannot write: it is full").context("no answer");
         assert_eq!(with_causes(&error), "no answer: cannot write: it is full");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(one_line("a\x1b[2Jb\n\r\u{9b}c 中文 é"), "a\\u{1b}[2Jb\\n\\r\\u{9b}c 中文 é");
+        assert_eq!(escaped("a\tb\n\x07", "\n\t"), "a\tb\n\\u{7}");
     }
 
     #[test]

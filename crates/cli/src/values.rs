@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use wushi_cpu::InstructionSet;
+use wushi_engine::load::DEFAULT_MAX_ROWS;
 use wushi_graph::CacheType;
 
 /// A number for which `fits` holds, else `expected` with an article.
@@ -14,6 +15,15 @@ fn number<T: FromStr>(text: &str, fits: impl Fn(&T) -> bool, expected: impl Disp
 
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     number(text, |&n| n >= 1, "a whole number, at least 1")
+}
+
+/// Tokens of a step: no step is larger than what a model is loaded for.
+pub(crate) fn step_rows(text: &str) -> Result<usize, String> {
+    number(
+        text,
+        |n| (1..=DEFAULT_MAX_ROWS).contains(n),
+        format!("a whole number from 1 to {DEFAULT_MAX_ROWS}"),
+    )
 }
 
 /// More threads than any machine has processors would only cost memory.

@@ -68,16 +68,28 @@ fn imports_run_downward() {
 
 #[test]
 fn architectures_are_named_in_models_only() {
-    // The names of files, of general.architecture and of families; tokenizers and the catalogue aside.
     let families =
         ["llama", "smollm", "smollm2", "mistral", "qwen", "qwen2", "qwen3", "gemma", "gemma3", "phi3"];
-    for room in ["graph", "cpu", "engine"] {
+    // Names of tokenizers, of a tool that joins files, of the catalogue's models and of the default one; none of them
+    // decides what is computed.
+    let excepted =
+        ["formats/src/tokenizer/pre.rs", "formats/src/error.rs", "hub/src/catalogue.rs", "cli/src/args.rs"];
+    let mut unused = Vec::from(excepted);
+    for entry in fs::read_dir(crates()).expect("crates/") {
+        let room = entry.expect("an entry").file_name();
+        if room == "models" {
+            continue;
+        }
         for (path, text) in sources(&crates().join(room).join("src")) {
-            for family in families {
-                assert!(!mentions(&code(&text), family), "{} names {family}", path.display());
-            }
+            let product = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code = code(product);
+            let Some(family) = families.iter().find(|family| mentions(&code, family)) else { continue };
+            let exception = excepted.iter().find(|file| path.ends_with(file));
+            assert!(exception.is_some(), "{} names {family}", path.display());
+            unused.retain(|file| !path.ends_with(file));
         }
     }
+    assert!(unused.is_empty(), "no exceptions any more: {unused:?}");
 }
 
 #[test]
@@ -108,7 +120,7 @@ fn rooms_do_not_know_what_is_not_theirs() {
 fn kernels_call_no_library_for_elementary_functions() {
     for folder in ["kernels", "simd", "weights"] {
         for (path, text) in sources(&crates().join("cpu/src").join(folder)) {
-            for call in [".exp(", ".ln(", ".tanh(", ".sin(", ".cos(", ".powf(", ".powi("] {
+            for call in [".exp(", ".ln(", ".tanh(", ".sin(", ".cos(", ".powf(", ".powi(", "libm::"] {
                 assert!(!code(&text).contains(call), "{} calls {call}", path.display());
             }
         }

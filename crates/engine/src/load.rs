@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
 use wushi_formats::{ChatTemplate, FormatError, Gguf, Tokenizer};
-use wushi_graph::{CacheType, Graph};
+use wushi_graph::{CacheType, Graph, Role};
 use wushi_models::{Model, ModelError};
 
 use crate::{Engine, EngineError, EngineOptions, Vocabulary, memory};
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
+
+/// The most tokens computed in one step, unless an option says otherwise.
+pub const DEFAULT_MAX_ROWS: usize = 512;
 
 /// What a process takes besides weights, cache and buffers: tokenizer, schedules, stacks, the allocator's own.
 const HEADROOM: u64 = 64 << 20;
@@ -56,11 +59,58 @@ impl LoadOptions {
             context: None,
             memory: None,
             sequences: 4,
-            max_rows: 512,
+            max_rows: DEFAULT_MAX_ROWS,
             max_logit_rows: 32,
             engine: EngineOptions::default(),
         }
     }
+
+    /// What the executor is made for, for sequences of up to `context` tokens and with `pages` pages of cache.
+    pub fn executor(&self, context: usize, pages: usize) -> wushi_cpu::Options {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        wushi_cpu::Options {
+            threads: self.threads.unwrap_or_else(processors),
+            instruction_set: self.instruction_set.unwrap_or_else(InstructionSet::best),
+            cache: self.cache,
+            context,
+            pages,
+            max_rows: self.max_rows,
+            max_logit_rows: self.max_logit_rows.min(self.max_rows),
+        }
+    }
+}
+
+/// What a file says of its model.
+#[derive(Debug)]
+pub struct Description {
+    /// What it computes.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, if the file has one.
+    pub template: Option<ChatTemplate>,
+}
+
+/// Why a file does not describe a model that can run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescribeError {
+    /// Its tensors, tokenizer or template cannot be used.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// No graph can be built from its metadata.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Text would become tokens that the model has no embedding for.
+    #[error(
+        "the tokenizer has {tokens} tokens, but the embedding table has {rows} rows: the file is damaged"
+    )]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the smallest embedding table.
+        rows: usize,
+    },
 }
 
 /// Why a model cannot be loaded.
@@ -70,21 +120,13 @@ pub enum LoadError {
     /// The file cannot be read. The error names it.
     #[error(transparent)]
     File(FormatError),
-    /// The file was read, but its tensors, tokenizer or template cannot be used.
+    /// The file was read, but does not describe a model that can run.
     #[error("{path}: {error}", path = path.display())]
-    Format {
+    Description {
         /// The file.
         path: PathBuf,
         /// What is wrong. Part of this error's own text, hence not its `source`.
-        error: FormatError,
-    },
-    /// No graph can be built from the file's metadata.
-    #[error("{path}: {error}", path = path.display())]
-    Model {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: ModelError,
+        error: DescribeError,
     },
     /// The weights do not fit the graph, or the options the executor.
     #[error("{path}: {error}", path = path.display())]
@@ -230,6 +272,25 @@ pub struct LoadedModel {
     pub fingerprint: [u8; 32],
 }
 
+/// Reads what an open file says of its model: graph, tokenizer, template. Reads no weight, nor whether they fit the
+/// graph.
+///
+/// # Errors
+/// A type, architecture, tokenizer or template that cannot be used.
+pub fn describe(gguf: &Gguf) -> Result<Description, DescribeError> {
+    gguf.check_supported()?;
+    let model = wushi_models::build(gguf)?;
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
+    let tables = model.graph.weights().iter().filter(|weight| weight.role == Role::Embedding);
+    let rows = tables.filter_map(|table| table.shape.first().copied()).min();
+    match (tokenizer.vocab_size(), rows) {
+        (tokens, Some(rows)) if tokens > rows => return Err(DescribeError::Vocabulary { tokens, rows }),
+        _ => {}
+    }
+    let template = ChatTemplate::from_gguf(gguf.metadata())?;
+    Ok(Description { model, tokenizer, template })
+}
+
 /// Opens the file, builds its graph, checks every weight and computes what loading will take.
 ///
 /// # Errors
@@ -237,13 +298,10 @@ pub struct LoadedModel {
 /// trained for, or more memory than there is, with the numbers. Nothing has been allocated then.
 pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let path = &options.path;
-    let format = |error| LoadError::Format { path: path.clone(), error };
+    let unusable = |error| LoadError::Description { path: path.clone(), error };
     let gguf = Gguf::open(path).map_err(LoadError::File)?;
-    gguf.check_supported().map_err(format)?;
-    let model = wushi_models::build(&gguf).map_err(|error| LoadError::Model { path: path.clone(), error })?;
-    let tokenizer = Arc::new(Tokenizer::from_gguf(gguf.metadata()).map_err(format)?);
-    let template = ChatTemplate::from_gguf(gguf.metadata()).map_err(format)?;
-    let info = info(&gguf, &model).map_err(format)?;
+    let Description { model, tokenizer, template } = describe(&gguf).map_err(unusable)?;
+    let info = info(&gguf, &model).map_err(|error| unusable(error.into()))?;
     let context = context(options, model.trained_context)?;
     let (executor, memory, available) = fit(options, &gguf, &model.graph, context)?;
     let fingerprint = fingerprint(path, &gguf, executor.cache)
@@ -253,7 +311,7 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         path: path.clone(),
         gguf,
         graph: model.graph,
-        tokenizer,
+        tokenizer: Arc::new(tokenizer),
         template,
         info,
         executor,
@@ -390,15 +448,7 @@ fn fit(
         return Err(LoadError::Zero(name));
     }
     let pages_of_one = context.div_ceil(PAGE_TOKENS);
-    let mut executor = wushi_cpu::Options {
-        threads: options.threads.unwrap_or_else(default_threads),
-        instruction_set: options.instruction_set.unwrap_or_else(InstructionSet::best),
-        cache: options.cache,
-        context,
-        pages: pages_of_one,
-        max_rows: options.max_rows,
-        max_logit_rows: options.max_logit_rows.min(options.max_rows),
-    };
+    let mut executor = options.executor(context, pages_of_one);
     let least = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
     let machine = memory::available().map(|bytes| bytes.saturating_sub(HEADROOM));
     let available = match (machine, options.memory) {
@@ -423,10 +473,6 @@ fn fit(
     };
     let plan = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
     Ok((executor, plan, available))
-}
-
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn fingerprint(path: &Path, gguf: &Gguf, cache: CacheType) -> io::Result<[u8; 32]> {

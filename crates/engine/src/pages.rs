@@ -83,6 +83,12 @@ impl PagePool {
         Some(id)
     }
 
+    /// Whether a page is published under `prefix`: `Some(true)` if it counts as available, since none holds it.
+    pub(crate) fn peek(&self, prefix: &Prefix) -> Option<bool> {
+        let id = *self.published.get(prefix)?;
+        Some(self.pages[id as usize].holders == 0)
+    }
+
     /// Takes the page that was published under `prefix`.
     pub(crate) fn share(&mut self, prefix: &Prefix) -> Option<PageId> {
         let id = *self.published.get(prefix)?;

@@ -97,19 +97,25 @@ impl Scheduler {
     /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left.
     fn take_pages(&mut self, sequence: &mut Sequence) -> bool {
         let page_tokens = self.info.page_tokens;
-        if self.prefix_cache {
-            for index in 0..sequence.first_wanted() / page_tokens {
-                let Some(page) = self.pool.share(&sequence.prefix(index, page_tokens)) else { break };
-                sequence.pages.push(page);
-            }
+        let reusable = if self.prefix_cache { sequence.first_wanted() / page_tokens } else { 0 };
+        // Only counted yet: a sequence that has to wait asks again every step, and must not make its prefix look
+        // recently used by that.
+        let (mut reused, mut idle) = (0, 0);
+        while reused < reusable
+            && let Some(is_idle) = self.pool.peek(&sequence.prefix(reused, page_tokens))
+        {
+            reused += 1;
+            idle += usize::from(is_idle);
         }
-        let reused = sequence.pages.len();
         let needed = sequence.tokens.len().div_ceil(page_tokens) - reused;
         // Each running sequence may soon want one more page: leave it one, or the newcomer would be the first
         // to be turned out again.
-        if self.pool.available() < needed + self.running.len() {
-            self.pool.give_back(&mut sequence.pages);
+        if self.pool.available() - idle < needed + self.running.len() {
             return false;
+        }
+        for index in 0..reused {
+            let shared = self.pool.share(&sequence.prefix(index, page_tokens));
+            sequence.pages.extend(shared);
         }
         sequence.pages.extend((0..needed).map_while(|_| self.pool.allocate()));
         sequence.computed = reused * page_tokens;
@@ -239,5 +245,98 @@ impl Scheduler {
         stats.pages_used = self.info.pages - self.pool.available();
         stats.cached_tokens = self.cached_tokens;
         stats.preemptions = self.preemptions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Request;
+    use crate::pages::{Prefix, prefix};
+
+    const PAGE_TOKENS: usize = 2;
+
+    fn info() -> ExecutorInfo {
+        let (max_rows, max_logit_rows) = (64, 8);
+        ExecutorInfo { vocab: 256, page_tokens: PAGE_TOKENS, pages: 8, max_rows, max_logit_rows, context: 64 }
+    }
+
+    fn submit(scheduler: &mut Scheduler, token: u32, length: usize) {
+        let (events, _) = mpsc::channel();
+        let request = Request::new(vec![token; length]);
+        scheduler.submit(Sequence::new(request, &info(), events, Arc::new(AtomicBool::new(false))));
+    }
+
+    /// Schedules a step and notes it as computed.
+    fn step(scheduler: &mut Scheduler) -> Plan {
+        let mut plan = Plan::default();
+        scheduler.schedule(&mut plan);
+        for (&index, span) in plan.sequences.iter().zip(&plan.batch.spans) {
+            scheduler.advance(index, span.rows.len());
+        }
+        plan
+    }
+
+    /// The prefixes of the full pages of a prompt that repeats one token.
+    fn prefixes(token: u32, pages: usize) -> Vec<Prefix> {
+        let mut all: Vec<Prefix> = Vec::new();
+        for _ in 0..pages {
+            all.push(prefix(all.last(), &[token; PAGE_TOKENS]));
+        }
+        all
+    }
+
+    #[test]
+    fn waiting_is_no_use_of_the_prefix_cache() {
+        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        // Two prompts of two pages each have come and gone, that of token 1 first; 3 holds the other four pages.
+        for token in [1, 2] {
+            submit(&mut scheduler, token, 4);
+            step(&mut scheduler);
+            scheduler.remove(0);
+        }
+        submit(&mut scheduler, 3, 8);
+        step(&mut scheduler);
+        assert_eq!((scheduler.pool.free(), scheduler.pool.cached()), (0, 4));
+        // Its prefix is there, but the two cached pages beside that are too few for the other four.
+        submit(&mut scheduler, 1, 12);
+        for _ in 0..3 {
+            scheduler.admit();
+            assert_eq!((scheduler.waiting.len(), scheduler.running.len()), (1, 1));
+        }
+        let known = |scheduler: &Scheduler, token| {
+            prefixes(token, 2).iter().filter_map(|prefix| scheduler.pool.peek(prefix)).collect::<Vec<_>>()
+        };
+        assert_eq!((known(&scheduler, 1), known(&scheduler, 2)), (vec![true; 2], vec![true; 2]));
+        let mut taken: Vec<_> = (0..2).filter_map(|_| scheduler.pool.allocate()).collect();
+        assert_eq!(
+            (known(&scheduler, 1), known(&scheduler, 2)),
+            (vec![], vec![true; 2]),
+            "the oldest go first"
+        );
+        scheduler.pool.give_back(&mut taken);
+    }
+
+    #[test]
+    fn the_pages_of_a_prefix_do_not_count_twice() {
+        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        submit(&mut scheduler, 1, 12);
+        step(&mut scheduler);
+        scheduler.remove(0);
+        assert_eq!((scheduler.pool.free(), scheduler.pool.cached()), (2, 6));
+        submit(&mut scheduler, 2, 4);
+        step(&mut scheduler);
+        // Six pages would be reused and one is missing, but none is left beside those.
+        assert_eq!(scheduler.pool.available(), 6);
+        submit(&mut scheduler, 1, 14);
+        step(&mut scheduler);
+        assert_eq!((scheduler.waiting.len(), scheduler.running.len()), (1, 1));
+        scheduler.remove(0);
+        step(&mut scheduler);
+        assert_eq!((scheduler.waiting.len(), scheduler.running[0].cached), (0, 12));
     }
 }

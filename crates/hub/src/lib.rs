@@ -35,6 +35,6 @@ pub use catalogue::{CATALOGUE, Entry, Source};
 pub use error::{Attempt, HubError, SourceFailure};
 pub use options::{Options, default_location};
 pub use progress::{Progress, Silent};
-pub use pull::{Pulled, pull, resolve};
+pub use pull::{Pulled, pull};
 pub use reference::ModelRef;
 pub use store::{State, Store, StoredModel};

@@ -107,7 +107,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Where models are kept unless said otherwise: `WUSHI_HOME`, else `wushi` in the system's folder for a user's data
+/// Where models are kept unless the caller knows better: `wushi` in the system's folder for a user's data
 /// (`XDG_DATA_HOME`, `~/.local/share`, `~/Library/Application Support`, `%LOCALAPPDATA%`). `env` looks a variable up,
 /// for instance with `std::env::var_os`; an empty one counts as none.
 ///
@@ -115,9 +115,6 @@ impl fmt::Debug for Options {
 /// [`HubError::NoHome`] if no variable says where a user's files go.
 pub fn default_location(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, HubError> {
     let folder = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(home) = folder("WUSHI_HOME") {
-        return Ok(home);
-    }
     let data = if cfg!(windows) {
         folder("LOCALAPPDATA")
     } else if cfg!(target_os = "macos") {
@@ -138,13 +135,6 @@ mod tests {
         move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
     }
 
-    #[test]
-    fn wushi_home_comes_first_and_an_empty_one_does_not_count() {
-        let here = default_location(env(&[("WUSHI_HOME", "models here"), ("HOME", "/h")]));
-        assert_eq!(here.ok(), Some(PathBuf::from("models here")));
-        assert!(matches!(default_location(env(&[("WUSHI_HOME", "")])), Err(HubError::NoHome)));
-    }
-
     #[cfg(target_os = "linux")]
     #[test]
     fn xdg_then_home() {
@@ -155,6 +145,7 @@ mod tests {
             Some(PathBuf::from("/h/.local/share/wushi"))
         );
         assert_eq!(at(&[("HOME", "/h")]), Some(PathBuf::from("/h/.local/share/wushi")));
+        assert!(matches!(default_location(env(&[("HOME", "")])), Err(HubError::NoHome)));
     }
 
     #[test]

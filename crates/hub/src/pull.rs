@@ -86,22 +86,6 @@ pub fn pull(
     Ok(Pulled { path, bytes: arrived.bytes, sha256: Some(arrived.sha256), source: Some(source) })
 }
 
-/// The file of a model: [`Store::find`], else [`pull`].
-///
-/// # Errors
-/// Those of [`pull`].
-pub fn resolve(
-    store: &Store,
-    model: &ModelRef,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<PathBuf, HubError> {
-    match store.find(model) {
-        Some(path) => Ok(path),
-        None => pull(store, model, options, progress).map(|pulled| pulled.path),
-    }
-}
-
 fn already_here(store: &Store, model: &ModelRef) -> Option<Pulled> {
     let stored = store.find_stored(model)?;
     Some(Pulled { path: stored.path, bytes: stored.bytes, sha256: Some(stored.sha256), source: None })

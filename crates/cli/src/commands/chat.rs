@@ -60,15 +60,15 @@ pub(crate) fn run(model: &LoadedModel, mut knobs: Generation, app: &App) -> Resu
         bail!("the model has no chat template, and thus no chat; give a prompt for it to continue");
     }
     let mut prompt = LinePrompt::open(app)?;
-    let mut messages = prompt::conversation(&knobs);
+    let mut conversation = Conversation::new(&knobs);
     app.note("Enter sends, Ctrl-C stops an answer and leaves at the prompt, /help lists the commands.");
     while let Some(line) = prompt.read()? {
         match parse(&line) {
-            Input::Say(text) => say(model, text, &mut messages, &knobs, app)?,
-            Input::Clear => messages = prompt::conversation(&knobs),
+            Input::Say(text) => say(model, text, &mut conversation, &knobs, app)?,
+            Input::Clear => conversation = Conversation::new(&knobs),
             Input::System(text) => {
                 knobs.system = text.map(str::to_owned);
-                messages = prompt::conversation(&knobs);
+                conversation = Conversation::new(&knobs);
             }
             Input::Seed(seed) => knobs.seed = seed,
             Input::Help => output::note(HELP),
@@ -80,29 +80,95 @@ pub(crate) fn run(model: &LoadedModel, mut knobs: Generation, app: &App) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
+/// What was said so far.
+struct Conversation {
+    /// A system message if there is one, then questions (`user`) with their answers (`assistant`).
+    messages: Vec<Message>,
+    /// Whether the beginning had to go, which is said once.
+    shortened: bool,
+}
+
+impl Conversation {
+    fn new(knobs: &Generation) -> Conversation {
+        Conversation { messages: prompt::conversation(knobs), shortened: false }
+    }
+
+    /// Removes the oldest question and its answer; false if there is only the latest question.
+    fn drop_oldest(messages: &mut Vec<Message>) -> bool {
+        let mut questions = (0..messages.len()).filter(|&index| messages[index].role == "user");
+        match (questions.next(), questions.next()) {
+            (Some(oldest), Some(next)) => {
+                messages.drain(oldest..next);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What `render` makes of the messages without as many of the oldest turns as must go for it to fit, and the messages
+    /// that stay. If the latest question does not fit by itself, the others are gone too.
+    fn fit<T>(
+        &self,
+        render: impl Fn(&[Message]) -> Result<T>,
+        fits: impl Fn(&T) -> bool,
+    ) -> Result<(T, Vec<Message>)> {
+        let mut kept = self.messages.clone();
+        loop {
+            let rendered = render(&kept)?;
+            if fits(&rendered) || !Conversation::drop_oldest(&mut kept) {
+                return Ok((rendered, kept));
+            }
+        }
+    }
+}
+
+/// Asks for an answer to the latest question, without the oldest turns if the context has no room for all.
+fn ask(
+    model: &LoadedModel,
+    conversation: &mut Conversation,
+    knobs: &Generation,
+    seed: u64,
+) -> Result<wushi_engine::Generation> {
+    let context = model.engine.info().context;
+    // Room for a few words would only yield answers that break off.
+    let answer = knobs.max_tokens.unwrap_or(usize::MAX).min(context / 4);
+    let (request, kept) = conversation.fit(
+        |messages| prompt::request(model, &Prompt::Chat(messages), knobs, seed),
+        |request| request.tokens.len() <= context - answer,
+    )?;
+    let generation = model.engine.submit(request)?;
+    if kept.len() < conversation.messages.len() && !conversation.shortened {
+        output::note(format_args!(
+            "the conversation outgrows the context of {context} tokens: from now on its oldest messages are left out"
+        ));
+        conversation.shortened = true;
+    }
+    conversation.messages = kept;
+    Ok(generation)
+}
+
 /// One turn. What goes wrong in it does not end the chat.
 fn say(
     model: &LoadedModel,
     text: &str,
-    messages: &mut Vec<Message>,
+    conversation: &mut Conversation,
     knobs: &Generation,
     app: &App,
 ) -> Result<()> {
-    messages.push(Message::new("user", text));
+    conversation.messages.push(Message::new("user", text));
     let seed = prompt::seed(knobs);
-    let answered = prompt::request(model, &Prompt::Chat(messages), knobs, seed)
-        .and_then(|request| Ok(model.engine.submit(request)?))
+    let answered = ask(model, conversation, knobs, seed)
         .and_then(|generation| answer::receive(generation, &app.interrupts, true));
     match answered {
         Ok(answer) => {
             let stopped = if answer.cancelled() { "stopped; " } else { "" };
             app.note(format_args!("[{stopped}{}; seed {seed}]", answer.summary()));
-            messages.push(Message::new("assistant", answer.text));
+            conversation.messages.push(Message::new("assistant", answer.text));
             Ok(())
         }
         Err(error) if error.is::<output::Closed>() => Err(error),
         Err(error) => {
-            messages.pop();
+            conversation.messages.pop();
             output::error(&error.context("no answer (/clear begins a new conversation)"));
             Ok(())
         }
@@ -151,7 +217,32 @@ impl LinePrompt {
 
 #[cfg(test)]
 mod tests {
-    use super::{Input, parse};
+    use anyhow::bail;
+    use wushi_formats::Message;
+
+    use super::{Conversation, Input, parse};
+
+    #[test]
+    fn the_oldest_turns_go_until_the_rest_fits() {
+        let said = ["system: be brief", "user: a", "assistant: b", "user: c", "assistant: d", "user: e"];
+        let messages =
+            said.map(|line| line.split_once(": ").unwrap()).map(|(role, text)| Message::new(role, text));
+        let conversation = Conversation { messages: messages.to_vec(), shortened: false };
+        let left = |most: usize| {
+            let (length, kept) = conversation.fit(|kept| Ok(kept.len()), |&length| length <= most).unwrap();
+            assert_eq!(length, kept.len());
+            kept
+        };
+        assert_eq!(left(6), messages);
+        assert_eq!(left(5), [&messages[..1], &messages[3..]].concat());
+        assert_eq!(left(4), left(5));
+        assert_eq!(left(2), [&messages[..1], &messages[5..]].concat());
+        assert_eq!(left(0), left(2), "the system message and the latest question stay");
+        assert_eq!(conversation.messages, messages);
+        let alone = Conversation { messages: messages[1..4].to_vec(), shortened: false };
+        assert_eq!(alone.fit(|kept| Ok(kept.len()), |&length| length == 1).unwrap().1, messages[3..4]);
+        assert!(alone.fit(|_| -> anyhow::Result<()> { bail!("refused") }, |()| true).is_err());
+    }
 
     #[test]
     fn lines_are_commands_or_messages() {

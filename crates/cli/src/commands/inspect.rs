@@ -4,15 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use wushi_cpu::{InstructionSet, StepCost};
-use wushi_engine::load::Size;
-use wushi_formats::{ChatTemplate, Gguf, Metadata, Tokenizer};
-use wushi_graph::CacheType;
-use wushi_models::Model;
+use wushi_cpu::StepCost;
+use wushi_engine::load::{self, DescribeError, Description, LoadOptions, Size};
+use wushi_formats::{Gguf, Metadata};
 
 use crate::args::InspectArgs;
-use crate::knobs::Compute;
-use crate::output::Table;
+use crate::output::{Table, one_line};
 use crate::{App, model, output};
 
 pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
@@ -21,45 +18,35 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
     let in_file = || path.display().to_string();
     let gguf = Gguf::open(&path)?;
     // A file that cannot run can still be looked at; only its schedule cannot.
-    let built = check(&gguf);
-    let steps = match (args.schedule, &built) {
+    let described = load::describe(&gguf);
+    let steps = match (args.schedule, &described) {
         (false, _) => None,
-        (true, Ok(model)) => Some(schedule(&gguf, model, &compute, args.rows).with_context(in_file)?),
+        (true, Ok(description)) => {
+            let options = model::load_options(path.clone(), &compute);
+            Some(schedule(&gguf, description, &options, args.rows).with_context(in_file)?)
+        }
         (true, Err(_)) => None,
     };
     if args.json {
-        output::json(&report(&args, &gguf, &built, steps.as_deref()).with_context(in_file)?)?;
+        output::json(&report(&args, &gguf, &described, steps.as_deref()).with_context(in_file)?)?;
     } else {
-        print(&args, &gguf, &built, steps.as_deref()).with_context(in_file)?;
+        print(&args, &gguf, &described, steps.as_deref()).with_context(in_file)?;
     }
-    match (args.schedule, built) {
+    match (args.schedule, described) {
         (true, Err(error)) => Err(error).with_context(in_file),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Whether the file can run: types, architecture, tokenizer, template.
-fn check(gguf: &Gguf) -> Result<Model> {
-    gguf.check_supported()?;
-    let model = wushi_models::build(gguf)?;
-    Tokenizer::from_gguf(gguf.metadata())?;
-    ChatTemplate::from_gguf(gguf.metadata())?;
-    Ok(model)
-}
-
-fn schedule(gguf: &Gguf, model: &Model, compute: &Compute, rows: usize) -> Result<Vec<StepCost>> {
-    let options = wushi_cpu::Options {
-        threads: compute
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        instruction_set: compute.isa.unwrap_or_else(InstructionSet::best),
-        cache: compute.cache.unwrap_or(CacheType::F16),
-        context: model.trained_context.max(1),
-        pages: 1,
-        max_rows: rows,
-        max_logit_rows: 1,
-    };
-    Ok(wushi_cpu::schedule(&model.graph, gguf, &options, rows)?)
+fn schedule(
+    gguf: &Gguf,
+    description: &Description,
+    options: &LoadOptions,
+    rows: usize,
+) -> Result<Vec<StepCost>> {
+    let model = &description.model;
+    let executor = options.executor(model.trained_context, 1);
+    Ok(wushi_cpu::schedule(&model.graph, gguf, &executor, rows)?)
 }
 
 /// What the metadata says of the model, by what people call it.
@@ -93,7 +80,7 @@ impl<'a> Facts<'a> {
 fn report(
     args: &InspectArgs,
     gguf: &Gguf,
-    built: &Result<Model>,
+    described: &Result<Description, DescribeError>,
     steps: Option<&[StepCost]>,
 ) -> Result<Value> {
     let facts = Facts::read(gguf.metadata())?;
@@ -130,8 +117,8 @@ fn report(
         "bytes": gguf.file_size(),
         "types": types,
         "tensors": tensors,
-        "supported": built.is_ok(),
-        "unsupported_because": built.as_ref().err().map(|error| format!("{error:#}")),
+        "supported": described.is_ok(),
+        "unsupported_because": described.as_ref().err().map(|error| error.to_string()),
     });
     if let Some(steps) = steps {
         let steps: Vec<Value> = steps.iter().map(step_json).collect();
@@ -152,10 +139,15 @@ fn step_json(step: &StepCost) -> Value {
     })
 }
 
-fn print(args: &InspectArgs, gguf: &Gguf, built: &Result<Model>, steps: Option<&[StepCost]>) -> Result<()> {
+fn print(
+    args: &InspectArgs,
+    gguf: &Gguf,
+    described: &Result<Description, DescribeError>,
+    steps: Option<&[StepCost]>,
+) -> Result<()> {
     let facts = Facts::read(gguf.metadata())?;
     let unknown = || "not said".to_owned();
-    let fact = |name: &str, value: String| output::line(format_args!("{name:<14}{value}"));
+    let fact = |name: &str, value: String| output::line(format_args!("{name:<14}{}", one_line(&value)));
     fact("name", facts.name.map_or_else(unknown, str::to_owned))?;
     fact("architecture", facts.architecture.to_owned())?;
     fact("parameters", format!("{:.1} M", gguf.parameters() as f64 / 1e6))?;
@@ -165,9 +157,9 @@ fn print(args: &InspectArgs, gguf: &Gguf, built: &Result<Model>, steps: Option<&
     let tokens = facts.vocabulary.map_or(String::new(), |tokens| format!(", {tokens} tokens"));
     fact("tokenizer", facts.tokenizer.map_or_else(unknown, |model| format!("{model}{pre}{tokens}")))?;
     fact("file", format!("GGUF version {}, {}", gguf.version(), Size(gguf.file_size())))?;
-    match built {
+    match described {
         Ok(_) => fact("supported", "yes".to_owned())?,
-        Err(error) => fact("supported", format!("no: {error:#}"))?,
+        Err(error) => fact("supported", format!("no: {error}"))?,
     }
     let mut types = Table::new(1, ["TYPE", "TENSORS", "ELEMENTS", "SIZE"]);
     for total in gguf.types() {
@@ -179,7 +171,7 @@ fn print(args: &InspectArgs, gguf: &Gguf, built: &Result<Model>, steps: Option<&
         let mut tensors = Table::new(3, ["TENSOR", "TYPE", "SHAPE", "SIZE"]);
         for tensor in gguf.tensors() {
             let (kind, size) = (tensor.ggml_type.to_string(), Size(tensor.range.len() as u64).to_string());
-            tensors.row([tensor.name.clone(), kind, format!("{:?}", tensor.shape), size]);
+            tensors.row([one_line(&tensor.name), kind, format!("{:?}", tensor.shape), size]);
         }
         output::line(format_args!("\n{tensors}"))?;
     }

@@ -99,15 +99,28 @@ fn an_unsupported_type_is_named_with_the_supported_ones() {
 }
 
 #[test]
-fn a_missing_tensor_is_named() {
+fn tensors_that_are_missing_or_not_known_are_named() {
     let sandbox = Sandbox::new();
-    let mut bytes = std::fs::read(tiny()).unwrap();
-    let name = b"blk.1.ffn_up.weight";
-    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
-    bytes[at] = b'x';
-    let path = sandbox.write("missing.gguf", bytes).display().to_string();
-    let error = sandbox.run(&["run", &path, "hello"]).error(1);
-    assert!(error.contains("blk.1.ffn_up.weight"), "{error}");
+    let gguf = wushi_formats::Gguf::open(tiny()).unwrap();
+    let name = "blk.1.ffn_up.weight";
+    // The file without the tensor, or with another name for it.
+    let error = |other: Option<&str>| {
+        let mut writer = wushi_formats::gguf::Writer::new();
+        for (key, value) in gguf.metadata().iter() {
+            writer.set(key, value.clone());
+        }
+        for tensor in gguf.tensors() {
+            let name = if tensor.name == name { other } else { Some(tensor.name.as_str()) };
+            if let Some(name) = name {
+                writer.tensor(name, tensor.ggml_type, &tensor.shape, gguf.tensor_bytes(tensor)).unwrap();
+            }
+        }
+        let path = sandbox.write("changed.gguf", writer.to_bytes().unwrap()).display().to_string();
+        sandbox.run(&["run", &path, "hello"]).error(1)
+    };
+    assert!(error(None).contains(name), "{}", error(None));
+    let strange = Some("blk.1.ffn_upper.weight");
+    assert!(error(strange).contains("`blk.1.ffn_upper.weight`"), "{}", error(strange));
 }
 
 #[test]
@@ -131,6 +144,10 @@ fn bad_values_of_flags_are_usage_errors() {
     for [flag, value] in flags {
         let error = sandbox.run(&["run", &model, "hello", flag, value]).error(2);
         assert!(error.contains(flag) && error.contains(value), "{error}");
+    }
+    for rows in ["0", "513", "99999999999"] {
+        let error = sandbox.run(&["inspect", &model, "--schedule", "--rows", rows]).error(2);
+        assert!(error.contains("from 1 to 512"), "{error}");
     }
     let error = sandbox.run(&["run", &model, "hello", "--logit-bias", "999999=1", "-q"]).error(1);
     assert!(error.contains("999999") && error.contains("291"), "{error}");

@@ -46,6 +46,22 @@ fn the_schedule_knows_its_operations_and_bytes() {
 }
 
 #[test]
+fn names_do_not_steer_the_terminal() {
+    let sandbox = Sandbox::new();
+    let mut bytes = std::fs::read(tiny()).unwrap();
+    let name = b"llama-tiny-q4_1";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at..at + name.len()].copy_from_slice(b"a\x1b[2Jb\rc\nname x");
+    let path = sandbox.write("name.gguf", bytes).display().to_string();
+    let text = sandbox.run(&["inspect", &path]).ok().stdout;
+    assert!(text.starts_with("name          a\\u{1b}[2Jb\\rc\\nname x\n"), "{text}");
+    let notes = sandbox.run(&["run", &path, "hi", "-n", "1"]).ok().stderr;
+    assert!(notes.starts_with("a\\u{1b}[2Jb\\rc\\nname x: llama, "), "{notes}");
+    assert!(!text.contains('\x1b') && !notes.contains('\x1b'));
+    assert_eq!(sandbox.json(&["inspect", &path, "--json"])["name"], "a\u{1b}[2Jb\rc\nname x");
+}
+
+#[test]
 fn people_get_tables() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let text = sandbox.run(&["inspect", &model, "--tensors", "--schedule"]).ok().stdout;

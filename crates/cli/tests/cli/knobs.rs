@@ -62,6 +62,6 @@ fn logs_go_to_stderr_as_loud_as_asked() {
     assert_eq!(Sandbox::new().run(&args).ok().stderr, "");
     let loud = Sandbox::new().run(&[&args[..], &["-vvv"]].concat()).ok();
     assert!(loud.stderr.contains("DEBUG") || loud.stderr.contains("TRACE"), "{}", loud.stderr);
-    let chosen = Sandbox::new().with("WUSHI_LOG", "wushi_cpu=debug").run(&args).ok();
+    let chosen = Sandbox::new().with("WUSHI_LOG", "wushi_engine=debug").run(&args).ok();
     assert!(chosen.stderr.contains("DEBUG"), "{}", chosen.stderr);
 }

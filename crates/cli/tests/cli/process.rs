@@ -25,5 +25,7 @@ fn ctrl_c_without_an_answer_ends_the_process() {
     child.stderr.as_mut().unwrap().read_exact(&mut ready).unwrap();
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
+    // Open until it has ended: the end of its input would end it too.
+    let _stdin = child.stdin.take();
     assert_eq!(Outcome::of(child).code, Some(130));
 }

@@ -63,6 +63,14 @@ fn absurd_counts() {
     }
 }
 
+/// The file with another number in a metadata entry of 32 bits.
+fn with_number(bytes: &[u8], key: &str, value: u32) -> Vec<u8> {
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    let mut changed = bytes.to_vec();
+    changed[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    changed
+}
+
 #[test]
 fn absurd_sizes_in_the_configuration() {
     let (sandbox, bytes) = (Sandbox::new(), fs::read(tiny()).unwrap());
@@ -72,14 +80,25 @@ fn absurd_sizes_in_the_configuration() {
         "llama.attention.head_count",
         "llama.feed_forward_length",
     ] {
-        let at =
-            bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
         for value in [0, 1, 1 << 20, u32::MAX] {
-            let mut damaged = bytes.clone();
-            damaged[at..at + 4].copy_from_slice(&value.to_le_bytes());
-            let path = sandbox.write("model.gguf", damaged);
-            survives(&sandbox, &path, &format!("{key} = {value}"));
+            let path = sandbox.write("model.gguf", with_number(&bytes, key, value));
+            assert_eq!(survives(&sandbox, &path, &format!("{key} = {value}")), Some(1), "{key} = {value}");
         }
+    }
+}
+
+#[test]
+fn a_configuration_that_contradicts_the_tensors() {
+    let (sandbox, bytes) = (Sandbox::new(), fs::read(tiny()).unwrap());
+    // Each of these would give an answer, and a wrong one.
+    for (key, value, said) in [
+        ("llama.block_count", 1, "blk.1."),
+        ("llama.rope.dimension_count", 14, "llama.rope.dimension_count"),
+        ("llama.attention.head_count", 2, "llama.rope.dimension_count"),
+    ] {
+        let path = sandbox.write("model.gguf", with_number(&bytes, key, value)).display().to_string();
+        let error = sandbox.run(&["run", &path, "hi", "-q"]).error(1);
+        assert!(error.contains(said) && error.lines().count() == 1, "{key} = {value}: {error}");
     }
 }
 

@@ -61,7 +61,6 @@ pub struct TypeTotal {
 pub struct Gguf {
     bytes: Bytes,
     version: u32,
-    alignment: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -126,7 +125,6 @@ impl Gguf {
         Ok(Gguf {
             bytes,
             version: header.version,
-            alignment: header.alignment,
             metadata: header.metadata,
             tensors: header.tensors,
             by_name,
@@ -141,11 +139,6 @@ impl Gguf {
     /// The format's version, 2 or 3.
     pub fn version(&self) -> u32 {
         self.version
-    }
-
-    /// To how many bytes tensors are aligned in the file.
-    pub fn alignment(&self) -> u32 {
-        self.alignment
     }
 
     /// Bytes in the file.

@@ -25,7 +25,6 @@ const MIN_TENSOR: u64 = 8 + 4 + 4 + 8;
 /// What a header says.
 pub(super) struct Header {
     pub(super) version: u32,
-    pub(super) alignment: u32,
     pub(super) metadata: Metadata,
     pub(super) tensors: Vec<TensorInfo>,
 }
@@ -54,7 +53,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, FormatError> {
     }
     let header_bytes = file.len() - cursor.rest.len();
     place(&mut tensors, header_bytes.next_multiple_of(alignment as usize), alignment as usize, file.len())?;
-    Ok(Header { version, alignment, metadata, tensors })
+    Ok(Header { version, metadata, tensors })
 }
 
 /// Magic and version.

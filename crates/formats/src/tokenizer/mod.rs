@@ -206,11 +206,6 @@ impl Tokenizer {
         self.kinds.len()
     }
 
-    /// The control or user-defined token of this text.
-    pub fn special_token(&self, text: &str) -> Option<u32> {
-        self.all_special.ids.iter().copied().find(|&id| self.token_bytes(id) == text.as_bytes())
-    }
-
     /// Beginning of sequence.
     pub fn bos(&self) -> Option<u32> {
         self.bos

@@ -3,7 +3,7 @@
 use crate::support::{Log, Place, Reply, Server, Then, at, content, entry, impatient, options, sha256};
 use std::net::TcpListener;
 use std::time::Duration;
-use wushi_hub::{HubError, ModelRef, Silent, Source, SourceFailure, pull, resolve};
+use wushi_hub::{HubError, ModelRef, Silent, Source, SourceFailure, pull};
 
 const ETAG: &str = "\"v1\"";
 
@@ -38,7 +38,6 @@ fn an_address_is_fetched_once_recorded_listed_and_removed() {
 
     let again = pull(&place.store, &model, &options(), &Silent).expect("still there");
     assert_eq!((again.path, again.source), (pulled.path.clone(), None));
-    assert_eq!(resolve(&place.store, &model, &options(), &Silent).expect("there"), pulled.path);
     assert_eq!(server.seen().len(), 1, "what is there is not fetched again");
     assert_eq!(place.partials(), [] as [&str; 0]);
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
-use wushi_hub::{HubError, ModelRef, Progress, Silent, State, Store, pull, resolve};
+use wushi_hub::{HubError, ModelRef, Progress, Silent, State, Store, pull};
 
 const ETAG: &str = "\"v1\"";
 /// Address and store, for a copy of this test program that other tests run.
@@ -247,8 +247,8 @@ fn damage_is_listed_repaired_by_a_pull_and_removable() {
     fs::remove_file(&record).expect("removed");
     assert!(damaged(&place.store).contains(".wushi.json"));
 
-    let again = resolve(&place.store, &model, &options(), &Silent).expect("pulled again");
-    assert_eq!(fs::read(again).expect("the file"), file);
+    let again = pull(&place.store, &model, &options(), &Silent).expect("pulled again");
+    assert_eq!(fs::read(again.path).expect("the file"), file);
     assert_eq!(state(&place.store), State::Sound);
 
     fs::write(&record, "{").expect("written");
@@ -293,10 +293,10 @@ fn a_path_is_used_where_it_is() {
     let place = Place::new();
     let path = place.folder.path().join("m.gguf");
     let model = ModelRef::Path(path.clone());
-    let get = |model: &ModelRef| resolve(&place.store, model, &options(), &Silent);
+    let get = |model: &ModelRef| pull(&place.store, model, &options(), &Silent);
     assert!(matches!(get(&model), Err(HubError::NoSuchFile { .. })));
     fs::write(&path, b"x").expect("written");
-    assert_eq!(get(&model).expect("there"), path);
+    assert_eq!(get(&model).expect("there").path, path);
     assert!(matches!(get(&ModelRef::Path(place.folder.path().into())), Err(HubError::NotAFile { .. })));
     assert!(!place.store.root().exists(), "nothing is created for it");
 }
