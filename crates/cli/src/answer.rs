@@ -68,8 +68,12 @@ impl Answer {
             0 => String::new(),
             cached => format!(" ({cached} cached)"),
         };
+        let cut = match self.finished.reason {
+            FinishReason::Length => " (cut off: the limit of tokens is reached)",
+            _ => "",
+        };
         format!(
-            "{} prompt tokens{cached}{}, {} answered{}, the first after {:.2} s",
+            "{} prompt tokens{cached}{}, {} answered{cut}{}, the first after {:.2} s",
             usage.prompt_tokens,
             speed(prefill_rate(usage, timings)),
             usage.completion_tokens,

@@ -125,7 +125,7 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) schedule: bool,
     /// Tokens of the step that --schedule shows
-    #[arg(long, value_name = "N", default_value = "1", requires = "schedule", value_parser = crate::values::step_rows)]
+    #[arg(long, value_name = "N", default_value = "1", requires = "schedule", allow_negative_numbers = true, value_parser = crate::values::step_rows)]
     pub(crate) rows: usize,
     /// Write one JSON object to stdout
     #[arg(long)]
@@ -167,7 +167,7 @@ pub(crate) struct PerplexityArgs {
     /// A text in UTF-8
     pub(crate) file: PathBuf,
     /// Tokens of a window
-    #[arg(short, long, value_name = "N", default_value = "512", value_parser = crate::values::at_least_one)]
+    #[arg(short, long, value_name = "N", default_value = "512", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) ctx: usize,
     /// Write one JSON object to stdout
     #[arg(long)]
@@ -187,10 +187,10 @@ pub(crate) struct BenchArgs {
     /// Which model
     pub(crate) model: String,
     /// Tokens of each prompt
-    #[arg(short, long, value_name = "P", default_value = "256", value_parser = crate::values::at_least_one)]
+    #[arg(short, long, value_name = "P", default_value = "256", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) prompt_tokens: usize,
     /// Tokens that each sequence generates
-    #[arg(short, long, value_name = "N", default_value = "64", value_parser = crate::values::at_least_one)]
+    #[arg(short, long, value_name = "N", default_value = "64", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) new_tokens: usize,
     /// Numbers of sequences, separated by commas
     #[arg(
@@ -199,7 +199,7 @@ pub(crate) struct BenchArgs {
     )]
     pub(crate) batch: Vec<usize>,
     /// How often everything is measured
-    #[arg(short, long, value_name = "N", default_value = "3", value_parser = crate::values::at_least_one)]
+    #[arg(short, long, value_name = "N", default_value = "3", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) repetitions: usize,
     /// Write one JSON object to stdout
     #[arg(long)]

@@ -27,6 +27,18 @@ pub(crate) fn store(app: &App) -> Result<Store> {
     Ok(Store::open(home(app)?)?)
 }
 
+/// Removes a stored model whose file is no longer what was fetched, so that a pull fetches it again.
+pub(crate) fn discard_if_changed(reference: &str, app: &App) -> Result<()> {
+    let (store, model) = (store(app)?, ModelRef::parse(reference)?);
+    if store.verify(&model)? == Some(false) {
+        app.note(format_args!(
+            "{reference}: the file on this disk has changed since it was fetched; fetching it again"
+        ));
+        store.remove(&model.to_string())?;
+    }
+    Ok(())
+}
+
 /// Makes sure that a model is on this disk.
 pub(crate) fn pull(reference: &str, app: &App) -> Result<Pulled> {
     let model = ModelRef::parse(reference)?;

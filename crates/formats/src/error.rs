@@ -99,6 +99,9 @@ pub enum FormatError {
     /// A metadata entry that is needed.
     #[error("metadata key `{0}` is missing")]
     MissingKey(String),
+    /// A metadata entry that nobody here understands.
+    #[error("metadata key `{0}` is not known; the file is damaged, or uses a feature that is not supported")]
+    UnknownKey(String),
     /// A metadata entry of another type.
     #[error("metadata key `{key}` should be {expected}, but is {found}")]
     WrongType {

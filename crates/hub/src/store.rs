@@ -1,8 +1,9 @@
 //! The folder that models are kept in.
 
-use crate::partial::{Arrived, Partial, sha256_of, write_json};
+use crate::partial::{Arrived, Partial, hex, sha256_of, write_json};
 use crate::{CATALOGUE, HubError, ModelRef, Progress};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// Feeds a digest.
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A model in the store.
@@ -107,6 +122,20 @@ impl Store {
             ModelRef::Path(path) => path.is_file().then(|| path.clone()),
             _ => self.find_stored(model).map(|stored| stored.path),
         }
+    }
+
+    /// Reads a stored model's file anew and compares its digest with the recorded one. `Some(false)`: it has changed
+    /// since it was fetched. `None`: it is not in the store.
+    ///
+    /// # Errors
+    /// [`HubError::Io`].
+    pub fn verify(&self, model: &ModelRef) -> Result<Option<bool>, HubError> {
+        let Some(stored) = self.find_stored(model) else { return Ok(None) };
+        let mut hash = Sha256::new();
+        File::open(&stored.path)
+            .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
+            .map_err(|error| HubError::io("read", &stored.path, error))?;
+        Ok(Some(hex(&hash.finalize()) == stored.sha256))
     }
 
     pub(crate) fn find_stored(&self, model: &ModelRef) -> Option<StoredModel> {

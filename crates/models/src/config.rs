@@ -66,6 +66,11 @@ impl<'a> Keys<'a> {
         Ok(Keys { gguf, architecture })
     }
 
+    /// Refuses keys of this architecture that the family does not know: what they ask for would silently not happen.
+    pub(crate) fn refuse_unknown(&self, known: &[&str]) -> Result<(), ModelError> {
+        Ok(self.gguf.metadata().refuse_unknown(&format!("{}.", self.architecture), known)?)
+    }
+
     pub(crate) fn architecture(&self) -> &'a str {
         self.architecture
     }

@@ -35,8 +35,34 @@ struct Biases {
     feed_forward: bool,
 }
 
+/// The keys that are read below, and those that change nothing here.
+const KNOWN_KEYS: &[&str] = &[
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "vocab_size",
+    "tensor_data_layout",
+    "expert_count",
+    "expert_used_count",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "attention.sliding_window",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+];
+
 impl Config {
     fn read(keys: &Keys<'_>) -> Result<Self, ModelError> {
+        keys.refuse_unknown(KNOWN_KEYS)?;
         if let Some(experts) = keys.experts()? {
             return Err(keys.unsupported("expert_count", experts, "mixtures of experts are not supported"));
         }

@@ -10,6 +10,7 @@ use crate::args::PullArgs;
 use crate::{App, model, output};
 
 pub(crate) fn run(args: &PullArgs, app: &App) -> Result<ExitCode> {
+    model::discard_if_changed(&args.model, app)?;
     let pulled = model::pull(&args.model, app)?;
     if args.json {
         output::json(&json!({
@@ -20,7 +21,9 @@ pub(crate) fn run(args: &PullArgs, app: &App) -> Result<ExitCode> {
             "source": pulled.source,
         }))?;
     } else {
-        let came = pulled.source.map_or("it was here already".to_owned(), |source| format!("from {source}"));
+        let came = pulled
+            .source
+            .map_or("it was here already and is sound".to_owned(), |source| format!("from {source}"));
         app.note(format_args!("{}: {}, {came}", args.model, Size(pulled.bytes)));
         output::line(pulled.path.display())?;
     }

@@ -103,6 +103,20 @@ fn a_configuration_that_contradicts_the_tensors() {
 }
 
 #[test]
+fn every_damaged_key_name_is_refused() {
+    let (sandbox, bytes) = (Sandbox::new(), fs::read(tiny()).unwrap());
+    let gguf = wushi_formats::Gguf::from_bytes(bytes.clone()).unwrap();
+    let keys = gguf.metadata().iter().map(|(key, _)| key.to_owned());
+    for key in keys.filter(|key| key.starts_with("llama.") || key.starts_with("tokenizer.")) {
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[at + key.len() - 1] ^= 0x04;
+        let path = sandbox.write("model.gguf", damaged);
+        assert_eq!(survives(&sandbox, &path, &key), Some(1), "{key}");
+    }
+}
+
+#[test]
 fn weights_that_are_no_numbers() {
     let (sandbox, mut bytes) = (Sandbox::new(), fs::read(tiny()).unwrap());
     let header = header_length(&bytes);

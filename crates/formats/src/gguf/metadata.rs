@@ -320,6 +320,19 @@ impl Metadata {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
+    /// Refuses keys that begin with `prefix` and are not among `known` (given without the prefix): what they ask for
+    /// would silently not happen. Known are also keys below one that ends in a dot.
+    pub fn refuse_unknown(&self, prefix: &str, known: &[&str]) -> Result<(), FormatError> {
+        for (key, _) in self.iter() {
+            let Some(rest) = key.strip_prefix(prefix) else { continue };
+            let is_known = known.iter().any(|&k| k == rest || k.ends_with('.') && rest.starts_with(k));
+            if !is_known {
+                return Err(FormatError::UnknownKey(key.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,

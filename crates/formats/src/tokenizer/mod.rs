@@ -78,6 +78,46 @@ impl SpecialTokens {
     }
 }
 
+/// What llama.cpp's converters write below `tokenizer.`: read here, or without effect on byte-level BPE.
+const KNOWN_KEYS: &[&str] = &[
+    "ggml.model",
+    "ggml.pre",
+    "ggml.tokens",
+    "ggml.token_type",
+    "ggml.token_type_count",
+    "ggml.scores",
+    "ggml.merges",
+    "ggml.added_tokens",
+    "ggml.bos_token_id",
+    "ggml.eos_token_id",
+    "ggml.eot_token_id",
+    "ggml.eom_token_id",
+    "ggml.unknown_token_id",
+    "ggml.seperator_token_id",
+    "ggml.separator_token_id",
+    "ggml.padding_token_id",
+    "ggml.cls_token_id",
+    "ggml.mask_token_id",
+    "ggml.prefix_token_id",
+    "ggml.suffix_token_id",
+    "ggml.middle_token_id",
+    "ggml.fim_pre_token_id",
+    "ggml.fim_suf_token_id",
+    "ggml.fim_mid_token_id",
+    "ggml.fim_pad_token_id",
+    "ggml.fim_rep_token_id",
+    "ggml.fim_sep_token_id",
+    "ggml.add_bos_token",
+    "ggml.add_eos_token",
+    "ggml.add_sep_token",
+    "ggml.add_space_prefix",
+    "ggml.remove_extra_whitespaces",
+    "huggingface.json",
+    "chat_template",
+    "chat_template.",
+    "chat_templates",
+];
+
 impl Tokenizer {
     /// Builds the tokenizer that the metadata describes (`tokenizer.ggml.*`).
     ///
@@ -85,6 +125,7 @@ impl Tokenizer {
     /// An unsupported `tokenizer.ggml.model` or `tokenizer.ggml.pre`, missing or ill-typed keys, and a vocabulary
     /// that contradicts itself: duplicate tokens, merges of unknown tokens, ids out of range.
     pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer, FormatError> {
+        metadata.refuse_unknown("tokenizer.", KNOWN_KEYS)?;
         let model = metadata.require_str("tokenizer.ggml.model")?;
         if model != "gpt2" {
             return Err(FormatError::UnsupportedTokenizer {

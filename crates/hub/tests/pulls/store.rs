@@ -260,6 +260,20 @@ fn damage_is_listed_repaired_by_a_pull_and_removable() {
 }
 
 #[test]
+fn a_changed_file_of_the_same_size_does_not_verify() {
+    let place = Place::new();
+    let server = Server::start(|request| Reply::file(request, &content(5000, 7), ETAG));
+    let model = ModelRef::parse(&server.url("m.gguf")).expect("a reference");
+    assert_eq!(place.store.verify(&model).expect("reads"), None);
+    let pulled = pull(&place.store, &model, &options(), &Silent).expect("pulled");
+    assert_eq!(place.store.verify(&model).expect("reads"), Some(true));
+    let mut bytes = fs::read(&pulled.path).expect("the file");
+    bytes[4321] ^= 1;
+    fs::write(&pulled.path, bytes).expect("written");
+    assert_eq!(place.store.verify(&model).expect("reads"), Some(false));
+}
+
+#[test]
 fn removing_what_is_not_there_says_what_is() {
     let file = content(10, 9);
     let served = file.clone();
