@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use wushi_graph::{DType, Dim, Graph, Op, Value, WeightId};
+use wushi_graph::{DType, Dim, Graph, Op, Value};
 
 use crate::activations::Packing;
 use crate::arena;
@@ -134,11 +134,8 @@ impl Lowering<'_> {
         let mut parts = Vec::new();
         for i in 0..self.readers[x.index()].len() {
             let other = self.readers[x.index()][i];
-            if let Op::Linear { weight, bias } = self.graph.node(other).op
-                && !self.done[other.index()]
-            {
-                let part = self.linear_part(other, weight, bias);
-                parts.push(part);
+            if matches!(self.graph.node(other).op, Op::Linear { .. }) && !self.done[other.index()] {
+                parts.push(self.linear_part(other));
             }
         }
         let ranges = split_panels(&parts, self.target.threads);
@@ -146,12 +143,12 @@ impl Lowering<'_> {
     }
 
     /// One linear layer, with what follows it where that can be fused.
-    fn linear_part(&mut self, value: Value, weight: WeightId, bias: Option<WeightId>) -> Part {
+    fn linear_part(&mut self, value: Value) -> Part {
         let fused = self.gated(value).or_else(|| self.residual(value));
+        // Of a gated pair the layer that is multiplied, whichever of the two was met first.
         let (main, result, then) = fused.unwrap_or((value, value, Then::Store));
-        let (weight, bias) = match self.graph.node(main).op {
-            Op::Linear { weight, bias } => (weight, bias),
-            _ => (weight, bias),
+        let Op::Linear { weight, bias } = self.graph.node(main).op else {
+            unreachable!("what is fused is fused around a linear layer")
         };
         self.done[value.index()] = true;
         self.done[main.index()] = true;
