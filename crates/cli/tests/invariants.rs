@@ -48,7 +48,8 @@ fn imports_run_downward() {
         ("graph", &[][..]),
         ("formats", &["wushi-graph"][..]),
         ("models", &["wushi-formats", "wushi-graph"][..]),
-        ("cpu", &["wushi-graph"][..]),
+        ("quant", &["wushi-graph"][..]),
+        ("cpu", &["wushi-graph", "wushi-quant"][..]),
         ("engine", &["wushi-cpu", "wushi-models", "wushi-formats", "wushi-graph"][..]),
         ("hub", &[][..]),
     ]);

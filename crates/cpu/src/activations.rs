@@ -84,31 +84,30 @@ impl Activations {
         }
     }
 
-    /// Block `block` of the rows `row..row + M`.
+    /// Block `block` of the rows `rows`.
     #[inline(always)]
     pub(crate) unsafe fn int8_block<const M: usize>(
         &self,
-        row: usize,
+        rows: &[usize; M],
         block: usize,
     ) -> crate::weights::Int8Block<M> {
-        // SAFETY: the rows and the block exist by the caller's word.
-        unsafe {
-            let (q, d, s, ds) = self.int8_row(row);
-            let blocks = self.width / BLOCK;
-            let mut x = crate::weights::Int8Block {
-                quants: [q.cast_const(); M],
-                scale: [0.0; M],
-                sum: [0; M],
-                scaled_sum: [0.0; M],
-            };
-            for t in 0..M {
-                x.quants[t] = q.add(t * self.width + block * BLOCK);
-                x.scale[t] = *d.add(t * blocks + block);
-                x.sum[t] = *s.add(t * blocks + block);
-                x.scaled_sum[t] = *ds.add(t * blocks + block);
+        let mut x = crate::weights::Int8Block {
+            quants: [std::ptr::null(); M],
+            scale: [0.0; M],
+            sum: [0; M],
+            scaled_sum: [0.0; M],
+        };
+        for t in 0..M {
+            // SAFETY: the rows and the block exist by the caller's word.
+            unsafe {
+                let (q, d, s, ds) = self.int8_row(rows[t]);
+                x.quants[t] = q.add(block * BLOCK);
+                x.scale[t] = *d.add(block);
+                x.sum[t] = *s.add(block);
+                x.scaled_sum[t] = *ds.add(block);
             }
-            x
         }
+        x
     }
 
     /// Packs one row of F32.

@@ -31,7 +31,7 @@ pub use isa::InstructionSet;
 pub use kernels::PAGE_TOKENS;
 pub use probe::Probe;
 pub use program::StepCost;
-pub use weights::{SEGMENT, WeightError, dequantize};
+pub use weights::{SEGMENT, WeightError};
 
 /// Version of the arithmetic: part of every fingerprint. Two versions may differ in bits, one never does.
 pub const ARITHMETIC_VERSION: u32 = 1;

@@ -8,7 +8,7 @@ use crate::activations::{Activations, Packing};
 use crate::batch::StepData;
 use crate::kernels::{
     AttentionCall, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PackCall, Pages, RopeCall,
-    Scratch, WriteCall, ZipCall,
+    RowSet, Scratch, WriteCall, ZipCall,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
@@ -113,7 +113,8 @@ impl Context<'_> {
             bias: bias(part.bias),
             panels,
             x: self.activations(part.x),
-            rows,
+            rows: RowSet::First(rows),
+            first_panel: 0,
             out: self.f32(part.out),
             epilogue: match part.then {
                 Then::Store => Epilogue::Store,

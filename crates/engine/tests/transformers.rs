@@ -66,7 +66,7 @@ fn check(name: &str) {
     let text = std::fs::read_to_string(fixtures().join(format!("{name}.json"))).expect("a fixture");
     let expected: Value = serde_json::from_str(&text).expect("valid JSON");
     let raw = std::fs::read(fixtures().join(expected["logits"].as_str().unwrap())).expect("a fixture");
-    let raw = wushi_cpu::dequantize(wushi_graph::DType::F32, &raw);
+    let raw = wushi_quant::dequantize(wushi_graph::DType::F32, &raw);
     let gguf = Gguf::open(fixtures().join(expected["gguf"].as_str().unwrap())).expect("a valid file");
     let vocab = expected["config"]["vocab"].as_u64().unwrap() as usize;
     let bound = bound(expected["matrices"].as_str().unwrap());

@@ -17,12 +17,48 @@ pub(crate) struct LinearCall {
     pub(crate) panels: Range<usize>,
     /// The rows' activations, as the matrix's format takes them.
     pub(crate) x: Activations,
-    /// How many rows.
-    pub(crate) rows: usize,
+    /// Which rows.
+    pub(crate) rows: RowSet,
+    /// The panel of the matrix that the outputs begin with: an expert's first, else 0.
+    pub(crate) first_panel: usize,
     /// Where results go.
     pub(crate) out: Output,
     /// What becomes of a result before it is written.
     pub(crate) epilogue: Epilogue,
+}
+
+/// Which rows of the result a call computes, and from which rows of activations.
+#[derive(Clone, Copy)]
+pub(crate) enum RowSet {
+    /// The first so many, each from the row of the same number.
+    First(usize),
+    /// The `count` rows at `slots`, each from row `slot / share`.
+    Listed { slots: *const u32, count: usize, share: usize },
+}
+
+impl RowSet {
+    fn len(&self) -> usize {
+        match *self {
+            RowSet::First(count) | RowSet::Listed { count, .. } => count,
+        }
+    }
+
+    /// Rows of the result and of the activations, for the `M` from the `first` on.
+    #[inline(always)]
+    unsafe fn take<const M: usize>(&self, first: usize) -> ([usize; M], [usize; M]) {
+        let (mut to, mut from) = ([0; M], [0; M]);
+        for t in 0..M {
+            (to[t], from[t]) = match *self {
+                RowSet::First(_) => (first + t, first + t),
+                RowSet::Listed { slots, share, .. } => {
+                    // SAFETY: the list has as many as it says.
+                    let slot = unsafe { *slots.add(first + t) } as usize;
+                    (slot, slot / share)
+                }
+            };
+        }
+        (to, from)
+    }
 }
 
 /// Rows of F32.
@@ -53,8 +89,9 @@ type Tile<const M: usize> = [[f32; PANEL]; M];
 
 #[inline(always)]
 pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
-    for block in (0..call.rows).step_by(ROW_BLOCK) {
-        let end = (block + ROW_BLOCK).min(call.rows);
+    let rows = call.rows.len();
+    for block in (0..rows).step_by(ROW_BLOCK) {
+        let end = (block + ROW_BLOCK).min(rows);
         for panel in call.panels.clone() {
             let mut row = block;
             // SAFETY: see `Entry`; the rows exist.
@@ -85,13 +122,13 @@ unsafe fn products<S: Isa, F: Format, const M: usize>(
     bias: Option<*const f32>,
     call: &LinearCall,
     panel: usize,
-    row: usize,
+    from: &[usize; M],
     tile: &mut Tile<M>,
 ) {
     for part in 0..PANEL / S::LANES {
         // SAFETY: see `Entry`.
         unsafe {
-            let mut y = F::tile::<S, M>(&*matrix, panel, part, &call.x, row);
+            let mut y = F::tile::<S, M>(&*matrix, call.first_panel + panel, part, &call.x, from);
             for t in 0..M {
                 if let Some(bias) = bias {
                     y[t] = S::add(y[t], S::load(bias.add(panel * PANEL + part * S::LANES)));
@@ -102,15 +139,17 @@ unsafe fn products<S: Isa, F: Format, const M: usize>(
     }
 }
 
+/// The results of `M` rows from the `first` of the call's rows on.
 #[inline(always)]
-unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usize, row: usize) {
+unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usize, first: usize) {
     // SAFETY: see `Entry`. Strides are whole panels, so a last panel's padding has its place in every row.
     unsafe {
+        let (to, from) = call.rows.take::<M>(first);
         let mut tile: Tile<M> = [[0.0; PANEL]; M];
-        products::<S, F, M>(call.matrix, call.bias, call, panel, row, &mut tile);
+        products::<S, F, M>(call.matrix, call.bias, call, panel, &from, &mut tile);
         let mut gate: Tile<M> = [[0.0; PANEL]; M];
         if let Epilogue::Gate { matrix, bias, .. } = call.epilogue {
-            products::<S, F, M>(matrix, bias, call, panel, row, &mut gate);
+            products::<S, F, M>(matrix, bias, call, panel, &from, &mut gate);
         }
         for t in 0..M {
             for part in (0..PANEL).step_by(S::LANES) {
@@ -118,12 +157,12 @@ unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usiz
                 let at = panel * PANEL + part;
                 let y = match call.epilogue {
                     Epilogue::Store => y,
-                    Epilogue::Add(x) => S::add(S::load(x.base.add((row + t) * x.stride + at)), y),
+                    Epilogue::Add(x) => S::add(S::load(x.base.add(to[t] * x.stride + at)), y),
                     Epilogue::Gate { activation, .. } => {
                         S::mul(unary::<S>(activation, S::load(gate[t].as_ptr().add(part))), y)
                     }
                 };
-                S::store(call.out.base.add((row + t) * call.out.stride + at), y);
+                S::store(call.out.base.add(to[t] * call.out.stride + at), y);
             }
         }
     }

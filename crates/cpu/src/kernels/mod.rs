@@ -13,7 +13,7 @@ use wushi_graph::{CacheType, DType};
 pub use attention::PAGE_TOKENS;
 pub(crate) use attention::{AttentionCall, AttentionItem, Heads, Pages, QUERY_TILE, Scratch, WriteCall};
 pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
-pub(crate) use linear::{Epilogue, LinearCall, Output};
+pub(crate) use linear::{Epilogue, LinearCall, Output, RowSet};
 pub(crate) use norm::NormCall;
 pub(crate) use rope::RopeCall;
 
@@ -117,6 +117,7 @@ impl Kernels {
             DType::Q4_0 => 3,
             DType::Q4_1 => 4,
             DType::Q8_0 => 5,
+            other => unreachable!("no kernels for {other}"),
         }]
     }
 

@@ -2,10 +2,11 @@
 
 use half::bf16;
 use wushi_graph::{CacheType, DType, Graph, Mask, Op, Value, WeightId, WeightSource};
+use wushi_quant::dequantize;
 
 use super::{attention, cached, linear, rms_norm, rope};
 use crate::math;
-use crate::weights::{WeightError, dequantize, flush_bf16};
+use crate::weights::{WeightError, flush_bf16};
 
 /// The output of `graph` for every token of one sequence, row-major.
 pub fn evaluate(

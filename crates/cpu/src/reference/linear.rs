@@ -61,6 +61,7 @@ pub fn linear(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
             let integer: i32 = block[2..].iter().zip(x.quants).map(|(q, x)| i32::from(*q as i8) * x).sum();
             (integer as f32).mul_add(scale(block, 0) * x.scale, sum)
         }),
+        other => unreachable!("no kernels for {other}"),
     }
 }
 

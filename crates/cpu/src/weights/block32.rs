@@ -250,7 +250,7 @@ impl<F: Block32> Format for Blocks<F> {
         panel: usize,
         part: usize,
         x: &Activations,
-        row: usize,
+        rows: &[usize; M],
     ) -> [S::V; M] {
         // SAFETY: the caller vouches for the instruction set and for panel and rows.
         unsafe {
@@ -261,7 +261,7 @@ impl<F: Block32> Format for Blocks<F> {
             let mut total = [S::splat(0.0); M];
             let mut sum = [S::splat(0.0); M];
             for b in 0..blocks {
-                let activations = x.int8_block::<M>(row, b);
+                let activations = x.int8_block::<M>(rows, b);
                 F::accumulate::<S, M>(
                     &mut sum,
                     quants.add(b * Self::PANEL_QUANTS),

@@ -80,7 +80,7 @@ impl<E: Element + 'static> Format for E {
         panel: usize,
         part: usize,
         x: &Activations,
-        row: usize,
+        rows: &[usize; M],
     ) -> [S::V; M] {
         // SAFETY: the caller vouches for the instruction set and for panel and rows.
         unsafe {
@@ -93,7 +93,7 @@ impl<E: Element + 'static> Format for E {
                 for k in from..to {
                     let w = E::load::<S>(weights.add(k * PANEL * E::BYTES));
                     for t in 0..M {
-                        sum[t] = S::fma(w, S::splat(*x.f32_row(row + t).add(k)), sum[t]);
+                        sum[t] = S::fma(w, S::splat(*x.f32_row(rows[t]).add(k)), sum[t]);
                     }
                 }
                 for t in 0..M {
@@ -139,7 +139,7 @@ impl Format for BF16 {
         panel: usize,
         part: usize,
         x: &Activations,
-        row: usize,
+        rows: &[usize; M],
     ) -> [S::V; M] {
         // SAFETY: the caller vouches for the instruction set and for panel and rows.
         unsafe {
@@ -153,7 +153,7 @@ impl Format for BF16 {
                 for pair in from..to {
                     let w = S::load_bytes(weights.add(pair * PANEL * 4));
                     for t in 0..M {
-                        sum[t] = S::dot_bf16(sum[t], w, *x.bf16_row(row + t).add(pair));
+                        sum[t] = S::dot_bf16(sum[t], w, *x.bf16_row(rows[t]).add(pair));
                     }
                 }
                 for t in 0..M {

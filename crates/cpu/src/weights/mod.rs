@@ -8,8 +8,8 @@ mod float;
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use wushi_graph::{DType, TensorView};
+use wushi_quant::dequantize;
 
 pub(crate) use block32::{Blocks, Int8Block, Q4_0, Q4_1, Q8_0};
 pub(crate) use float::{BF16, F16, F32, flush_bf16};
@@ -73,7 +73,7 @@ pub(crate) trait Format: 'static {
     /// What activations it takes.
     const PACKING: Packing;
 
-    /// `LANES` outputs (rows `panel * PANEL + part * LANES ..`) for `M` activation rows from `row` on.
+    /// `LANES` outputs (rows `panel * PANEL + part * LANES ..`) for the `M` activation rows `rows`.
     ///
     /// # Safety
     /// The processor has `S`; panel, part and rows exist; the matrix is of this format.
@@ -82,7 +82,7 @@ pub(crate) trait Format: 'static {
         panel: usize,
         part: usize,
         x: &Activations,
-        row: usize,
+        rows: &[usize; M],
     ) -> [S::V; M];
 }
 
@@ -106,6 +106,7 @@ macro_rules! with_layout {
             DType::Q4_0 => $f::<Blocks<Q4_0>>($($arg),*),
             DType::Q4_1 => $f::<Blocks<Q4_1>>($($arg),*),
             DType::Q8_0 => $f::<Blocks<Q8_0>>($($arg),*),
+            other => unreachable!("no kernels for {other}"),
         }
     };
 }
@@ -243,35 +244,6 @@ impl Vector {
 
     pub(crate) fn values(&self) -> &[f32] {
         &self.values
-    }
-}
-
-/// The exact values of a row (or several) in the file's layout.
-pub fn dequantize(dtype: DType, file: &[u8]) -> Vec<f32> {
-    let f16_at = |b: &[u8], i: usize| f16::from_le_bytes([b[2 * i], b[2 * i + 1]]).to_f32();
-    let blocks = file.chunks_exact(dtype.block_bytes());
-    match dtype {
-        DType::F32 => blocks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        DType::F16 => blocks.map(|b| f16_at(b, 0)).collect(),
-        DType::BF16 => blocks.map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        DType::Q4_0 => blocks
-            .flat_map(|b| {
-                let d = f16_at(b, 0);
-                block32::nibbles(&b[2..]).map(|q| d * (f32::from(q) - 8.0))
-            })
-            .collect(),
-        DType::Q4_1 => blocks
-            .flat_map(|b| {
-                let (d, m) = (f16_at(b, 0), f16_at(b, 1));
-                block32::nibbles(&b[4..]).map(|q| f32::from(q).mul_add(d, m))
-            })
-            .collect(),
-        DType::Q8_0 => blocks
-            .flat_map(|b| {
-                let d = f16_at(b, 0);
-                b[2..].iter().map(move |&q| d * f32::from(q as i8)).collect::<Vec<_>>()
-            })
-            .collect(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use wushi_cpu::dequantize;
 use wushi_graph::DType;
+use wushi_quant::dequantize;
 
 #[test]
 fn values_are_those_of_the_reference() {
