@@ -2,13 +2,11 @@
 //! be used, [`LoadPlan::load`] allocates it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
-use wushi_formats::{ChatTemplate, FormatError, Gguf, Tokenizer};
+use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
 use wushi_graph::{CacheType, Graph, Role};
 use wushi_models::{Model, ModelError};
 
@@ -119,7 +117,7 @@ pub enum DescribeError {
 pub enum LoadError {
     /// The file cannot be read. The error names it.
     #[error(transparent)]
-    File(FormatError),
+    File(ModelError),
     /// The file was read, but does not describe a model that can run.
     #[error("{path}: {error}", path = path.display())]
     Description {
@@ -135,14 +133,6 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong.
         error: CpuError,
-    },
-    /// Reading the file's header for its fingerprint failed.
-    #[error("{path}: {error}", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        error: io::Error,
     },
     /// An option that must not be zero.
     #[error("{0} is zero, expected at least 1")]
@@ -246,7 +236,7 @@ pub struct RecommendedSampling {
 #[derive(Debug)]
 pub struct LoadPlan {
     path: PathBuf,
-    gguf: Gguf,
+    checkpoint: Checkpoint,
     graph: Graph,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
@@ -277,17 +267,17 @@ pub struct LoadedModel {
 ///
 /// # Errors
 /// A type, architecture, tokenizer or template that cannot be used.
-pub fn describe(gguf: &Gguf) -> Result<Description, DescribeError> {
-    gguf.check_supported()?;
-    let model = wushi_models::build(gguf)?;
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
+pub fn describe(checkpoint: &Checkpoint) -> Result<Description, DescribeError> {
+    checkpoint.check_supported()?;
+    let model = wushi_models::build(checkpoint)?;
+    let tokenizer = Tokenizer::from_gguf(checkpoint.metadata())?;
     let tables = model.graph.weights().iter().filter(|weight| weight.role == Role::Embedding);
     let rows = tables.filter_map(|table| table.shape.first().copied()).min();
     match (tokenizer.vocab_size(), rows) {
         (tokens, Some(rows)) if tokens > rows => return Err(DescribeError::Vocabulary { tokens, rows }),
         _ => {}
     }
-    let template = ChatTemplate::from_gguf(gguf.metadata())?;
+    let template = ChatTemplate::from_gguf(checkpoint.metadata())?;
     Ok(Description { model, tokenizer, template })
 }
 
@@ -299,17 +289,16 @@ pub fn describe(gguf: &Gguf) -> Result<Description, DescribeError> {
 pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let path = &options.path;
     let unusable = |error| LoadError::Description { path: path.clone(), error };
-    let gguf = Gguf::open(path).map_err(LoadError::File)?;
-    let Description { model, tokenizer, template } = describe(&gguf).map_err(unusable)?;
-    let info = info(&gguf, &model).map_err(|error| unusable(error.into()))?;
+    let checkpoint = wushi_models::open(path).map_err(LoadError::File)?;
+    let Description { model, tokenizer, template } = describe(&checkpoint).map_err(unusable)?;
+    let info = info(&checkpoint, &model).map_err(|error| unusable(error.into()))?;
     let context = context(options, model.trained_context)?;
-    let (executor, memory, available) = fit(options, &gguf, &model.graph, context)?;
-    let fingerprint = fingerprint(path, &gguf, executor.cache)
-        .map_err(|error| LoadError::Io { path: path.clone(), error })?;
+    let (executor, memory, available) = fit(options, &checkpoint, &model.graph, context)?;
+    let fingerprint = fingerprint(&checkpoint, executor.cache);
     let engine = options.engine.clone();
     Ok(LoadPlan {
         path: path.clone(),
-        gguf,
+        checkpoint,
         graph: model.graph,
         tokenizer: Arc::new(tokenizer),
         template,
@@ -353,7 +342,7 @@ impl LoadPlan {
     /// # Errors
     /// None that [`plan`] has not ruled out, except for zero rows.
     pub fn schedule(&self, rows: usize) -> Result<Vec<StepCost>, LoadError> {
-        wushi_cpu::schedule(&self.graph, &self.gguf, &self.executor, rows)
+        wushi_cpu::schedule(&self.graph, &self.checkpoint, &self.executor, rows)
             .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
     }
 
@@ -362,8 +351,8 @@ impl LoadPlan {
         wushi_cpu::page_bytes(&self.graph, self.executor.cache) as f64 / PAGE_TOKENS as f64
     }
 
-    /// Identifies what determines logits: BLAKE3 over the arithmetic's version, the cache's type, the file's header
-    /// (metadata and tensor table) and the first 4 KiB of every tensor. It tells models and fine-tunes apart at the cost of
+    /// Identifies what determines logits: BLAKE3 over the arithmetic's version, the cache's type, the metadata, the
+    /// tensors' names, types and shapes and the first 4 KiB of every tensor. It tells models and fine-tunes apart at the cost of
     /// reading a few pages; it is no proof that every byte is sound, which is what the store's SHA-256 is for.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
@@ -374,7 +363,7 @@ impl LoadPlan {
     /// # Errors
     /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
-        let executor = CpuExecutor::new(self.graph, &self.gguf, self.executor)
+        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -401,14 +390,14 @@ impl Vocabulary for TokenizerVocabulary {
     }
 }
 
-fn info(gguf: &Gguf, model: &Model) -> Result<ModelInfo, FormatError> {
-    let metadata = gguf.metadata();
+fn info(checkpoint: &Checkpoint, model: &Model) -> Result<ModelInfo, FormatError> {
+    let metadata = checkpoint.metadata();
     let number = |key: &str| metadata.f32(key);
     Ok(ModelInfo {
         architecture: model.architecture.clone(),
         name: metadata.str("general.name")?.map(str::to_owned),
-        parameters: gguf.parameters(),
-        dtype: gguf.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
+        parameters: checkpoint.parameters(),
+        dtype: checkpoint.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
         trained_context: model.trained_context,
         sampling: RecommendedSampling {
             temperature: number("general.sampling.temp")?,
@@ -433,7 +422,7 @@ fn context(options: &LoadOptions, trained: usize) -> Result<usize, LoadError> {
 /// for one.
 fn fit(
     options: &LoadOptions,
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     graph: &Graph,
     context: usize,
 ) -> Result<(wushi_cpu::Options, MemoryPlan, Option<u64>), LoadError> {
@@ -449,7 +438,7 @@ fn fit(
     }
     let pages_of_one = context.div_ceil(PAGE_TOKENS);
     let mut executor = options.executor(context, pages_of_one);
-    let least = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    let least = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
     let machine = memory::available().map(|bytes| bytes.saturating_sub(HEADROOM));
     let available = match (machine, options.memory) {
         (Some(machine), Some(budget)) => Some(machine.min(budget)),
@@ -471,23 +460,17 @@ fn fit(
             wanted.min(pages_of_one.saturating_add((spare / 2 / page) as usize))
         }
     };
-    let plan = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    let plan = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
     Ok((executor, plan, available))
 }
 
-fn fingerprint(path: &Path, gguf: &Gguf, cache: CacheType) -> io::Result<[u8; 32]> {
-    const SAMPLE: usize = 4096;
-    let header = gguf.tensors().iter().map(|tensor| tensor.range.start).min().unwrap_or(0);
-    let mut bytes = Vec::new();
-    File::open(path)?.take(header as u64).read_to_end(&mut bytes)?;
+fn fingerprint(checkpoint: &Checkpoint, cache: CacheType) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("wushi arithmetic {} cache {cache}\n", wushi_cpu::ARITHMETIC_VERSION).as_bytes());
-    hasher.update(&bytes);
-    for tensor in gguf.tensors() {
-        let bytes = gguf.tensor_bytes(tensor);
-        hasher.update(bytes.get(..SAMPLE).unwrap_or(bytes));
-    }
-    Ok(*hasher.finalize().as_bytes())
+    checkpoint.identify(&mut |bytes| {
+        hasher.update(bytes);
+    });
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]

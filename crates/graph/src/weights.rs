@@ -1,5 +1,7 @@
 //! Weights: what a graph declares, and where their bytes come from.
 
+use std::borrow::Cow;
+
 use crate::DType;
 
 /// What a weight is for; an executor chooses its layout by it, an adapter or quantiser what to touch.
@@ -24,7 +26,16 @@ pub struct WeightDecl {
     pub role: Role,
 }
 
-/// A tensor's bytes as a file holds them.
+/// What a tensor is, without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorDesc<'a> {
+    /// How elements are stored.
+    pub dtype: DType,
+    /// Outermost dimension first; the last dimension is contiguous.
+    pub shape: &'a [usize],
+}
+
+/// A tensor with its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     /// How elements are stored.
@@ -36,11 +47,13 @@ pub struct TensorView<'a> {
 }
 
 /// Where weights come from (a GGUF file, safetensors, memory).
-///
-/// The reader has validated every view: its length matches dtype and shape.
 pub trait WeightSource: Sync {
-    /// The tensor of this canonical name, if there is one.
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
+    /// What the tensor of this canonical name is, if there is one. Cheap: no weight is read.
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>>;
+
+    /// The tensor's bytes, as a file has them or made anew. There are some for every tensor that can be described, and
+    /// their length is what dtype and shape say.
+    fn read(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 
     /// Tells the source that the tensor's bytes were copied and its pages may leave memory. Only a hint.
     fn release(&self, _name: &str) {}

@@ -8,8 +8,9 @@ mod llama;
 pub use config::ModelError;
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use wushi_formats::Gguf;
+use wushi_formats::Checkpoint;
 use wushi_graph::Graph;
 
 /// A model as described by its file: what it computes, and for how long a sequence it was trained.
@@ -28,7 +29,7 @@ struct Family {
     /// The names its files give in `general.architecture`.
     architectures: &'static [&'static str],
     /// Reads the configuration and describes the graph.
-    build: fn(&Gguf) -> Result<Model, ModelError>,
+    build: fn(&Checkpoint) -> Result<Model, ModelError>,
 }
 
 /// Every family. A new one is a file and a line here.
@@ -39,8 +40,13 @@ pub fn architectures() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().flat_map(|family| family.architectures).copied()
 }
 
+/// Opens the model at `path`: a GGUF file, or one of several that a model was cut into. Errors name the file.
+pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+    Ok(Checkpoint::open_gguf(path)?)
+}
+
 /// Describes the model in a file. Reads no weight.
-pub fn build(gguf: &Gguf) -> Result<Model, ModelError> {
+pub fn build(gguf: &Checkpoint) -> Result<Model, ModelError> {
     let name = gguf.metadata().require_str("general.architecture")?;
     let Some(family) = FAMILIES.iter().find(|family| family.architectures.contains(&name)) else {
         return Err(ModelError::UnknownArchitecture {
@@ -55,7 +61,7 @@ pub fn build(gguf: &Gguf) -> Result<Model, ModelError> {
 
 /// A tensor that the graph does not use means that the graph is not this model's: a wrong count of layers, a feature
 /// the family does not have here. Better no answer than a wrong one.
-fn refuse_unused_tensors(gguf: &Gguf, graph: &Graph) -> Result<(), ModelError> {
+fn refuse_unused_tensors(gguf: &Checkpoint, graph: &Graph) -> Result<(), ModelError> {
     let declared: HashSet<&str> = graph.weights().iter().map(|weight| weight.name.as_str()).collect();
     let unused = gguf.tensors().iter().find(|tensor| {
         // Old converters stored rope's frequencies, which follow from the configuration.

@@ -2,7 +2,7 @@
 //! (Touvron et al., 2023). The graph of Llama 2 and 3, SmolLM2, TinyLlama and Mistral; whether a file of theirs runs
 //! depends on its tokenizer as well.
 
-use wushi_formats::Gguf;
+use wushi_formats::Checkpoint;
 use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, Rope, RopePairs, Value};
 
 use crate::Model;
@@ -147,7 +147,7 @@ fn position_scale(keys: &Keys<'_>) -> Result<f32, ModelError> {
     }
 }
 
-pub(crate) fn build(gguf: &Gguf) -> Result<Model, ModelError> {
+pub(crate) fn build(gguf: &Checkpoint) -> Result<Model, ModelError> {
     let keys = Keys::new(gguf)?;
     let config = Config::read(&keys)?;
     Ok(Model {

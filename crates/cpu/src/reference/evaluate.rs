@@ -1,5 +1,7 @@
 //! A whole graph over a whole sequence.
 
+use std::borrow::Cow;
+
 use half::bf16;
 use wushi_graph::{CacheType, DType, Graph, Mask, Op, Value, WeightId, WeightSource};
 use wushi_quant::dequantize;
@@ -87,22 +89,24 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn view(&self, id: WeightId) -> Result<wushi_graph::TensorView<'_>, WeightError> {
+    fn read(&self, id: WeightId) -> Result<(DType, Cow<'_, [u8]>), WeightError> {
         let name = &self.graph.weight(id).name;
-        self.source.tensor(name).ok_or_else(|| WeightError::Missing { name: name.clone() })
+        let found = self.source.describe(name).zip(self.source.read(name));
+        let (found, bytes) = found.ok_or_else(|| WeightError::Missing { name: name.clone() })?;
+        Ok((found.dtype, bytes))
     }
 
     fn vector(&self, id: WeightId) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(id)?;
-        Ok(dequantize(view.dtype, view.bytes))
+        let (dtype, bytes) = self.read(id)?;
+        Ok(dequantize(dtype, &bytes))
     }
 
     fn embed(&self, table: WeightId, tokens: &[u32]) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(table)?;
-        let row = view.bytes.len() / self.graph.weight(table).shape[0];
-        let rows = tokens.iter().map(|&token| &view.bytes[token as usize * row..][..row]);
-        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(view.dtype, row)).collect();
-        if view.dtype == DType::BF16 {
+        let (dtype, bytes) = self.read(table)?;
+        let row = bytes.len() / self.graph.weight(table).shape[0];
+        let rows = tokens.iter().map(|&token| &bytes[token as usize * row..][..row]);
+        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(dtype, row)).collect();
+        if dtype == DType::BF16 {
             // The table is the packed one: what is below 2^-50 is zero.
             values.iter_mut().for_each(|x| *x = bf16::from_bits(flush_bf16(*x)).to_f32());
         }
@@ -116,13 +120,13 @@ impl Weights<'_> {
         x: &[f32],
         width: usize,
     ) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(weight)?;
+        let (dtype, bytes) = self.read(weight)?;
         let bias = bias.map(|id| self.vector(id)).transpose()?;
-        let row_bytes = view.bytes.len() / self.graph.weight(weight).shape[0];
+        let row_bytes = bytes.len() / self.graph.weight(weight).shape[0];
         let mut out = Vec::new();
         for x in x.chunks(width) {
-            for (n, row) in view.bytes.chunks(row_bytes).enumerate() {
-                let y = linear(view.dtype, row, x);
+            for (n, row) in bytes.chunks(row_bytes).enumerate() {
+                let y = linear(dtype, row, x);
                 out.push(bias.as_ref().map_or(y, |bias| y + bias[n]));
             }
         }

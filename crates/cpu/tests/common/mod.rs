@@ -1,11 +1,12 @@
 //! Random models in memory.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
-    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorView,
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorDesc,
     WeightSource,
 };
 
@@ -42,9 +43,13 @@ pub struct RandomWeights {
 }
 
 impl WeightSource for RandomWeights {
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
         let t = self.tensors.get(name)?;
-        Some(TensorView { dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
+        Some(TensorDesc { dtype: t.dtype, shape: &t.shape })
+    }
+
+    fn read(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(&self.tensors.get(name)?.bytes))
     }
 }
 
