@@ -56,8 +56,7 @@ impl Weights {
         let mut slots = Vec::with_capacity(graph.weights().len());
         for decl in graph.weights() {
             let TensorDesc { dtype, shape } = check(source, decl)?;
-            let missing = || WeightError::Missing { name: decl.name.clone() };
-            let bytes = source.read(&decl.name).ok_or_else(missing)?;
+            let bytes = source.read(&decl.name).map_err(WeightError::Read)?;
             let view = TensorView { dtype, shape, bytes: &bytes };
             slots.push(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),

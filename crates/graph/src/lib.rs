@@ -17,4 +17,4 @@ pub use exec::{Batch, CacheType, ExecError, Executor, ExecutorInfo, PageId, Span
 pub use graph::{Graph, Node, Value, WeightId};
 pub use op::{Attention, Mask, Op, Rope, RopePairs};
 pub use shape::{Dim, Shape};
-pub use weights::{Role, TensorDesc, TensorView, WeightDecl, WeightSource};
+pub use weights::{ReadError, Role, TensorDesc, TensorView, WeightDecl, WeightSource};

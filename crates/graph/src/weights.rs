@@ -46,14 +46,33 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A tensor that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tensor `{name}` {problem}")]
+pub struct ReadError {
+    /// Canonical name.
+    pub name: String,
+    /// What is wrong with it, to stand behind its name.
+    pub problem: String,
+}
+
+impl ReadError {
+    /// There is no such tensor.
+    pub fn missing(name: &str) -> ReadError {
+        ReadError { name: name.to_owned(), problem: "is missing".to_owned() }
+    }
+}
+
 /// Where weights come from (a GGUF file, safetensors, memory).
 pub trait WeightSource: Sync {
     /// What the tensor of this canonical name is, if there is one. Cheap: no weight is read.
     fn describe(&self, name: &str) -> Option<TensorDesc<'_>>;
 
-    /// The tensor's bytes, as a file has them or made anew. There are some for every tensor that can be described, and
-    /// their length is what dtype and shape say.
-    fn read(&self, name: &str) -> Option<Cow<'_, [u8]>>;
+    /// The tensor's bytes, as a file has them or made anew. Their length is what dtype and shape say.
+    ///
+    /// # Errors
+    /// A tensor that is not there, or cannot be made from what is.
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError>;
 
     /// Tells the source that the tensor's bytes were copied and its pages may leave memory. Only a hint.
     fn release(&self, _name: &str) {}

@@ -91,9 +91,8 @@ struct Weights<'a> {
 impl Weights<'_> {
     fn read(&self, id: WeightId) -> Result<(DType, Cow<'_, [u8]>), WeightError> {
         let name = &self.graph.weight(id).name;
-        let found = self.source.describe(name).zip(self.source.read(name));
-        let (found, bytes) = found.ok_or_else(|| WeightError::Missing { name: name.clone() })?;
-        Ok((found.dtype, bytes))
+        let found = self.source.describe(name).ok_or_else(|| WeightError::Missing { name: name.clone() })?;
+        Ok((found.dtype, self.source.read(name).map_err(WeightError::Read)?))
     }
 
     fn vector(&self, id: WeightId) -> Result<Vec<f32>, WeightError> {

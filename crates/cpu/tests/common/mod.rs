@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
-    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorDesc,
-    WeightSource,
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, ReadError, Role, Rope, RopePairs,
+    TensorDesc, WeightSource,
 };
 
 /// A small generator with a fixed seed: the same models everywhere.
@@ -48,8 +48,9 @@ impl WeightSource for RandomWeights {
         Some(TensorDesc { dtype: t.dtype, shape: &t.shape })
     }
 
-    fn read(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        Some(Cow::Borrowed(&self.tensors.get(name)?.bytes))
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        let t = self.tensors.get(name).ok_or_else(|| ReadError::missing(name))?;
+        Ok(Cow::Borrowed(&t.bytes))
     }
 }
 

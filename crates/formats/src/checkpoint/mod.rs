@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use wushi_graph::{DType, TensorDesc, WeightSource};
+use wushi_graph::{DType, ReadError, TensorDesc, WeightSource};
 
 use crate::FormatError;
 use crate::gguf::{self, GgmlType, Gguf, Metadata};
@@ -291,9 +291,9 @@ impl WeightSource for Checkpoint {
         Some(TensorDesc { dtype: tensor.dtype?, shape: &tensor.shape })
     }
 
-    fn read(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let place = *self.by_name.get(name)?;
-        Some(self.made[place].bytes(&self.files, &self.tensors[place]))
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        let place = *self.by_name.get(name).ok_or_else(|| ReadError::missing(name))?;
+        Ok(self.made[place].bytes(&self.files, &self.tensors[place]))
     }
 
     fn release(&self, name: &str) {
