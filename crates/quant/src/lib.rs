@@ -49,3 +49,18 @@ pub fn dequantize_into(dtype: DType, blocks: &[u8], values: &mut [f32]) {
         decode(block, values);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The `gguf` package gives denormal numbers here.
+    #[test]
+    fn the_smallest_scales_of_mxfp4_are_zero() {
+        let block = |exponent: u8| [&[exponent][..], &[0x77; 16]].concat();
+        assert_eq!(dequantize(DType::MXFP4, &block(0)), [0.0; 32]);
+        assert_eq!(dequantize(DType::MXFP4, &block(1)), [0.0; 32]);
+        assert_eq!(dequantize(DType::MXFP4, &block(2)), [12.0 * f32::MIN_POSITIVE; 32]);
+        assert!(dequantize(DType::MXFP4, &block(255)).iter().all(|x| x.is_nan()));
+    }
+}
