@@ -3,6 +3,7 @@
 //! A family is one file and one line in `FAMILIES`. Nothing is run here, and no other room knows a family's name.
 
 mod config;
+mod huggingface;
 mod llama;
 
 pub use config::ModelError;
@@ -10,7 +11,8 @@ pub use config::ModelError;
 use std::collections::HashSet;
 use std::path::Path;
 
-use wushi_formats::Checkpoint;
+use huggingface::Import;
+use wushi_formats::{Checkpoint, Folder, FormatError};
 use wushi_graph::Graph;
 
 /// A model as described by its file: what it computes, and for how long a sequence it was trained.
@@ -30,19 +32,34 @@ struct Family {
     architectures: &'static [&'static str],
     /// Reads the configuration and describes the graph.
     build: fn(&Checkpoint) -> Result<Model, ModelError>,
+    /// How its folders on Hugging Face are read.
+    imports: &'static [Import],
 }
 
 /// Every family. A new one is a file and a line here.
-const FAMILIES: &[Family] = &[Family { architectures: &["llama"], build: llama::build }];
+const FAMILIES: &[Family] =
+    &[Family { architectures: &["llama"], build: llama::build, imports: llama::IMPORTS }];
 
 /// The names of all supported architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().flat_map(|family| family.architectures).copied()
 }
 
-/// Opens the model at `path`: a GGUF file, or one of several that a model was cut into. Errors name the file.
+/// Opens the model at `path`: a GGUF file, one of several that a model was cut into, or a folder as published on Hugging
+/// Face. Errors name the file or folder.
 pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
-    Ok(Checkpoint::open_gguf(path)?)
+    if !path.is_dir() {
+        return Ok(Checkpoint::open_gguf(path)?);
+    }
+    import(Folder::open(path)?).map_err(|error| match error {
+        error @ ModelError::Metadata(FormatError::Io { .. } | FormatError::InFile { .. }) => error,
+        error => ModelError::InFolder { path: path.to_owned(), error: Box::new(error) },
+    })
+}
+
+/// Reads a folder as the GGUF file that could be made of it.
+pub fn import(folder: Folder) -> Result<Checkpoint, ModelError> {
+    huggingface::import(folder, FAMILIES.iter().flat_map(|family| family.imports))
 }
 
 /// Describes the model in a file. Reads no weight.

@@ -7,6 +7,7 @@ use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, Rope, RopePairs, 
 
 use crate::Model;
 use crate::config::{Keys, ModelError};
+use crate::huggingface::{As, Import, Importer};
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -155,4 +156,32 @@ pub(crate) fn build(gguf: &Checkpoint) -> Result<Model, ModelError> {
         graph: config.graph()?,
         trained_context: keys.count("context_length")?,
     })
+}
+
+pub(crate) const IMPORTS: &[Import] = &[
+    Import { class: "LlamaForCausalLM", architecture: "llama", describe: import },
+    Import { class: "MistralForCausalLM", architecture: "llama", describe: import },
+];
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.only("hidden_act", &["silu"], "`silu` is")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    from.rope(head_dim)?;
+    if let Some(window) = from.count_if("sliding_window")? {
+        from.set_count("attention.sliding_window", window);
+    }
+    let (heads, kv_heads) = from.heads()?;
+    let parts = [
+        ("attn_norm", "input_layernorm", As::Same),
+        ("attn_q", "self_attn.q_proj", As::Pairs(heads)),
+        ("attn_k", "self_attn.k_proj", As::Pairs(kv_heads)),
+        ("attn_v", "self_attn.v_proj", As::Same),
+        ("attn_output", "self_attn.o_proj", As::Same),
+        ("ffn_norm", "post_attention_layernorm", As::Same),
+        ("ffn_gate", "mlp.gate_proj", As::Same),
+        ("ffn_up", "mlp.up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+    ];
+    from.decoder(layers, &parts, As::Same)
 }
