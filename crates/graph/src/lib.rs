@@ -17,4 +17,4 @@ pub use exec::{Batch, CacheType, ExecError, Executor, ExecutorInfo, PageId, Span
 pub use graph::{Graph, Node, Value, WeightId};
 pub use op::{Attention, Lookup, Mask, Op, Rope, RopePairs, RopeScaling, Routing};
 pub use shape::{Dim, Shape};
-pub use weights::{Part, Role, TensorView, WeightDecl, WeightSource};
+pub use weights::{Part, ReadError, Role, TensorDesc, TensorView, WeightDecl, WeightSource};

@@ -1,5 +1,6 @@
 //! Weights: what a graph declares, and where their bytes come from.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::DType;
@@ -61,7 +62,16 @@ impl WeightDecl {
     }
 }
 
-/// A tensor's bytes as a file holds them.
+/// What a tensor is, without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorDesc<'a> {
+    /// How elements are stored.
+    pub dtype: DType,
+    /// Outermost dimension first; the last dimension is contiguous.
+    pub shape: &'a [usize],
+}
+
+/// A tensor with its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     /// How elements are stored.
@@ -72,12 +82,33 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A tensor that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tensor `{name}` {problem}")]
+pub struct ReadError {
+    /// Canonical name.
+    pub name: String,
+    /// What is wrong with it, to stand behind its name.
+    pub problem: String,
+}
+
+impl ReadError {
+    /// There is no such tensor.
+    pub fn missing(name: &str) -> ReadError {
+        ReadError { name: name.to_owned(), problem: "is missing".to_owned() }
+    }
+}
+
 /// Where weights come from (a GGUF file, safetensors, memory).
-///
-/// The reader has validated every view: its length matches dtype and shape.
 pub trait WeightSource: Sync {
-    /// The tensor of this canonical name, if there is one.
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>>;
+    /// What the tensor of this canonical name is, if there is one. Cheap: no weight is read.
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>>;
+
+    /// The tensor's bytes, as a file has them or made anew. Their length is what dtype and shape say.
+    ///
+    /// # Errors
+    /// A tensor that is not there, or cannot be made from what is.
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError>;
 
     /// Tells the source that the tensor's bytes were copied and its pages may leave memory. Only a hint.
     fn release(&self, _name: &str) {}

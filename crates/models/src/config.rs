@@ -1,7 +1,7 @@
 //! Reading configurations: what all families ask of a file's metadata.
 
 use wushi_formats::gguf::{Array, Value};
-use wushi_formats::{FormatError, Gguf};
+use wushi_formats::{Checkpoint, FormatError};
 use wushi_graph::GraphError;
 
 use crate::Pooling;
@@ -59,12 +59,12 @@ pub enum ModelError {
 
 /// The metadata of one architecture: keys are given without the architecture's name in front.
 pub(crate) struct Keys<'a> {
-    gguf: &'a Gguf,
+    gguf: &'a Checkpoint,
     architecture: &'a str,
 }
 
 impl<'a> Keys<'a> {
-    pub(crate) fn new(gguf: &'a Gguf) -> Result<Self, ModelError> {
+    pub(crate) fn new(gguf: &'a Checkpoint) -> Result<Self, ModelError> {
         let architecture = gguf.metadata().require_str("general.architecture")?;
         Ok(Keys { gguf, architecture })
     }

@@ -18,8 +18,9 @@ pub use rope::{Positions, Stretch};
 use config::Keys;
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use wushi_formats::Gguf;
+use wushi_formats::Checkpoint;
 use wushi_graph::Graph;
 
 /// A model as described by its file: what it computes, and for how long a sequence it was trained.
@@ -89,15 +90,20 @@ fn family(keys: &Keys<'_>) -> Result<&'static Family, ModelError> {
     })
 }
 
+/// Opens the model at `path`: a GGUF file, or one of several that a model was cut into. Errors name the file.
+pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+    Ok(Checkpoint::open_gguf(path)?)
+}
+
 /// The longest sequence the model in a file was trained for, in tokens.
-pub fn trained_context(gguf: &Gguf) -> Result<usize, ModelError> {
+pub fn trained_context(gguf: &Checkpoint) -> Result<usize, ModelError> {
     let keys = Keys::new(gguf)?;
     family(&keys)?;
     rope::trained_context(&keys)
 }
 
 /// Describes the model in a file, for sequences of these positions. Reads no weight.
-pub fn build(gguf: &Gguf, positions: &Positions) -> Result<Model, ModelError> {
+pub fn build(gguf: &Checkpoint, positions: &Positions) -> Result<Model, ModelError> {
     let keys = Keys::new(gguf)?;
     let model = (family(&keys)?.build)(&keys, positions)?;
     refuse_unused_tensors(gguf, &model.graph)?;
@@ -106,7 +112,7 @@ pub fn build(gguf: &Gguf, positions: &Positions) -> Result<Model, ModelError> {
 
 /// A tensor that the graph does not use means that the graph is not this model's: a wrong count of layers, a feature
 /// the family does not have here. Better no answer than a wrong one.
-fn refuse_unused_tensors(gguf: &Gguf, graph: &Graph) -> Result<(), ModelError> {
+fn refuse_unused_tensors(gguf: &Checkpoint, graph: &Graph) -> Result<(), ModelError> {
     let declared: HashSet<&str> = graph.weights().iter().map(|weight| weight.name.as_str()).collect();
     let unused = gguf.tensors().iter().find(|tensor| {
         // Old converters stored rope's frequencies, which follow from the configuration.

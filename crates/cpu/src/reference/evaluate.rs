@@ -1,5 +1,7 @@
 //! A whole graph over a whole sequence.
 
+use std::borrow::Cow;
+
 use half::bf16;
 use wushi_graph::{CacheType, DType, Graph, Lookup, Mask, Op, Value, WeightId, WeightSource};
 use wushi_quant::dequantize;
@@ -118,24 +120,28 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn view(&self, id: WeightId) -> Result<wushi_graph::TensorView<'_>, WeightError> {
+    fn read(&self, id: WeightId) -> Result<(DType, Cow<'_, [u8]>), WeightError> {
         let decl = self.graph.weight(id);
-        let view = self.source.tensor(&decl.name);
-        let view = view.ok_or_else(|| WeightError::Missing { name: decl.name.clone() })?;
-        Ok(wushi_graph::TensorView { bytes: decl.bytes_in(view.bytes), ..view })
+        let found = self.source.describe(&decl.name);
+        let found = found.ok_or_else(|| WeightError::Missing { name: decl.name.clone() })?;
+        let bytes = match self.source.read(&decl.name).map_err(WeightError::Read)? {
+            Cow::Borrowed(bytes) => Cow::Borrowed(decl.bytes_in(bytes)),
+            Cow::Owned(bytes) => Cow::Owned(decl.bytes_in(&bytes).to_vec()),
+        };
+        Ok((found.dtype, bytes))
     }
 
     fn vector(&self, id: WeightId) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(id)?;
-        Ok(dequantize(view.dtype, view.bytes))
+        let (dtype, bytes) = self.read(id)?;
+        Ok(dequantize(dtype, &bytes))
     }
 
     fn embed(&self, table: WeightId, rows: &[usize]) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(table)?;
-        let row_bytes = view.bytes.len() / self.graph.weight(table).shape[0];
-        let rows = rows.iter().map(|&row| &view.bytes[row * row_bytes..][..row_bytes]);
-        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(view.dtype, row)).collect();
-        if view.dtype == DType::BF16 {
+        let (dtype, bytes) = self.read(table)?;
+        let row_bytes = bytes.len() / self.graph.weight(table).shape[0];
+        let rows = rows.iter().map(|&row| &bytes[row * row_bytes..][..row_bytes]);
+        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(dtype, row)).collect();
+        if dtype == DType::BF16 {
             // The table is the packed one: what is below 2^-50 is zero.
             values.iter_mut().for_each(|x| *x = bf16::from_bits(flush_bf16(*x)).to_f32());
         }
@@ -149,13 +155,13 @@ impl Weights<'_> {
         x: &[f32],
         width: usize,
     ) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(weight)?;
+        let (dtype, bytes) = self.read(weight)?;
         let bias = bias.map(|id| self.vector(id)).transpose()?;
-        let row_bytes = view.bytes.len() / self.graph.weight(weight).shape[0];
+        let row_bytes = bytes.len() / self.graph.weight(weight).shape[0];
         let mut out = Vec::new();
         for x in x.chunks(width) {
-            for (n, row) in view.bytes.chunks(row_bytes).enumerate() {
-                let y = linear(view.dtype, row, x);
+            for (n, row) in bytes.chunks(row_bytes).enumerate() {
+                let y = linear(dtype, row, x);
                 out.push(bias.as_ref().map_or(y, |bias| y + bias[n]));
             }
         }
@@ -171,9 +177,9 @@ impl Weights<'_> {
         routes: &[f32],
         tokens: usize,
     ) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(weight)?;
+        let (dtype, bytes) = self.read(weight)?;
         let (experts, outputs) = (self.graph.weight(weight).shape[0], self.graph.weight(weight).shape[1]);
-        let row_bytes = view.bytes.len() / experts / outputs;
+        let row_bytes = bytes.len() / experts / outputs;
         let used = routes.len() / tokens / 2;
         // One row per token serves all of its experts.
         let share = if x.len() == tokens * width { used } else { 1 };
@@ -181,8 +187,8 @@ impl Weights<'_> {
         for slot in 0..tokens * used {
             let expert = routes[slot / used * 2 * used + used + slot % used].to_bits() as usize;
             let x = &x[slot / share * width..][..width];
-            let matrix = &view.bytes[expert * outputs * row_bytes..][..outputs * row_bytes];
-            out.extend(matrix.chunks(row_bytes).map(|row| linear(view.dtype, row, x)));
+            let matrix = &bytes[expert * outputs * row_bytes..][..outputs * row_bytes];
+            out.extend(matrix.chunks(row_bytes).map(|row| linear(dtype, row, x)));
         }
         Ok(out)
     }

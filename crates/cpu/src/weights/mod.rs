@@ -8,7 +8,7 @@ mod float;
 
 use std::ops::Range;
 
-use wushi_graph::{DType, TensorView};
+use wushi_graph::{DType, ReadError, TensorView};
 use wushi_quant::dequantize;
 
 pub(crate) use block32::{Blocks, Int8Block, Q4_0, Q4_1, Q8_0};
@@ -30,6 +30,9 @@ pub enum WeightError {
         /// Canonical name.
         name: String,
     },
+    /// The file does not give it.
+    #[error(transparent)]
+    Read(ReadError),
     /// The file has it in another shape.
     #[error("tensor `{name}` has shape {found:?}, the model needs {expected:?}")]
     Shape {

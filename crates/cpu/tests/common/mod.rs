@@ -1,12 +1,13 @@
 //! Random models in memory.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
-    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, RopeScaling,
-    Routing, TensorView, WeightSource,
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, ReadError, Role, Rope, RopePairs,
+    RopeScaling, Routing, TensorDesc, WeightSource,
 };
 
 /// A small generator with a fixed seed: the same models everywhere.
@@ -42,9 +43,14 @@ pub struct RandomWeights {
 }
 
 impl WeightSource for RandomWeights {
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
         let t = self.tensors.get(name)?;
-        Some(TensorView { dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
+        Some(TensorDesc { dtype: t.dtype, shape: &t.shape })
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        let t = self.tensors.get(name).ok_or_else(|| ReadError::missing(name))?;
+        Ok(Cow::Borrowed(&t.bytes))
     }
 }
 
