@@ -7,7 +7,9 @@ use wushi_graph::DType;
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum QuantError {
     /// An infinity or no number.
-    #[error("value {index} is {value}, which no quantised weight can be: the tensor it comes from is damaged")]
+    #[error(
+        "value {index} is {value}, which no quantised weight can be: the tensor it comes from is damaged"
+    )]
     NotFinite {
         /// Which of the values.
         index: usize,
@@ -15,7 +17,9 @@ pub enum QuantError {
         value: f32,
     },
     /// A number beyond the greatest one of the type.
-    #[error("value {index} is {value:e}, but {dtype} holds ±{limit:e} at most: store this tensor as BF16 or F32")]
+    #[error(
+        "value {index} is {value:e}, but {dtype} holds ±{limit:e} at most: store this tensor as BF16 or F32"
+    )]
     TooLarge {
         /// Which of the values.
         index: usize,

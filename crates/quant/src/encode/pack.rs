@@ -21,7 +21,8 @@ pub(crate) fn planes<const BITS: usize>(out: &mut [u8], stride: usize, field: im
     let run = stride * 8 / BITS;
     for (at, out) in out.iter_mut().enumerate() {
         let first = at / stride * run + at % stride;
-        *out = (0..8 / BITS).fold(0, |byte, i| byte | (field(first + i * stride) & ((1 << BITS) - 1)) << (BITS * i));
+        *out = (0..8 / BITS)
+            .fold(0, |byte, i| byte | (field(first + i * stride) & ((1 << BITS) - 1)) << (BITS * i));
     }
 }
 
