@@ -569,10 +569,43 @@ def dequant_blocks(kind: Type, rng: np.random.Generator) -> np.ndarray:
     return np.frombuffer(bytes(out), dtype=np.uint8)
 
 
+# Where the F16 scales of a block lie. MXFP4 has none: its first byte is an exponent.
+HALF_PLACES = {
+    Type.Q5_0: [0],
+    Type.Q5_1: [0, 2],
+    Type.Q2_K: [80, 82],
+    Type.Q3_K: [108],
+    Type.Q4_K: [0, 2],
+    Type.Q5_K: [0, 2],
+    Type.Q6_K: [208],
+    Type.IQ4_NL: [0],
+    Type.IQ4_XS: [0],
+    Type.MXFP4: [],
+}
+
+
+def random_blocks(kind: Type) -> np.ndarray:
+    """Raw bytes of one row of random blocks under the scales of `HALVES` in turn (a second scale takes the same list
+    in another order), then under ordinary ones; for MXFP4 every exponent from 2 to 252, as Wushi takes smaller ones
+    for zero and under greater ones values overflow."""
+    rng = np.random.default_rng([3, kind.value])
+    places, size = HALF_PLACES[kind], gguf.GGML_QUANT_SIZES[kind][1]
+    blocks = rng.integers(0, 256, (len(HALVES) + 3 if places else 251, size), dtype=np.uint8)
+    if not places:
+        blocks[:, 0] = np.arange(2, 253)
+    for i, block in enumerate(blocks):
+        for turn, place in enumerate(places):
+            half = HALVES[(i + 5 * turn) % len(HALVES)]
+            if i >= len(HALVES):
+                half = int(rng.normal(0, 0.05, 1).astype(np.float16).view(np.uint16)[0])
+            block[place : place + 2] = np.frombuffer(half.to_bytes(2, "little"), dtype=np.uint8)
+    return blocks.ravel()
+
+
 def make_dequant(directory: Path) -> None:
     rng = np.random.default_rng(3)
-    for kind in (Type.F16, Type.BF16, Type.Q4_0, Type.Q4_1, Type.Q8_0):
-        raw = dequant_blocks(kind, rng)
+    for kind in (Type.F16, Type.BF16, Type.Q4_0, Type.Q4_1, Type.Q8_0, *HALF_PLACES):
+        raw = random_blocks(kind) if kind in HALF_PLACES else dequant_blocks(kind, rng)
         values = gguf.quants.dequantize(raw.view(np.float16) if kind == Type.F16 else raw, kind).astype(np.float32)
         assert np.isfinite(values).all()
         raw.tofile(directory / f"{kind.name}.bin")

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Fill, Random, RandomWeights, Shape, assert_same_bits, options, run};
+use common::{Fill, Random, RandomWeights, Shape, assert_same_bits, encoder, mixture, options, run};
 use proptest::prelude::*;
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
 use wushi_graph::{Batch, Builder, CacheType, DType, Executor, Graph, Mask, RopePairs};
@@ -125,18 +125,21 @@ proptest! {
 
 /// A whole model: reference, then everything that must not matter.
 fn check_model(shape: &Shape, dtype: DType, cache: CacheType, length: usize, chunks: &[usize]) {
-    let graph = shape.graph();
+    check_graph(&shape.graph(), shape.vocab, dtype, cache, length, chunks);
+}
+
+fn check_graph(graph: &Graph, vocab: usize, dtype: DType, cache: CacheType, length: usize, chunks: &[usize]) {
     let mut random = Random(length as u64);
-    let weights = RandomWeights::new(&graph, dtype, &mut random);
-    let tokens = tokens(length, shape.vocab, &mut random);
-    let want = reference::evaluate(&graph, &weights, &tokens, cache).unwrap();
+    let weights = RandomWeights::new(graph, dtype, &mut random);
+    let tokens = tokens(length, vocab, &mut random);
+    let want = reference::evaluate(graph, &weights, &tokens, cache).unwrap();
     for set in InstructionSet::available() {
         for threads in [1, 2, 3] {
-            let mut executor = executor(&graph, &weights, options(set, threads, cache, length));
+            let mut executor = executor(graph, &weights, options(set, threads, cache, length));
             // Pages in no particular order.
             let table: Vec<u32> =
                 (0..length.div_ceil(PAGE_TOKENS) as u32).rev().map(|page| page * 3).collect();
-            let other: Vec<u32> = tokens.iter().map(|token| (token + 1) % shape.vocab as u32).collect();
+            let other: Vec<u32> = tokens.iter().map(|token| (token + 1) % vocab as u32).collect();
             for &chunk in chunks {
                 // Pages hold another sequence's keys and values before: what is not written again shows.
                 run(&mut executor, &other, 512, &table);
@@ -174,6 +177,40 @@ fn every_operator() {
         check_model(&shape, DType::F32, CacheType::F16, 50, &[50, 1, 7]);
         check_model(&shape, DType::BF16, CacheType::F32, 50, &[50, 13]);
     }
+}
+
+#[test]
+fn mixtures_of_experts() {
+    for (experts, used, normalise) in [(5, 2, true), (16, 3, false), (4, 4, true), (3, 1, true)] {
+        let graph = mixture(experts, used, normalise);
+        for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4_1] {
+            check_graph(&graph, 70, dtype, CacheType::F16, 40, &[40, 1, 7]);
+        }
+    }
+}
+
+#[test]
+fn encoders() {
+    // A sequence comes in one piece; the second one's groups fill no panel.
+    check_graph(&encoder(64, 600), 70, DType::F32, CacheType::F32, 512, &[512]);
+    for dtype in [DType::F16, DType::F32] {
+        check_graph(&encoder(40, 64), 70, dtype, CacheType::F16, 33, &[33]);
+    }
+}
+
+#[test]
+fn a_sequence_whose_tokens_see_all_must_come_whole() {
+    let graph = encoder(64, 64);
+    let weights = RandomWeights::new(&graph, DType::F32, &mut Random(1));
+    let mut executor = executor(&graph, &weights, options(InstructionSet::best(), 1, CacheType::F32, 64));
+    let mut batch = Batch::default();
+    batch.push(&[1, 2], 0, &[0]);
+    batch.push(&[3], 2, &[1]);
+    let error = executor.run(&batch).unwrap_err().to_string();
+    assert!(error.contains("in one step"), "{error}");
+    let options = options(InstructionSet::best(), 1, CacheType::F32, 65);
+    let error = CpuExecutor::new(graph, &weights, options).err().expect("too long").to_string();
+    assert!(error.contains("64 positions"), "{error}");
 }
 
 /// Branches that read one value and meet again, in every way that fusing could get wrong.

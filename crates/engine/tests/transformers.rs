@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use wushi_cpu::{CpuExecutor, InstructionSet, Options};
-use wushi_formats::Gguf;
+use wushi_formats::Checkpoint;
 use wushi_graph::{Batch, CacheType, Executor};
 
 fn fixtures() -> PathBuf {
@@ -16,8 +16,8 @@ fn ids(value: &Value) -> Vec<u32> {
     ids.iter().map(|id| id.as_u64().expect("an id") as u32).collect()
 }
 
-fn executor(gguf: &Gguf, cache: CacheType) -> CpuExecutor {
-    let model = wushi_models::build(gguf).expect("a supported model");
+fn executor(checkpoint: &Checkpoint, cache: CacheType) -> CpuExecutor {
+    let model = wushi_models::build(checkpoint).expect("a supported model");
     let options = Options {
         threads: 2,
         instruction_set: InstructionSet::best(),
@@ -27,7 +27,7 @@ fn executor(gguf: &Gguf, cache: CacheType) -> CpuExecutor {
         max_rows: 512,
         max_logit_rows: 512,
     };
-    CpuExecutor::new(model.graph, gguf, options).expect("the model loads")
+    CpuExecutor::new(model.graph, checkpoint, options).expect("the model loads")
 }
 
 /// Logits of all tokens.
@@ -67,10 +67,11 @@ fn check(name: &str) {
     let expected: Value = serde_json::from_str(&text).expect("valid JSON");
     let raw = std::fs::read(fixtures().join(expected["logits"].as_str().unwrap())).expect("a fixture");
     let raw = wushi_quant::dequantize(wushi_graph::DType::F32, &raw);
-    let gguf = Gguf::open(fixtures().join(expected["gguf"].as_str().unwrap())).expect("a valid file");
+    let checkpoint =
+        Checkpoint::open_gguf(fixtures().join(expected["gguf"].as_str().unwrap())).expect("a valid file");
     let vocab = expected["config"]["vocab"].as_u64().unwrap() as usize;
     let bound = bound(expected["matrices"].as_str().unwrap());
-    let mut executor = executor(&gguf, CacheType::F32);
+    let mut executor = executor(&checkpoint, CacheType::F32);
     for case in expected["cases"].as_array().unwrap() {
         let all = logits(&mut executor, &ids(&case["ids"]));
         let rows = ids(&case["rows"]);

@@ -81,13 +81,17 @@ fn q2_k(b: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Scale of group `j`, six bits, from the 12 bytes that Q3_K packs them in.
+pub(crate) fn scale_q3(packed: &[u8], j: usize) -> u8 {
+    let low = if j < 8 { packed[j] & 15 } else { packed[j - 8] >> 4 };
+    low | (packed[8 + j % 4] >> (2 * (j / 4)) & 3) << 4
+}
+
 /// High bits `[32]`, 2-bit quants `[64]`, 6-bit scales in `[12]`, `d`.
 fn q3_k(b: &[u8], out: &mut [f32]) {
     let (high, quants, scales, d) = (&b[..32], &b[32..96], &b[96..108], half_at(b, 108));
     for (group, values) in out.chunks_exact_mut(16).enumerate() {
-        let low = if group < 8 { scales[group] & 15 } else { scales[group - 8] >> 4 };
-        let scale = low | (scales[8 + group % 4] >> (2 * (group / 4)) & 3) << 4;
-        let scale = d * (f32::from(scale) - 32.0);
+        let scale = d * (f32::from(scale_q3(scales, group)) - 32.0);
         let (half, pair, part) = (group / 8, group % 8 / 2, group % 2);
         for (i, x) in values.iter_mut().enumerate() {
             let at = 16 * part + i;
@@ -135,12 +139,17 @@ fn q6_k(b: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Scale of group `j`, six bits, from the 6 bytes that IQ4_XS packs them in.
+pub(crate) fn scale_iq4(packed: &[u8], j: usize) -> u8 {
+    let high = u16::from_le_bytes([packed[0], packed[1]]) >> (2 * j) & 3;
+    packed[2 + j / 2] >> (j % 2 * 4) & 15 | (high as u8) << 4
+}
+
 /// `d`, high pairs of the scales' bits `[2]`, low nibbles of them `[4]`, nibbles `[128]`.
 fn iq4_xs(b: &[u8], out: &mut [f32]) {
-    let (d, high) = (half_at(b, 0), u16::from_le_bytes([b[2], b[3]]));
+    let d = half_at(b, 0);
     for (group, values) in out.chunks_exact_mut(32).enumerate() {
-        let low = b[4 + group / 2] >> (group % 2 * 4) & 15;
-        let scale = low | ((high >> (2 * group) & 3) as u8) << 4;
-        table(values, d * (f32::from(scale) - 32.0), &IQ4_VALUES, nibbles(&b[8 + 16 * group..]));
+        let scale = f32::from(scale_iq4(&b[2..8], group)) - 32.0;
+        table(values, d * scale, &IQ4_VALUES, nibbles(&b[8 + 16 * group..]));
     }
 }

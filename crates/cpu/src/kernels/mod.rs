@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod experts;
 mod linear;
 mod norm;
 mod rope;
@@ -11,10 +12,13 @@ use std::ops::Range;
 use wushi_graph::{CacheType, DType};
 
 pub use attention::PAGE_TOKENS;
-pub(crate) use attention::{AttentionCall, AttentionItem, Heads, Pages, QUERY_TILE, Scratch, WriteCall};
+pub(crate) use attention::{
+    AttentionCall, AttentionItem, AttentionScratch, Heads, Pages, QUERY_TILE, WriteCall,
+};
 pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
+pub(crate) use experts::{CombineCall, RouteCall};
 pub(crate) use linear::{Epilogue, LinearCall, Output, RowSet};
-pub(crate) use norm::NormCall;
+pub(crate) use norm::{Norm, NormCall};
 pub(crate) use rope::RopeCall;
 
 use crate::activations::Activations;
@@ -40,6 +44,8 @@ pub(crate) struct Kernels {
     pub(crate) map: Entry<MapCall>,
     pub(crate) zip: Entry<ZipCall>,
     pub(crate) rope: Entry<RopeCall>,
+    pub(crate) route: Entry<RouteCall>,
+    pub(crate) combine: Entry<CombineCall>,
     pub(crate) pack: Entry<PackCall>,
     attention: [Entry<AttentionCall>; 2],
     write_cache: [Entry<WriteCall>; 2],
@@ -107,6 +113,8 @@ impl Kernels {
             map: entry!(MapCall, elementwise::map::<S>),
             zip: entry!(ZipCall, elementwise::zip::<S>),
             rope: entry!(RopeCall, rope::run::<S>),
+            route: entry!(RouteCall, experts::route::<S>),
+            combine: entry!(CombineCall, experts::combine::<S>),
             pack: entry!(PackCall, pack::<S>),
             attention: [
                 entry!(AttentionCall, attention::run::<S, attention::F32Cache>),

@@ -171,6 +171,33 @@ pub(crate) unsafe fn gelu_tanh<S: Isa>(x: S::V) -> S::V {
     }
 }
 
+/// `math::gelu_erf` over lanes.
+#[inline(always)]
+pub(crate) unsafe fn gelu_erf<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let half = S::mul(S::splat(0.5), x);
+        S::fma(half, erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    }
+}
+
+/// `math::erf` over lanes.
+#[inline(always)]
+unsafe fn erf<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let (zero, one) = (S::splat(0.0), S::splat(1.0));
+        let t = S::div(one, S::fma(S::abs(x), S::splat(math::ERF_T), one));
+        let mut p = S::splat(math::ERF[4]);
+        for i in (0..4).rev() {
+            p = S::fma(p, t, S::splat(math::ERF[i]));
+        }
+        let e = exp::<S>(S::mul(S::mul(x, x), S::splat(-1.0)));
+        let magnitude = S::sub(one, S::mul(S::mul(p, t), e));
+        S::select_less(x, zero, S::mul(magnitude, S::splat(-1.0)), magnitude)
+    }
+}
+
 /// The largest magnitude of `n` elements, a multiple of 16; NaN if one of them is.
 #[inline(always)]
 pub(crate) unsafe fn max_magnitude<S: Isa>(x: *const f32, n: usize) -> f32 {

@@ -10,7 +10,7 @@ mod superblock;
 
 use std::ops::Range;
 
-use wushi_graph::{DType, TensorView};
+use wushi_graph::{DType, ReadError, TensorView};
 use wushi_quant::{dequantize, dequantize_into};
 
 pub(crate) use block32::{Blocks, Int8Block, Iq4Nl, Mxfp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -33,6 +33,9 @@ pub enum WeightError {
         /// Canonical name.
         name: String,
     },
+    /// The file does not give it.
+    #[error(transparent)]
+    Read(ReadError),
     /// The file has it in another shape.
     #[error("tensor `{name}` has shape {found:?}, the model needs {expected:?}")]
     Shape {
@@ -123,11 +126,47 @@ macro_rules! with_layout {
     };
 }
 
-/// A repacked matrix.
+/// The sizes of a matrix, or of one for each of several experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatrixShape {
+    /// Matrices.
+    pub(crate) experts: usize,
+    /// Output rows of each.
+    pub(crate) outputs: usize,
+    /// Input columns.
+    pub(crate) inputs: usize,
+}
+
+impl MatrixShape {
+    /// From a tensor's shape: `[outputs, inputs]` or `[experts, outputs, inputs]`.
+    pub(crate) fn of(shape: &[usize]) -> Self {
+        match *shape {
+            [outputs, inputs] => MatrixShape { experts: 1, outputs, inputs },
+            [experts, outputs, inputs] => MatrixShape { experts, outputs, inputs },
+            _ => unreachable!("matrices are declared with two or three dimensions"),
+        }
+    }
+
+    /// Panels of each matrix: every expert starts a new one.
+    pub(crate) fn panels_each(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// Panels of all matrices.
+    pub(crate) fn panels(&self) -> usize {
+        self.experts * self.panels_each()
+    }
+
+    /// Rows of all matrices.
+    fn rows(&self) -> usize {
+        self.experts * self.outputs
+    }
+}
+
+/// A repacked matrix, or one for each of several experts.
 pub(crate) struct Matrix {
     pub(crate) dtype: DType,
-    /// Output rows.
-    pub(crate) outputs: usize,
+    pub(crate) shape: MatrixShape,
     /// Input columns.
     pub(crate) inputs: usize,
     bytes: SharedBytes,
@@ -146,14 +185,15 @@ fn sections_of<L: Layout>(inputs: usize) -> [usize; 3] {
 }
 
 impl Matrix {
-    /// An empty matrix for a tensor of `[outputs, inputs]`.
-    pub(crate) fn new(dtype: DType, outputs: usize, inputs: usize) -> std::io::Result<Self> {
-        let (sections, len) = Self::layout(dtype, outputs, inputs);
-        Ok(Matrix { dtype, outputs, inputs, bytes: SharedBytes::zeroed_dense(len)?, sections })
+    /// An empty matrix for a tensor of this shape.
+    pub(crate) fn new(dtype: DType, shape: MatrixShape) -> std::io::Result<Self> {
+        let (sections, len) = Self::layout(dtype, shape);
+        let bytes = SharedBytes::zeroed_dense(len)?;
+        Ok(Matrix { dtype, shape, inputs: shape.inputs, bytes, sections })
     }
 
-    fn layout(dtype: DType, outputs: usize, inputs: usize) -> ([Section; 3], usize) {
-        let panels = outputs.div_ceil(PANEL);
+    fn layout(dtype: DType, shape: MatrixShape) -> ([Section; 3], usize) {
+        let (panels, inputs) = (shape.panels(), shape.inputs);
         let strides = with_layout!(dtype, sections_of(inputs));
         let mut len = 0;
         let sections = strides.map(|stride| {
@@ -164,13 +204,13 @@ impl Matrix {
         (sections, len)
     }
 
-    /// Bytes a matrix of this size takes.
-    pub(crate) fn planned_bytes(dtype: DType, outputs: usize, inputs: usize) -> usize {
-        Self::layout(dtype, outputs, inputs).1
+    /// Bytes a matrix of this shape takes.
+    pub(crate) fn planned_bytes(dtype: DType, shape: MatrixShape) -> usize {
+        Self::layout(dtype, shape).1
     }
 
     pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+        self.shape.panels()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -196,9 +236,9 @@ impl Matrix {
         with_layout!(self.dtype, pack_panels(self, view.bytes, panels))
     }
 
-    /// Writes the exact values of one row into `out`, which has `inputs` elements.
+    /// Writes the exact values of one row of a single matrix into `out`, which has `inputs` elements.
     pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.outputs && out.len() == self.inputs);
+        assert!(self.shape.experts == 1 && row < self.shape.outputs && out.len() == self.inputs);
         let panel = [0, 1, 2].map(|i| {
             let stride = self.sections[i].stride;
             // SAFETY: the panel exists; nobody writes a matrix after it was packed.
@@ -222,11 +262,13 @@ fn unpack_blocks<L: Layout>(panel: [&[u8]; 3], lane: usize, first: usize, file: 
 }
 
 fn pack_panels<L: Layout>(matrix: &Matrix, file: &[u8], panels: Range<usize>) -> Option<usize> {
-    let row_bytes = file.len() / matrix.outputs;
+    let MatrixShape { outputs, .. } = matrix.shape;
+    let row_bytes = file.len() / matrix.shape.rows();
     let mut bad = None;
     for panel in panels {
-        let first = panel * PANEL;
-        for row in first..(first + PANEL).min(matrix.outputs) {
+        let (expert, within) = (panel / matrix.shape.panels_each(), panel % matrix.shape.panels_each());
+        let first = expert * outputs + within * PANEL;
+        for row in first..(first + PANEL).min((expert + 1) * outputs) {
             let sections = [0, 1, 2].map(|i| {
                 let stride = matrix.sections[i].stride;
                 // SAFETY: the panel exists, and only this thread touches it (see `pack`).
@@ -308,7 +350,7 @@ mod tests {
                 file.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = *byte & 0x83 | 0x3c);
             }
             let shape = [outputs, blocks * dtype.block_elements()];
-            let matrix = Matrix::new(dtype, shape[0], shape[1]).unwrap();
+            let matrix = Matrix::new(dtype, MatrixShape::of(&shape)).unwrap();
             let view = TensorView { dtype, shape: &shape, bytes: &file };
             // SAFETY: nobody else knows the matrix.
             prop_assert_eq!(unsafe { matrix.pack(&view, 0..matrix.panels()) }, None);

@@ -1,12 +1,13 @@
 //! Random models in memory.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
-    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorView,
-    WeightSource,
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, ReadError, Role, Rope, RopePairs,
+    RopeScaling, Routing, TensorDesc, WeightSource,
 };
 
 /// A small generator with a fixed seed: the same models everywhere.
@@ -42,9 +43,14 @@ pub struct RandomWeights {
 }
 
 impl WeightSource for RandomWeights {
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
         let t = self.tensors.get(name)?;
-        Some(TensorView { dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
+        Some(TensorDesc { dtype: t.dtype, shape: &t.shape })
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        let t = self.tensors.get(name).ok_or_else(|| ReadError::missing(name))?;
+        Ok(Cow::Borrowed(&t.bytes))
     }
 }
 
@@ -93,6 +99,7 @@ fn random_bytes(dtype: DType, elements: usize, size: f32, fill: Fill, random: &m
                 let exponent = 125 + (x.abs() / 8.0).log2().max(-100.0) as i32;
                 block[0] = if random.below(50) == 0 { random.below(3) as u8 } else { exponent as u8 };
             }
+            other => unreachable!("no kernels for {other}"),
         }
     }
     out
@@ -112,7 +119,9 @@ impl RandomWeights {
             let (dtype, size) = match decl.role {
                 Role::Vector => (DType::F32, 1.0),
                 Role::Embedding => (dtype, 1.0),
-                Role::Matrix => (dtype, 1.5 / (decl.shape[1] as f32).sqrt()),
+                Role::Matrix | Role::Experts => {
+                    (dtype, 1.5 / (decl.shape[decl.shape.len() - 1] as f32).sqrt())
+                }
             };
             let bytes = random_bytes(dtype, elements, size, fill, random);
             weights.tensors.insert(decl.name.clone(), Stored { dtype, shape: decl.shape.clone(), bytes });
@@ -182,7 +191,8 @@ impl Shape {
             head_dim: self.head_dim,
             rotary_dim: if self.rich { self.head_dim / 4 * 2 } else { self.head_dim },
             base: 10_000.0,
-            position_scale: if self.rich { 2.0 } else { 1.0 },
+            scaling: if self.rich { RopeScaling::Linear(2.0) } else { RopeScaling::None },
+            magnitude: 1.0,
             pairs: self.pairs,
         };
         let attention = Attention {
@@ -225,6 +235,60 @@ impl Shape {
         let logits = g.linear(x, "token_embd", self.vocab)?;
         g.finish(if self.rich { g.softcap(logits, 20.0)? } else { logits })
     }
+}
+
+/// Two layers of a mixture of experts.
+pub fn mixture(experts: usize, used: usize, normalise: bool) -> Graph {
+    let build = || -> Result<Graph, wushi_graph::GraphError> {
+        let g = Builder::new();
+        let (width, hidden) = (64, 96);
+        let scaling =
+            RopeScaling::Yarn { factor: 4.0, original_context: 16.0, beta_fast: 32.0, beta_slow: 1.0 };
+        let rope = Rope { scaling, magnitude: 1.14, ..Rope::plain(32, 10_000.0, RopePairs::Halves) };
+        let mut x = g.embed("token_embd", 70, width)?;
+        for layer in 0..2 {
+            let b = g.block("blk", layer);
+            let h = b.rms_norm(x, "attn_norm", width, 1e-5)?;
+            let (q, k) =
+                (b.rope(b.linear(h, "attn_q", 64)?, rope)?, b.rope(b.linear(h, "attn_k", 32)?, rope)?);
+            let v = b.linear(h, "attn_v", 32)?;
+            let a = b.attention(q, k, v, Attention::causal(2, 1, 32))?;
+            x = b.add(x, b.linear(a, "attn_output", width)?)?;
+            let h = b.rms_norm(x, "ffn_norm", width, 1e-5)?;
+            let scores = b.linear(h, "ffn_gate_inp", experts)?;
+            let routes = b.route(scores, Routing { experts, used, normalise })?;
+            let gate = b.silu(b.expert_linear(h, routes, "ffn_gate_exps", hidden)?)?;
+            let up = b.mul(gate, b.expert_linear(h, routes, "ffn_up_exps", hidden)?)?;
+            let down = b.expert_linear(up, routes, "ffn_down_exps", width)?;
+            x = b.add(x, b.combine(down, routes)?)?;
+        }
+        let x = g.rms_norm(g.rows(x)?, "output_norm", width, 1e-5)?;
+        g.finish(g.linear(x, "output", 70)?)
+    };
+    build().expect("shapes fit")
+}
+
+/// Two layers of an encoder: layer norms, exact GELU, positions from a table, attention to everything.
+pub fn encoder(width: usize, positions: usize) -> Graph {
+    let build = || -> Result<Graph, wushi_graph::GraphError> {
+        let g = Builder::new();
+        let x = g.add(g.embed("token_embd", 70, width)?, g.embed_row("token_types", 2, width, 0)?)?;
+        let x = g.add(x, g.embed_position("position_embd", positions, width)?)?;
+        let mut x = g.layer_norm(x, "token_embd_norm", 1e-12)?;
+        for layer in 0..2 {
+            let b = g.block("blk", layer);
+            let heads = |name| b.linear_with(x, name, width, true);
+            let (q, k, v) = (heads("attn_q")?, heads("attn_k")?, heads("attn_v")?);
+            let a = b.attention(q, k, v, Attention::full(2, 2, width / 2))?;
+            let h = b.add(b.linear_with(a, "attn_output", width, true)?, x)?;
+            let h = b.layer_norm(h, "attn_output_norm", 1e-12)?;
+            let up = b.gelu_erf(b.linear_with(h, "ffn_up", 2 * width, true)?)?;
+            x = b.add(b.linear_with(up, "ffn_down", width, true)?, h)?;
+            x = b.layer_norm(x, "layer_output_norm", 1e-12)?;
+        }
+        g.finish(g.rows(x)?)
+    };
+    build().expect("shapes fit")
 }
 
 pub fn options(set: InstructionSet, threads: usize, cache: CacheType, context: usize) -> Options {
