@@ -24,7 +24,10 @@ pub(crate) use rope::RopeCall;
 use crate::activations::Activations;
 use crate::probe::{self, ProbeCall};
 use crate::simd::Isa;
-use crate::weights::{BF16, Blocks, F16, F32, Q4_0, Q4_1, Q8_0};
+use crate::weights::{
+    BF16, Blocks, F16, F32, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    SuperBlocks,
+};
 
 /// A kernel's entry for one instruction set.
 ///
@@ -35,7 +38,8 @@ pub(crate) type Entry<Call> = unsafe fn(&Call);
 
 /// All kernels of one instruction set.
 pub(crate) struct Kernels {
-    linear: [Entry<LinearCall>; 6],
+    /// In the order of [`DType::ALL`].
+    linear: [Entry<LinearCall>; DType::ALL.len()],
     pub(crate) norm: Entry<NormCall>,
     pub(crate) map: Entry<MapCall>,
     pub(crate) zip: Entry<ZipCall>,
@@ -93,7 +97,17 @@ impl Kernels {
                 entry!(LinearCall, linear::run::<S, BF16>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q4_0>>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q4_1>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q5_0>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q5_1>>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q8_0>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q2K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q3K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q4K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q5K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q6K>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Iq4Nl>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Iq4Xs>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Mxfp4>>),
             ],
             norm: entry!(NormCall, norm::run::<S>),
             map: entry!(MapCall, elementwise::map::<S>),
@@ -118,15 +132,7 @@ impl Kernels {
     }
 
     pub(crate) fn linear(&self, dtype: DType) -> Entry<LinearCall> {
-        self.linear[match dtype {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::BF16 => 2,
-            DType::Q4_0 => 3,
-            DType::Q4_1 => 4,
-            DType::Q8_0 => 5,
-            other => unreachable!("no kernels for {other}"),
-        }]
+        self.linear[dtype as usize]
     }
 
     pub(crate) fn attention(&self, cache: CacheType) -> Entry<AttentionCall> {

@@ -58,30 +58,46 @@ fn f16_bits(x: f32) -> [u8; 2] {
     half::f16::from_f32(x).to_le_bytes()
 }
 
+/// What a block's quants and small scales are.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Fill {
+    /// Anything.
+    Random,
+    /// This byte everywhere, the block's own scales apart.
+    Byte(u8),
+}
+
 /// Random elements of a dtype whose values are around `size`.
-fn random_bytes(dtype: DType, elements: usize, size: f32, random: &mut Random) -> Vec<u8> {
-    let mut out = Vec::new();
-    let quants = |out: &mut Vec<u8>, n: usize, random: &mut Random| {
-        out.extend((0..n).map(|_| random.bits() as u8));
-    };
-    for _ in 0..elements / dtype.block_elements() {
+fn random_bytes(dtype: DType, elements: usize, size: f32, fill: Fill, random: &mut Random) -> Vec<u8> {
+    let mut out = vec![0; dtype.bytes_of(elements).expect("whole blocks")];
+    for block in out.chunks_exact_mut(dtype.block_bytes()) {
+        for byte in block.iter_mut() {
+            *byte = match fill {
+                Fill::Random => random.bits() as u8,
+                Fill::Byte(byte) => byte,
+            };
+        }
         let x = random.number() * size;
+        let mut put = |at: usize, x: f32| block[at..at + 2].copy_from_slice(&f16_bits(x));
         match dtype {
-            DType::F32 => out.extend(x.to_le_bytes()),
-            DType::F16 => out.extend(f16_bits(x)),
-            DType::BF16 => out.extend(half::bf16::from_f32(x).to_le_bytes()),
-            DType::Q4_0 => {
-                out.extend(f16_bits(x / 8.0));
-                quants(&mut out, 16, random);
-            }
-            DType::Q4_1 => {
-                out.extend(f16_bits(x / 8.0));
-                out.extend(f16_bits(-x));
-                quants(&mut out, 16, random);
-            }
-            DType::Q8_0 => {
-                out.extend(f16_bits(x / 128.0));
-                quants(&mut out, 32, random);
+            DType::F32 => block.copy_from_slice(&x.to_le_bytes()),
+            DType::F16 => put(0, x),
+            DType::BF16 => block.copy_from_slice(&half::bf16::from_f32(x).to_le_bytes()),
+            DType::Q4_0 => put(0, x / 8.0),
+            DType::Q5_0 => put(0, x / 16.0),
+            DType::Q8_0 | DType::IQ4_NL => put(0, x / 128.0),
+            DType::Q4_1 => (put(0, x / 8.0), put(2, -x)).1,
+            DType::Q5_1 => (put(0, x / 16.0), put(2, -x)).1,
+            DType::Q2_K => (put(80, x / 24.0), put(82, x / 16.0)).1,
+            DType::Q3_K => put(108, x / 64.0),
+            DType::Q4_K => (put(0, x / 256.0), put(2, x / 32.0)).1,
+            DType::Q5_K => (put(0, x / 512.0), put(2, x / 32.0)).1,
+            DType::Q6_K => put(208, x / 2048.0),
+            DType::IQ4_XS => put(0, x / 2048.0),
+            // 2^-2 to 2^5 of the size, in halves; and the exponents that are zero.
+            DType::MXFP4 => {
+                let exponent = 125 + (x.abs() / 8.0).log2().max(-100.0) as i32;
+                block[0] = if random.below(50) == 0 { random.below(3) as u8 } else { exponent as u8 };
             }
             other => unreachable!("no kernels for {other}"),
         }
@@ -92,6 +108,11 @@ fn random_bytes(dtype: DType, elements: usize, size: f32, random: &mut Random) -
 impl RandomWeights {
     /// Matrices in `dtype`, vectors in F32.
     pub fn new(graph: &Graph, dtype: DType, random: &mut Random) -> Self {
+        Self::filled(graph, dtype, Fill::Random, random)
+    }
+
+    /// The same with these quants.
+    pub fn filled(graph: &Graph, dtype: DType, fill: Fill, random: &mut Random) -> Self {
         let mut weights = RandomWeights::default();
         for decl in graph.weights() {
             let elements = decl.shape.iter().product();
@@ -102,7 +123,7 @@ impl RandomWeights {
                     (dtype, 1.5 / (decl.shape[decl.shape.len() - 1] as f32).sqrt())
                 }
             };
-            let bytes = random_bytes(dtype, elements, size, random);
+            let bytes = random_bytes(dtype, elements, size, fill, random);
             weights.tensors.insert(decl.name.clone(), Stored { dtype, shape: decl.shape.clone(), bytes });
         }
         weights
@@ -151,6 +172,15 @@ impl Default for Shape {
 }
 
 impl Shape {
+    /// With sizes that this dtype can store.
+    pub fn storable(self, dtype: DType) -> Self {
+        let block = dtype.block_elements();
+        if self.width.is_multiple_of(block) && self.hidden.is_multiple_of(block) {
+            return self;
+        }
+        Shape { width: block, hidden: 2 * block, heads: 4, head_dim: block / 4, ..self }
+    }
+
     pub fn graph(&self) -> Graph {
         self.describe().expect("shapes fit")
     }
