@@ -7,7 +7,7 @@ use wushi_graph::{DType, Graph, Role, TensorDesc, TensorView, WeightDecl, Weight
 use crate::executor::CpuError;
 use crate::simd::PANEL;
 use crate::team::Team;
-use crate::weights::{Matrix, Vector, WeightError};
+use crate::weights::{Matrix, MatrixShape, Vector, WeightError};
 
 /// A graph's weights as kernels read them.
 pub(crate) struct Weights {
@@ -22,8 +22,8 @@ enum Slot {
 fn check<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorDesc<'a>, WeightError> {
     let name = decl.name.clone();
     let found = source.describe(&decl.name).ok_or(WeightError::Missing { name: name.clone() })?;
-    if found.shape != decl.shape {
-        return Err(WeightError::Shape { name, found: found.shape.to_vec(), expected: decl.shape.clone() });
+    if found.shape != decl.tensor_shape() {
+        return Err(WeightError::Shape { name, found: found.shape.to_vec(), expected: decl.tensor_shape() });
     }
     let (inputs, block) = (found.shape.last().copied().unwrap_or(0), found.dtype.block_elements());
     if !inputs.is_multiple_of(block) {
@@ -45,7 +45,9 @@ pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DTy
 pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
     let sizes = graph.weights().iter().zip(dtypes).map(|(decl, &dtype)| match decl.role {
         Role::Vector => decl.shape[0].next_multiple_of(PANEL) * 4,
-        Role::Embedding | Role::Matrix => Matrix::planned_bytes(dtype, decl.shape[0], decl.shape[1]),
+        Role::Embedding | Role::Matrix | Role::Experts => {
+            Matrix::planned_bytes(dtype, MatrixShape::of(&decl.shape))
+        }
     });
     sizes.sum()
 }
@@ -57,10 +59,10 @@ impl Weights {
         for decl in graph.weights() {
             let TensorDesc { dtype, shape } = check(source, decl)?;
             let bytes = source.read(&decl.name).map_err(WeightError::Read)?;
-            let view = TensorView { dtype, shape, bytes: &bytes };
+            let view = TensorView { dtype, shape, bytes: decl.bytes_in(&bytes) };
             slots.push(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
-                Role::Embedding | Role::Matrix => Slot::Matrix(pack(decl, &view, team)?),
+                Role::Embedding | Role::Matrix | Role::Experts => Slot::Matrix(pack(decl, &view, team)?),
             });
             source.release(&decl.name);
         }
@@ -95,7 +97,7 @@ fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
 }
 
 fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, CpuError> {
-    let matrix = Matrix::new(view.dtype, decl.shape[0], decl.shape[1])?;
+    let matrix = Matrix::new(view.dtype, MatrixShape::of(&decl.shape))?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());
     team.run(&|thread| {

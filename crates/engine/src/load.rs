@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
-use wushi_graph::{CacheType, Graph, Role};
-use wushi_models::{Model, ModelError};
+use wushi_graph::{CacheType, Executor, Graph, Lookup, Op};
+use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
-use crate::{Engine, EngineError, EngineOptions, Vocabulary, memory};
+use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, memory};
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub cache: CacheType,
     /// The longest sequence, in tokens. `None`: what the model was trained for, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// How rope is scaled if the context is longer than what the model was trained for.
+    pub stretch: Option<Stretch>,
     /// Bytes that weights, cache and buffers may take together. `None`: what is available.
     pub memory: Option<u64>,
     /// For how many sequences of full length the cache should have pages, if memory allows. One always must fit.
@@ -55,6 +57,7 @@ impl LoadOptions {
             instruction_set: None,
             cache: CacheType::F16,
             context: None,
+            stretch: None,
             memory: None,
             sequences: 4,
             max_rows: DEFAULT_MAX_ROWS,
@@ -139,7 +142,8 @@ pub enum LoadError {
     Zero(&'static str),
     /// Longer sequences than the model has ever seen.
     #[error(
-        "a context of {wanted} tokens was asked for, but this model was trained for {trained}: ask for at most that"
+        "a context of {wanted} tokens was asked for, but this model was trained for {trained}: ask for at most that, \
+         or say how to stretch it (rope-scaling yarn or linear)"
     )]
     ContextTooLong {
         /// Tokens asked for.
@@ -167,6 +171,18 @@ pub enum LoadError {
         budget: bool,
         /// The longest context that would fit, in tokens.
         fits: usize,
+    },
+    /// It gives embeddings, no text.
+    #[error("{path}: this is an embedding model: it gives no text (see `wushi embed`)", path = path.display())]
+    NoText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It gives text, no embeddings.
+    #[error("{path}: this is no embedding model: it gives text (see `wushi run`)", path = path.display())]
+    NoEmbeddings {
+        /// The file.
+        path: PathBuf,
     },
     /// The engine did not start.
     #[error(transparent)]
@@ -245,6 +261,7 @@ pub struct LoadPlan {
     memory: MemoryPlan,
     available: Option<u64>,
     engine: EngineOptions,
+    pooling: Option<Pooling>,
     fingerprint: [u8; 32],
 }
 
@@ -262,16 +279,37 @@ pub struct LoadedModel {
     pub fingerprint: [u8; 32],
 }
 
+/// An embedding model that answers.
+pub struct LoadedEmbedder {
+    /// What runs it.
+    pub embedder: Embedder,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What it is.
+    pub info: ModelInfo,
+    /// See [`LoadPlan::fingerprint`].
+    pub fingerprint: [u8; 32],
+}
+
 /// Reads what an open file says of its model: graph, tokenizer, template. Reads no weight, nor whether they fit the
 /// graph.
 ///
 /// # Errors
 /// A type, architecture, tokenizer or template that cannot be used.
 pub fn describe(checkpoint: &Checkpoint) -> Result<Description, DescribeError> {
+    let context = wushi_models::trained_context(checkpoint)?.min(DEFAULT_CONTEXT);
+    describe_for(checkpoint, &Positions { context, stretch: None })
+}
+
+/// [`describe`] for sequences of these positions.
+fn describe_for(checkpoint: &Checkpoint, positions: &Positions) -> Result<Description, DescribeError> {
     checkpoint.check_supported()?;
-    let model = wushi_models::build(checkpoint)?;
+    let model = wushi_models::build(checkpoint, positions)?;
     let tokenizer = Tokenizer::from_gguf(checkpoint.metadata())?;
-    let tables = model.graph.weights().iter().filter(|weight| weight.role == Role::Embedding);
+    let tables = model.graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Embed { table, lookup: Lookup::Token } => Some(model.graph.weight(table)),
+        _ => None,
+    });
     let rows = tables.filter_map(|table| table.shape.first().copied()).min();
     match (tokenizer.vocab_size(), rows) {
         (tokens, Some(rows)) if tokens > rows => return Err(DescribeError::Vocabulary { tokens, rows }),
@@ -290,11 +328,22 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let path = &options.path;
     let unusable = |error| LoadError::Description { path: path.clone(), error };
     let checkpoint = wushi_models::open(path).map_err(LoadError::File)?;
-    let Description { model, tokenizer, template } = describe(&checkpoint).map_err(unusable)?;
+    let trained = wushi_models::trained_context(&checkpoint).map_err(|error| unusable(error.into()))?;
+    let positions = positions(options, trained)?;
+    let Description { model, tokenizer, template } =
+        describe_for(&checkpoint, &positions).map_err(unusable)?;
     let info = info(&checkpoint, &model).map_err(|error| unusable(error.into()))?;
-    let context = context(options, model.trained_context)?;
-    let (executor, memory, available) = fit(options, &checkpoint, &model.graph, context)?;
-    let fingerprint = fingerprint(&checkpoint, executor.cache);
+    let context = positions.context;
+    let (executor, memory, available) = match model.pooling {
+        None => fit(options, &checkpoint, &model.graph, context)?,
+        // One text at a time, whose tokens may all be wanted and may all see each other.
+        Some(_) => {
+            let max_rows = context.max(options.max_rows);
+            let one = LoadOptions { sequences: 1, max_rows, max_logit_rows: max_rows, ..options.clone() };
+            fit(&one, &checkpoint, &model.graph, context)?
+        }
+    };
+    let fingerprint = fingerprint(&checkpoint, &model.graph, executor.cache);
     let engine = options.engine.clone();
     Ok(LoadPlan {
         path: path.clone(),
@@ -307,6 +356,7 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         memory,
         available,
         engine,
+        pooling: model.pooling,
         fingerprint,
     })
 }
@@ -363,6 +413,9 @@ impl LoadPlan {
     /// # Errors
     /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
+        if self.pooling.is_some() {
+            return Err(LoadError::NoText { path: self.path });
+        }
         let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
@@ -371,6 +424,27 @@ impl LoadPlan {
             engine,
             tokenizer: self.tokenizer,
             template: self.template,
+            info: self.info,
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+impl LoadPlan {
+    /// Allocates and packs the weights of an embedding model.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`]; a model that gives text.
+    pub fn load_embedder(self) -> Result<LoadedEmbedder, LoadError> {
+        let Some(pooling) = self.pooling else {
+            return Err(LoadError::NoEmbeddings { path: self.path });
+        };
+        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
+            .map_err(|error| LoadError::Cpu { path: self.path, error })?;
+        let executor: Box<dyn Executor> = Box::new(executor);
+        Ok(LoadedEmbedder {
+            embedder: Embedder::new(executor, pooling),
+            tokenizer: self.tokenizer,
             info: self.info,
             fingerprint: self.fingerprint,
         })
@@ -409,13 +483,18 @@ fn info(checkpoint: &Checkpoint, model: &Model) -> Result<ModelInfo, FormatError
     })
 }
 
-fn context(options: &LoadOptions, trained: usize) -> Result<usize, LoadError> {
-    match options.context {
-        Some(0) => Err(LoadError::Zero("the context")),
-        Some(wanted) if wanted > trained => Err(LoadError::ContextTooLong { wanted, trained }),
-        Some(wanted) => Ok(wanted),
-        None => Ok(trained.min(DEFAULT_CONTEXT)),
-    }
+/// How long sequences will be: as asked for, else what the model was trained for within reason.
+fn positions(options: &LoadOptions, trained: usize) -> Result<Positions, LoadError> {
+    let stretch = options.stretch;
+    let context = match options.context {
+        Some(0) => return Err(LoadError::Zero("the context")),
+        Some(wanted) if wanted > trained && stretch.is_none() => {
+            return Err(LoadError::ContextTooLong { wanted, trained });
+        }
+        Some(wanted) => wanted,
+        None => trained.min(DEFAULT_CONTEXT),
+    };
+    Ok(Positions { context, stretch })
 }
 
 /// Chooses the number of pages: enough for the sequences that are wanted, fewer where memory is short, but never too few
@@ -464,9 +543,21 @@ fn fit(
     Ok((executor, plan, available))
 }
 
-fn fingerprint(checkpoint: &Checkpoint, cache: CacheType) -> [u8; 32] {
+fn fingerprint(checkpoint: &Checkpoint, graph: &Graph, cache: CacheType) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("wushi arithmetic {} cache {cache}\n", wushi_cpu::ARITHMETIC_VERSION).as_bytes());
+    // What the context decided.
+    let mut ropes: Vec<String> = Vec::new();
+    for node in graph.nodes() {
+        if let Op::Rope { rope, factors } = node.op {
+            let factors = factors.map(|id| graph.weight(id).name.as_str());
+            ropes.push(format!("{rope:?} {factors:?}\n"));
+        }
+    }
+    ropes.dedup();
+    ropes.iter().for_each(|rope| {
+        hasher.update(rope.as_bytes());
+    });
     checkpoint.identify(&mut |bytes| {
         hasher.update(bytes);
     });
@@ -494,11 +585,14 @@ mod tests {
     #[test]
     fn contexts_are_bounded_by_training() {
         let asked = |context| LoadOptions { context, ..LoadOptions::new("model.gguf") };
-        assert_eq!(context(&asked(None), 2048).ok(), Some(2048));
-        assert_eq!(context(&asked(None), 131_072).ok(), Some(DEFAULT_CONTEXT));
-        assert_eq!(context(&asked(Some(8192)), 131_072).ok(), Some(8192));
-        let error = context(&asked(Some(8192)), 2048).unwrap_err();
+        let context = |options, trained| positions(&options, trained).map(|positions| positions.context);
+        assert_eq!(context(asked(None), 2048).ok(), Some(2048));
+        assert_eq!(context(asked(None), 131_072).ok(), Some(DEFAULT_CONTEXT));
+        assert_eq!(context(asked(Some(8192)), 131_072).ok(), Some(8192));
+        let error = context(asked(Some(8192)), 2048).unwrap_err();
         assert!(matches!(error, LoadError::ContextTooLong { wanted: 8192, trained: 2048 }));
-        assert!(matches!(context(&asked(Some(0)), 2048), Err(LoadError::Zero(_))));
+        assert!(matches!(context(asked(Some(0)), 2048), Err(LoadError::Zero(_))));
+        let stretched = LoadOptions { stretch: Some(Stretch::Yarn), ..asked(Some(8192)) };
+        assert_eq!(context(stretched, 2048).ok(), Some(8192));
     }
 }

@@ -1,6 +1,7 @@
 //! Weights: what a graph declares, and where their bytes come from.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::DType;
 
@@ -11,8 +12,19 @@ pub enum Role {
     Embedding,
     /// A linear layer's matrix, shape `[outputs, inputs]`.
     Matrix,
+    /// One matrix for every expert of a mixture, shape `[experts, outputs, inputs]`.
+    Experts,
     /// One value per channel (norm weights, biases, rope frequency factors), shape `[channels]`.
     Vector,
+}
+
+/// Rows of a tensor that several weights share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Part {
+    /// Which rows.
+    pub rows: Range<usize>,
+    /// Rows of the whole tensor.
+    pub total: usize,
 }
 
 /// A weight as the graph declares it, once, by canonical name.
@@ -24,6 +36,30 @@ pub struct WeightDecl {
     pub shape: Vec<usize>,
     /// What it is for.
     pub role: Role,
+    /// If the tensor of this name holds other weights as well: which rows of it are this one.
+    pub part: Option<Part>,
+}
+
+impl WeightDecl {
+    /// The shape of the tensor of this name: this weight's own, unless it is part of one.
+    pub fn tensor_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let Some(part) = &self.part {
+            shape[0] = part.total;
+        }
+        shape
+    }
+
+    /// This weight's bytes within those of the tensor of this name.
+    pub fn bytes_in<'a>(&self, tensor: &'a [u8]) -> &'a [u8] {
+        match &self.part {
+            None => tensor,
+            Some(Part { rows, total }) => {
+                let row = tensor.len() / total;
+                &tensor[rows.start * row..rows.end * row]
+            }
+        }
+    }
 }
 
 /// What a tensor is, without its bytes.

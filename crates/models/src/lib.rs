@@ -2,11 +2,21 @@
 //!
 //! A family is one file and one line in `FAMILIES`. Nothing is run here, and no other room knows a family's name.
 
+mod bert;
 mod config;
+mod decoder;
+mod gemma3;
 mod huggingface;
 mod llama;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 pub use config::ModelError;
+pub use rope::{Positions, Stretch};
+
+use config::Keys;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -20,29 +30,68 @@ use wushi_graph::Graph;
 pub struct Model {
     /// The architecture's name in the file.
     pub architecture: String,
-    /// What it computes: logits `[picked, vocabulary]` from token ids.
+    /// What it computes from token ids: logits `[picked, vocabulary]`, or the states `[picked, width]` of an embedding
+    /// model.
     pub graph: Graph,
     /// The longest sequence it was trained for, in tokens.
     pub trained_context: usize,
+    /// An embedding model says how its tokens' states become one embedding.
+    pub pooling: Option<Pooling>,
+}
+
+/// How a text's embedding is made of its tokens' states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// That of the first token (`[CLS]`).
+    First,
+    /// That of the last token.
+    Last,
+}
+
+impl Model {
+    fn new(keys: &Keys<'_>, graph: Graph, pooling: Option<Pooling>) -> Result<Self, ModelError> {
+        let trained_context = rope::trained_context(keys)?;
+        Ok(Model { architecture: keys.architecture().to_string(), graph, trained_context, pooling })
+    }
 }
 
 /// A family of models that share a graph.
 struct Family {
-    /// The names its files give in `general.architecture`.
-    architectures: &'static [&'static str],
+    /// The name its files give in `general.architecture`.
+    architecture: &'static str,
     /// Reads the configuration and describes the graph.
-    build: fn(&Checkpoint) -> Result<Model, ModelError>,
+    build: fn(&Keys<'_>, &Positions) -> Result<Model, ModelError>,
     /// How its folders on Hugging Face are read.
     imports: &'static [Import],
 }
 
 /// Every family. A new one is a file and a line here.
-const FAMILIES: &[Family] =
-    &[Family { architectures: &["llama"], build: llama::build, imports: llama::IMPORTS }];
+const FAMILIES: &[Family] = &[
+    Family { architecture: "llama", build: llama::build, imports: llama::IMPORTS },
+    Family { architecture: "qwen2", build: qwen2::build, imports: &[] },
+    Family { architecture: "qwen3", build: qwen3::build, imports: &[] },
+    Family { architecture: "qwen3moe", build: qwen3::build_moe, imports: &[] },
+    Family { architecture: "gemma3", build: gemma3::build, imports: &[] },
+    Family { architecture: "phi3", build: phi3::build, imports: &[] },
+    Family { architecture: "bert", build: bert::build, imports: &[] },
+];
 
 /// The names of all supported architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().flat_map(|family| family.architectures).copied()
+    FAMILIES.iter().map(|family| family.architecture)
+}
+
+/// The family of a file.
+fn family(keys: &Keys<'_>) -> Result<&'static Family, ModelError> {
+    let name = keys.architecture();
+    FAMILIES.iter().find(|family| family.architecture == name).ok_or_else(|| {
+        ModelError::UnknownArchitecture {
+            name: name.to_string(),
+            supported: architectures().collect::<Vec<_>>().join(", "),
+        }
+    })
 }
 
 /// Opens the model at `path`: a GGUF file, one of several that a model was cut into, or a folder as published on Hugging
@@ -62,16 +111,17 @@ pub fn import(folder: Folder) -> Result<Checkpoint, ModelError> {
     huggingface::import(folder, FAMILIES.iter().flat_map(|family| family.imports))
 }
 
-/// Describes the model in a file. Reads no weight.
-pub fn build(gguf: &Checkpoint) -> Result<Model, ModelError> {
-    let name = gguf.metadata().require_str("general.architecture")?;
-    let Some(family) = FAMILIES.iter().find(|family| family.architectures.contains(&name)) else {
-        return Err(ModelError::UnknownArchitecture {
-            name: name.to_string(),
-            supported: architectures().collect::<Vec<_>>().join(", "),
-        });
-    };
-    let model = (family.build)(gguf)?;
+/// The longest sequence the model in a file was trained for, in tokens.
+pub fn trained_context(gguf: &Checkpoint) -> Result<usize, ModelError> {
+    let keys = Keys::new(gguf)?;
+    family(&keys)?;
+    rope::trained_context(&keys)
+}
+
+/// Describes the model in a file, for sequences of these positions. Reads no weight.
+pub fn build(gguf: &Checkpoint, positions: &Positions) -> Result<Model, ModelError> {
+    let keys = Keys::new(gguf)?;
+    let model = (family(&keys)?.build)(&keys, positions)?;
     refuse_unused_tensors(gguf, &model.graph)?;
     Ok(model)
 }
@@ -83,7 +133,9 @@ fn refuse_unused_tensors(gguf: &Checkpoint, graph: &Graph) -> Result<(), ModelEr
     let unused = gguf.tensors().iter().find(|tensor| {
         // Old converters stored rope's frequencies, which follow from the configuration.
         let derived = tensor.name.ends_with(".rot_embd") || tensor.name.ends_with(".attn_rot_embd");
-        !derived && !declared.contains(tensor.name.as_str())
+        // Of LongRoPE's two vectors one is used.
+        let other = tensor.name.starts_with("rope_factors_");
+        !derived && !other && !declared.contains(tensor.name.as_str())
     });
     match unused {
         None => Ok(()),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use wushi_formats::Checkpoint;
 use wushi_graph::WeightSource;
+use wushi_models::Positions;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models").join(name)
@@ -43,7 +44,7 @@ fn check(name: &str, extra: &[&str]) {
     for (key, _) in folder.metadata().iter().filter(|(key, _)| compared(key) && !extra.contains(key)) {
         assert!(file.metadata().get(key).is_some(), "{name}: {key}");
     }
-    wushi_models::build(&folder).expect("a model");
+    wushi_models::build(&folder, &Positions { context: 512, stretch: None }).expect("a model");
 }
 
 #[test]

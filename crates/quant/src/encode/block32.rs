@@ -4,11 +4,9 @@ use half::f16;
 
 use super::grid::{Grid, MXFP4, Whole};
 use super::pack;
-use super::search::{self, Around, sums};
+use super::search::{self, sums};
+use super::weights;
 use crate::mxfp4_scale;
-
-/// Where the scales of 4- and 5-bit blocks are looked for.
-const AROUND: Around = Around { from: -1.0, step: 0.125, steps: 16 };
 
 /// The nearest F16, the greatest finite one for all beyond.
 pub(crate) fn half(x: f32) -> f16 {
@@ -21,8 +19,8 @@ pub(crate) fn inverse(x: f32) -> f32 {
 }
 
 /// `d`, then for five bits the fifth ones, then nibbles.
-pub(crate) fn scaled(x: &[f32], grid: &impl Grid, weights: &[f32], five: bool, out: &mut [u8]) {
-    let d = half(search::signed(x, weights, grid, AROUND));
+pub(crate) fn scaled(x: &[f32], grid: &impl Grid, five: bool, out: &mut [u8]) {
+    let d = half(search::signed(x, &weights::<32>(x), grid));
     let inverse = inverse(d.to_f32());
     out[..2].copy_from_slice(&d.to_le_bytes());
     pack::nibbles(five, &mut out[2..], |i| grid.code(x[i] * inverse));
@@ -30,8 +28,8 @@ pub(crate) fn scaled(x: &[f32], grid: &impl Grid, weights: &[f32], five: bool, o
 
 /// `d`, `m`, then for five bits the fifth ones, then nibbles.
 pub(crate) fn affine(x: &[f32], five: bool, out: &mut [u8]) {
-    let grid = Whole { lo: 0.0, hi: if five { 31.0 } else { 15.0 } };
-    let line = search::affine(x, &[1.0; 32], grid.hi, AROUND, false);
+    let grid = Whole::upward(if five { 5 } else { 4 });
+    let line = search::affine(x, &weights::<32>(x), grid, false);
     let (d, m) = (half(line.scale), half(line.offset));
     let inverse = inverse(d.to_f32());
     out[..2].copy_from_slice(&d.to_le_bytes());

@@ -14,6 +14,9 @@ pub(crate) trait Grid {
 
     /// The level of greatest magnitude, the negative one of two.
     fn end(&self) -> f32;
+
+    /// How far from the last level it is worth to map the greatest value: two steps at that end.
+    fn play(&self) -> f32;
 }
 
 /// Whole numbers from `lo` to `hi`, stored as their distance from `lo`.
@@ -28,6 +31,23 @@ pub(crate) struct Whole {
 const ROUND: f32 = 12_582_912.0;
 
 impl Whole {
+    /// The numbers of `bits` bits in two's complement.
+    pub(crate) const fn signed(bits: u32) -> Whole {
+        let reach = (1u32 << (bits - 1)) as f32;
+        Whole { lo: -reach, hi: reach - 1.0 }
+    }
+
+    /// The numbers of `bits` bits from zero up.
+    pub(crate) const fn upward(bits: u32) -> Whole {
+        Whole { lo: 0.0, hi: ((1u32 << bits) - 1) as f32 }
+    }
+
+    /// The level nearest to `v`, then those beside it.
+    pub(crate) fn around(self, v: f32) -> impl Iterator<Item = f32> {
+        let near = self.level(v);
+        [near, near - 1.0, near + 1.0].into_iter().filter(move |level| (self.lo..=self.hi).contains(level))
+    }
+
     /// The level nearest to `v`.
     pub(crate) fn level(&self, v: f32) -> f32 {
         (v.clamp(self.lo, self.hi) + ROUND) - ROUND
@@ -49,18 +69,19 @@ impl Grid for Whole {
     fn end(&self) -> f32 {
         if -self.lo >= self.hi { self.lo } else { self.hi }
     }
+
+    fn play(&self) -> f32 {
+        2.0
+    }
 }
 
-/// Added to twice a number, the middle of the cells' numbers less a half.
-const MIDDLE: f32 = 255.5;
-
-/// 2^23: a sum with it has the other number, rounded, in the last bits of its mantissa.
-const COUNT: f32 = 8_388_608.0;
-
-/// Sixteen values, by a table of which is nearest to every half step from -128 up to 128.
+/// Sixteen values of a table.
 pub(crate) struct Table {
+    /// The code of the value nearest to every half step from -128 up to 128.
     nearest: [u8; 512],
-    levels: [f32; 512],
+    least: f32,
+    /// In ascending order, from where on the next value is nearer, and by how much it is greater.
+    rises: [(f32, f32); 15],
 }
 
 pub(crate) static IQ4: Table = Table::new(&IQ4_VALUES);
@@ -68,7 +89,24 @@ pub(crate) static MXFP4: Table = Table::new(&MXFP4_DOUBLED);
 
 impl Table {
     const fn new(values: &[i8; 16]) -> Table {
-        let mut table = Table { nearest: [0; 512], levels: [0.0; 512] };
+        let mut sorted = *values;
+        let mut at = 0;
+        while at < 16 {
+            let mut place = at;
+            while place > 0 && sorted[place - 1] > values[at] {
+                sorted[place] = sorted[place - 1];
+                place -= 1;
+            }
+            sorted[place] = values[at];
+            at += 1;
+        }
+        let mut table = Table { nearest: [0; 512], least: sorted[0] as f32, rises: [(0.0, 0.0); 15] };
+        let mut at = 0;
+        while at < 15 {
+            let (low, high) = (sorted[at] as f32, sorted[at + 1] as f32);
+            table.rises[at] = ((low + high) / 2.0, high - low);
+            at += 1;
+        }
         let mut cell = 0;
         while cell < 512 {
             // Four times the middle of the cell. What is nearest changes at whole or half numbers only, so that it is
@@ -82,7 +120,6 @@ impl Table {
                 }
                 code += 1;
             }
-            table.levels[cell] = values[table.nearest[cell] as usize] as f32;
             cell += 1;
         }
         table
@@ -90,20 +127,25 @@ impl Table {
 }
 
 impl Grid for Table {
+    // Fifteen comparisons are quicker than eight reads from a table.
     #[inline(always)]
     fn levels(&self, v: f32x8) -> f32x8 {
-        let cells = (v + v + f32x8::splat(MIDDLE)).fast_max(f32x8::ZERO).fast_min(f32x8::splat(511.0));
-        let counts = (cells + f32x8::splat(COUNT)).to_array();
-        f32x8::from(counts.map(|count| self.levels[(count.to_bits() & 511) as usize]))
+        self.rises.iter().fold(f32x8::splat(self.least), |level, &(middle, rise)| {
+            level + (v.simd_gt(f32x8::splat(middle)) & f32x8::splat(rise))
+        })
     }
 
     fn code(&self, v: f32) -> u8 {
-        let count = (v + v + MIDDLE).clamp(0.0, 511.0) + COUNT;
-        self.nearest[(count.to_bits() & 511) as usize]
+        self.nearest[(2.0 * v + 256.0).clamp(0.0, 511.0) as usize]
     }
 
     fn end(&self) -> f32 {
-        self.levels.iter().fold(0.0, |end: f32, &value| if value.abs() >= end.abs() { value } else { end })
+        let most = self.rises.iter().fold(self.least, |level, (_, rise)| level + rise);
+        if -self.least >= most { self.least } else { most }
+    }
+
+    fn play(&self) -> f32 {
+        self.rises[0].1 + self.rises[1].1
     }
 }
 
@@ -113,13 +155,28 @@ mod tests {
 
     #[test]
     fn the_table_finds_the_nearest_value() {
-        for table in [&IQ4, &MXFP4] {
+        for (table, values) in [(&IQ4, &IQ4_VALUES), (&MXFP4, &MXFP4_DOUBLED)] {
             for i in -5000..5000 {
                 let v = i as f32 * 0.031;
                 let off = |x: f32| (x - v).abs();
-                let least = table.levels.iter().copied().map(off).fold(f32::MAX, f32::min);
+                let least = values.iter().map(|&x| off(f32::from(x))).fold(f32::MAX, f32::min);
                 assert_eq!(off(table.levels(f32x8::splat(v)).to_array()[0]), least, "{v}");
+                assert_eq!(off(f32::from(values[usize::from(table.code(v))])), least, "{v}");
             }
         }
+        assert_eq!((IQ4.end(), MXFP4.end()), (-127.0, -12.0));
+    }
+
+    #[test]
+    fn whole_numbers_are_rounded_and_stay_in_range() {
+        let grid = Whole::signed(4);
+        for (v, level) in
+            [(0.5, 0.0), (1.5, 2.0), (-2.5, -2.0), (6.6, 7.0), (1e9, 7.0), (-1e9, -8.0), (-0.4, 0.0)]
+        {
+            assert_eq!(grid.level(v), level, "{v}");
+            assert_eq!(grid.levels(f32x8::splat(v)).to_array()[0], level, "{v}");
+            assert_eq!(f32::from(grid.code(v)), level + 8.0, "{v}");
+        }
+        assert_eq!((grid.end(), Whole::upward(6).end()), (-8.0, 63.0));
     }
 }

@@ -9,17 +9,14 @@ use half::f16;
 
 use super::block32::{half, inverse};
 use super::grid::{Grid, Whole};
-use super::pack;
-use super::search::{self, Around, Line, sums};
+use super::search::{self, Line, sums};
+use super::weights;
 
 /// Elements of a block.
 const K: usize = 256;
 
 /// How often the shared scale is solved for again.
 const ROUNDS: usize = 1;
-
-/// Where shared scales are looked for.
-const SHARED: Around = Around { from: -2.0, step: 0.25, steps: 16 };
 
 /// A block without offsets: a shared scale, what it is multiplied with in every group, and quants.
 pub(crate) struct Signed {
@@ -30,52 +27,27 @@ pub(crate) struct Signed {
 }
 
 /// Quantises groups of `size` elements to `grid`, their scales to `scales`.
-pub(crate) fn signed(
-    x: &[f32],
-    w: &[f32],
-    size: usize,
-    grid: &impl Grid,
-    around: Around,
-    scales: Whole,
-) -> Signed {
-    let groups = K / size;
-    let group = |g: usize| (&x[g * size..][..size], &w[g * size..][..size]);
+pub(crate) fn signed(x: &[f32], size: usize, grid: &impl Grid, scales: Whole) -> Signed {
+    let weights = weights::<K>(x);
+    let groups = || x.chunks_exact(size).zip(weights.chunks_exact(size)).enumerate();
     let (mut wished, mut cost) = ([0.0; 16], [0.0; 16]);
-    for g in 0..groups {
-        let (x, w) = group(g);
-        wished[g] = search::signed(x, w, grid, around);
+    for (g, (x, w)) in groups() {
+        wished[g] = search::signed(x, w, grid);
         let inverse = inverse(wished[g]);
         [cost[g]] = sums(x, w, |x, w| {
             let q = grid.levels(x * inverse);
             [w * q * q]
         });
     }
-    let mut d = half(search::signed(&wished[..groups], &cost[..groups], &scales, SHARED));
+    let mut d = half(search::signed(&wished[..K / size], &cost[..K / size], &scales));
     let mut chosen = [0.0; 16];
     for round in 0..=ROUNDS {
-        let (shared, mut xq, mut qq) = (d.to_f32(), 0.0, 0.0);
-        for g in 0..groups {
-            let (x, w) = group(g);
-            let near = scales.level(wished[g] * inverse(shared));
-            let mut least = f32::INFINITY;
-            let mut sums_of_best = [0.0; 2];
-            for scale in [near, near - 1.0, near + 1.0] {
-                if scale < scales.lo || scale > scales.hi {
-                    continue;
-                }
-                let (step, inverse) = (shared * scale, inverse(shared * scale));
-                let [error, xq, qq] = sums(x, w, |x, w| {
-                    let q = grid.levels(x * inverse);
-                    let off = step * q - x;
-                    [w * off * off, w * x * q, w * q * q]
-                });
-                if error < least {
-                    (least, chosen[g]) = (error, scale);
-                    sums_of_best = [xq * scale, qq * scale * scale];
-                }
-            }
-            xq += sums_of_best[0];
-            qq += sums_of_best[1];
+        let (mut xq, mut qq) = (0.0, 0.0);
+        for (g, (x, w)) in groups() {
+            let (scale, [group_xq, group_qq]) = nearest_scale(x, w, wished[g], d.to_f32(), grid, scales);
+            chosen[g] = scale;
+            xq += group_xq;
+            qq += group_qq;
         }
         if round < ROUNDS && qq > 0.0 {
             d = half(xq / qq);
@@ -89,6 +61,31 @@ pub(crate) fn signed(
     }
 }
 
+/// Of the scales around the wished one, that with the least error; and what the group adds to the sums that the shared
+/// scale is solved from.
+fn nearest_scale(
+    x: &[f32],
+    w: &[f32],
+    wished: f32,
+    shared: f32,
+    grid: &impl Grid,
+    scales: Whole,
+) -> (f32, [f32; 2]) {
+    let (mut best, mut least, mut of_best) = (0.0, f32::INFINITY, [0.0; 2]);
+    for scale in scales.around(wished * inverse(shared)) {
+        let (step, inverse) = (shared * scale, inverse(shared * scale));
+        let [error, xq, qq] = sums(x, w, |x, w| {
+            let q = grid.levels(x * inverse);
+            let off = step * q - x;
+            [w * off * off, w * x * q, w * q * q]
+        });
+        if error < least {
+            (least, best, of_best) = (error, scale, [xq * scale, qq * scale * scale]);
+        }
+    }
+    (best, of_best)
+}
+
 /// A block with minima: two shared scales, what they are multiplied with in every group, and quants.
 pub(crate) struct Affine {
     pub(crate) d: f16,
@@ -98,16 +95,14 @@ pub(crate) struct Affine {
     pub(crate) codes: [u8; K],
 }
 
-/// Quantises groups of `size` elements to quants up to `hi`, their scales and minima to whole numbers up to `most`.
-pub(crate) fn affine(x: &[f32], w: &[f32], size: usize, hi: f32, around: Around, most: f32) -> Affine {
-    let groups = K / size;
-    let group = |g: usize| (&x[g * size..][..size], &w[g * size..][..size]);
-    let (grid, scales) = (Whole { lo: 0.0, hi }, Whole { lo: 0.0, hi: most });
+/// Quantises groups of `size` elements to `grid`, their scales and minima to `scales`.
+pub(crate) fn affine(x: &[f32], size: usize, grid: Whole, scales: Whole) -> Affine {
+    let weights = weights::<K>(x);
+    let groups = || x.chunks_exact(size).zip(weights.chunks_exact(size)).enumerate();
     let mut wished = [Line::default(); 16];
     let (mut steps, mut minima, mut cost, mut weight) = ([0.0; 16], [0.0; 16], [0.0; 16], [0.0; 16]);
-    for g in 0..groups {
-        let (x, w) = group(g);
-        let line = search::affine(x, w, hi, around, true);
+    for (g, (x, w)) in groups() {
+        let line = search::affine(x, w, grid, true);
         let inverse = inverse(line.scale);
         [cost[g], weight[g]] = sums(x, w, |x, w| {
             let q = grid.levels((x - line.offset) * inverse);
@@ -115,41 +110,39 @@ pub(crate) fn affine(x: &[f32], w: &[f32], size: usize, hi: f32, around: Around,
         });
         (wished[g], steps[g], minima[g]) = (line, line.scale, -line.offset);
     }
-    let mut d = half(search::signed(&steps[..groups], &cost[..groups], &scales, SHARED));
-    let mut dmin = half(search::signed(&minima[..groups], &weight[..groups], &scales, SHARED));
-    let (mut chosen, mut chosen_min) = ([0.0; 16], [0.0; 16]);
+    let shared = |x: &[f32; 16], w: &[f32; 16]| search::signed(&x[..K / size], &w[..K / size], &scales);
+    let (mut d, mut dmin) = (half(shared(&steps, &cost)), half(shared(&minima, &weight)));
+    let mut chosen = [Line::default(); 16];
     for round in 0..=ROUNDS {
         let mut normal = [0.0; 5];
-        for g in 0..groups {
-            let (x, w) = group(g);
+        for (g, (x, w)) in groups() {
             let shared = Line { scale: d.to_f32(), offset: -dmin.to_f32() };
-            let (line, of_best) = nearest_line(x, w, wished[g], shared, grid, scales);
-            (chosen[g], chosen_min[g]) = (line.scale, line.offset);
-            normal.iter_mut().zip(of_best).for_each(|(sum, term)| *sum += term);
+            let (line, of_group) = nearest_line(x, w, wished[g], shared, grid, scales);
+            chosen[g] = line;
+            normal.iter_mut().zip(of_group).for_each(|(sum, term)| *sum += term);
         }
         if round < ROUNDS {
-            let [aa, ab, bb, ax, bx] = normal;
-            let det = aa * bb - ab * ab;
-            let (scale, min) = ((ax * bb - bx * ab) / det, (bx * aa - ax * ab) / det);
-            if det > 0.0 && scale > 0.0 && min > 0.0 {
-                (d, dmin) = (half(scale), half(min));
-            } else if aa > 0.0 && bb == 0.0 {
-                d = half(ax / aa);
-            }
+            (d, dmin) = solve(normal).unwrap_or((d, dmin));
         }
     }
-    let lines: [(f32, f32); 16] =
-        std::array::from_fn(|g| (inverse(d.to_f32() * chosen[g]), dmin.to_f32() * chosen_min[g]));
+    let lines = chosen.map(|line| (inverse(d.to_f32() * line.scale), dmin.to_f32() * line.offset));
     Affine {
         d,
         dmin,
-        scales: chosen.map(|scale| scale as u8),
-        minima: chosen_min.map(|min| min as u8),
+        scales: chosen.map(|line| line.scale as u8),
+        minima: chosen.map(|line| line.offset as u8),
         codes: std::array::from_fn(|i| {
             let (inverse, min) = lines[i / size];
             grid.code((x[i] + min) * inverse)
         }),
     }
+}
+
+/// The shared scales of least squares, if both are positive.
+fn solve([aa, ab, bb, ax, bx]: [f32; 5]) -> Option<(f16, f16)> {
+    let det = aa * bb - ab * ab;
+    let (scale, min) = ((ax * bb - bx * ab) / det, (bx * aa - ax * ab) / det);
+    (det > 0.0 && scale > 0.0 && min > 0.0).then(|| (half(scale), half(min)))
 }
 
 /// Of the scales around the wished one, with the minimum that suits each best, those with the least error; and what the
@@ -162,12 +155,8 @@ fn nearest_line(
     grid: Whole,
     scales: Whole,
 ) -> (Line, [f32; 5]) {
-    let near = scales.level(wished.scale * inverse(shared.scale));
     let (mut best, mut least, mut of_best) = (Line::default(), f32::INFINITY, [0.0; 5]);
-    for scale in [near, near - 1.0, near + 1.0] {
-        if scale < scales.lo || scale > scales.hi {
-            continue;
-        }
+    for scale in scales.around(wished.scale * inverse(shared.scale)) {
         let (step, inv) = (shared.scale * scale, inverse(shared.scale * scale));
         let [off, ww] = sums(x, w, |x, w| [w * (x - step * grid.levels((x - wished.offset) * inv)), w]);
         let min = scales.level(off * inverse(ww * shared.offset));

@@ -32,18 +32,11 @@ pub(crate) fn sums<const K: usize>(
     })
 }
 
-/// Where to look for a scale: what the greatest value is mapped to, in steps around the last level.
-#[derive(Clone, Copy)]
-pub(crate) struct Around {
-    pub(crate) from: f32,
-    pub(crate) step: f32,
-    pub(crate) steps: u8,
-}
-
-impl Around {
-    fn ends(self, last: f32) -> impl Iterator<Item = f32> {
-        (0..=self.steps).map(move |i| last + (self.from + f32::from(i) * self.step) * last.signum())
-    }
+/// What the greatest value is mapped to in turn: numbers around the last level, as fractions of the distance that the
+/// grid says ([`Grid::play`]) below it and half of that beyond.
+fn ends(grid: &impl Grid) -> impl Iterator<Item = f32> {
+    let (end, play) = (grid.end(), grid.play());
+    (-8..=4).map(move |i| end + end.signum() * play * (i as f32 / 8.0))
 }
 
 /// Elements of a group at most.
@@ -53,7 +46,7 @@ const GROUP: usize = 32;
 const TURNS: usize = 2;
 
 /// The `s` for which `s * level` is nearest to the elements; of either sign.
-pub(crate) fn signed(x: &[f32], w: &[f32], grid: &impl Grid, around: Around) -> f32 {
+pub(crate) fn signed(x: &[f32], w: &[f32], grid: &impl Grid) -> f32 {
     let extreme = x.iter().fold(0.0f32, |most, &x| if x.abs() > most.abs() { x } else { most });
     if extreme.abs() < TINY {
         return 0.0;
@@ -67,7 +60,7 @@ pub(crate) fn signed(x: &[f32], w: &[f32], grid: &impl Grid, around: Around) -> 
         if qq > 0.0 { (xq * (xq / qq), xq / qq) } else { (0.0, 0.0) }
     };
     let mut best = (0.0, 0.0);
-    for end in around.ends(grid.end()) {
+    for end in ends(grid) {
         let found = fit(end / extreme);
         if found.0 > best.0 {
             best = found;
@@ -90,8 +83,8 @@ pub(crate) struct Line {
     pub(crate) offset: f32,
 }
 
-/// The line through quants from 0 to `hi` that is nearest to the elements. With `below`, offsets are zero or less.
-pub(crate) fn affine(x: &[f32], w: &[f32], hi: f32, around: Around, below: bool) -> Line {
+/// The line through quants from zero up that is nearest to the elements. With `below`, offsets are zero or less.
+pub(crate) fn affine(x: &[f32], w: &[f32], levels: Whole, below: bool) -> Line {
     let bound = if below { 0.0 } else { f32::INFINITY };
     let (min, max) = x.iter().fold((bound, f32::NEG_INFINITY), |(min, max), &x| (min.min(x), max.max(x)));
     if max - min < TINY {
@@ -102,7 +95,6 @@ pub(crate) fn affine(x: &[f32], w: &[f32], hi: f32, around: Around, below: bool)
     let above = &mut above[..x.len()];
     above.iter_mut().zip(x).for_each(|(above, x)| *above = x - min);
     let [ww, wx] = sums(above, w, |x, w| [w, w * x]);
-    let levels = Whole { lo: 0.0, hi };
     // The best line for the quants that this one gives, and how much of the sum of squares it explains.
     let fit = |inverse: f32, offset: f32| {
         let [wq, qq, qx] = sums(above, w, |x, w| {
@@ -117,11 +109,14 @@ pub(crate) fn affine(x: &[f32], w: &[f32], hi: f32, around: Around, below: bool)
         if below && line.offset + min > 0.0 {
             line = Line { scale: (qx + min * wq) / qq, offset: -min };
         }
+        if line.scale <= 0.0 {
+            return (f32::NEG_INFINITY, line);
+        }
         let Line { scale: s, offset: o } = line;
         (2.0 * (s * qx + o * wx - s * o * wq) - s * s * qq - o * o * ww, line)
     };
-    let mut best = (f32::NEG_INFINITY, Line { scale: (max - min) / hi, offset: 0.0 });
-    for end in around.ends(hi) {
+    let mut best = (f32::NEG_INFINITY, Line { scale: (max - min) / levels.hi, offset: 0.0 });
+    for end in ends(&levels) {
         let found = fit(end / (max - min), 0.0);
         if found.0 > best.0 {
             best = found;
