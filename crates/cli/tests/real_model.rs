@@ -197,11 +197,11 @@ fn same_bits_among_others() {
 
 #[test]
 fn kernels_equal_the_reference_on_the_real_weights() {
-    let gguf = Gguf::open(model()).expect("a valid file");
-    let graph = wushi_models::build(&gguf).expect("a supported model").graph;
+    let checkpoint = wushi_models::open(model()).expect("a valid file");
+    let graph = wushi_models::build(&checkpoint).expect("a supported model").graph;
     let tokens = text_tokens(5);
     for cache in [CacheType::F16, CacheType::F32] {
-        let want = reference::evaluate(&graph, &gguf, &tokens, cache).expect("evaluates");
+        let want = reference::evaluate(&graph, &checkpoint, &tokens, cache).expect("evaluates");
         for instruction_set in InstructionSet::available() {
             let options = Options {
                 threads: 2,
@@ -212,7 +212,7 @@ fn kernels_equal_the_reference_on_the_real_weights() {
                 max_rows: 8,
                 max_logit_rows: 8,
             };
-            let mut executor = CpuExecutor::new(graph.clone(), &gguf, options).expect("loads");
+            let mut executor = CpuExecutor::new(graph.clone(), &checkpoint, options).expect("loads");
             let mut batch = Batch::default();
             batch.push(&tokens, 0, &[0]);
             batch.logit_rows.extend(0..tokens.len());

@@ -12,10 +12,45 @@ pub(crate) enum Packing {
     Bf16,
     /// Blocks of 32 signed bytes with an F32 scale.
     Int8,
+    /// Blocks of 256 signed bytes with an F32 scale.
+    Int8K,
 }
 
 /// Elements of an [`Packing::Int8`] block.
 const BLOCK: usize = 32;
+
+/// Elements of an [`Packing::Int8K`] block.
+pub(crate) const SUPERBLOCK: usize = 256;
+
+/// What an [`Packing::Int8K`] block has beside its quants.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+pub(crate) struct Side {
+    pub(crate) scale: f32,
+    /// Sums of 32 quants each, and of 16.
+    by_32: [i16; 8],
+    by_16: [i16; 16],
+}
+
+impl Side {
+    /// Sum of the quants of the `i`th 32.
+    #[inline(always)]
+    pub(crate) fn sum(&self, i: usize) -> i32 {
+        i32::from(self.by_32[i])
+    }
+
+    /// The sums of every `part` (16 or 32) quants, in pairs, the first of each in the low half.
+    #[inline(always)]
+    pub(crate) fn pairs(&self, part: usize) -> *const i32 {
+        if part == 32 { self.by_32.as_ptr().cast() } else { self.by_16.as_ptr().cast() }
+    }
+}
+
+/// One [`Packing::Int8K`] block of `M` rows.
+pub(crate) struct Int8KBlock<const M: usize> {
+    pub(crate) quants: [*const i8; M],
+    pub(crate) side: [*const Side; M],
+}
 
 /// Below this a block counts as zero, so that its scale's reciprocal is finite.
 const TINY: f32 = f32::from_bits((127 - 120) << 23);
@@ -54,6 +89,7 @@ impl Activations {
             Packing::F32 => width * 4,
             Packing::Bf16 => width.div_ceil(2) * 4,
             Packing::Int8 => width + width / BLOCK * 12,
+            Packing::Int8K => width + width / SUPERBLOCK * size_of::<Side>(),
         }
     }
 
@@ -110,6 +146,36 @@ impl Activations {
         x
     }
 
+    /// Quants of a row, and what its blocks have beside them.
+    #[inline(always)]
+    unsafe fn int8k_row(&self, row: usize) -> (*mut i8, *mut Side) {
+        debug_assert_eq!(self.packing, Packing::Int8K);
+        // SAFETY: as above.
+        unsafe {
+            let side = self.base.add(self.extent * self.width).cast::<Side>();
+            (self.base.add(row * self.width).cast(), side.add(row * (self.width / SUPERBLOCK)))
+        }
+    }
+
+    /// Block `block` of the rows `rows`.
+    #[inline(always)]
+    pub(crate) unsafe fn int8k_block<const M: usize>(
+        &self,
+        rows: &[usize; M],
+        block: usize,
+    ) -> Int8KBlock<M> {
+        let mut x = Int8KBlock { quants: [std::ptr::null(); M], side: [std::ptr::null(); M] };
+        for t in 0..M {
+            // SAFETY: the rows and the block exist by the caller's word.
+            unsafe {
+                let (q, side) = self.int8k_row(rows[t]);
+                x.quants[t] = q.add(block * SUPERBLOCK);
+                x.side[t] = side.add(block);
+            }
+        }
+        x
+    }
+
     /// Packs one row of F32.
     ///
     /// # Safety
@@ -122,6 +188,7 @@ impl Activations {
                 Packing::F32 => unreachable!("F32 rows are used where they are"),
                 Packing::Bf16 => self.pack_bf16(x, row),
                 Packing::Int8 => self.pack_int8::<S>(x, row),
+                Packing::Int8K => self.pack_int8k::<S>(x, row),
             }
         }
     }
@@ -146,18 +213,49 @@ impl Activations {
             let (q, d, sums, scaled) = self.int8_row(row);
             for b in 0..self.width / BLOCK {
                 let (x, q) = (x.add(b * BLOCK), q.add(b * BLOCK));
-                let largest = simd::max_magnitude::<S>(x, BLOCK);
-                // Not `largest >= TINY`: a NaN must reach the scale and so the result.
-                let (scale, inverse) =
-                    if largest < TINY { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
-                for i in (0..BLOCK).step_by(S::LANES) {
-                    S::store_i8(q.add(i), S::mul(S::load(x.add(i)), S::splat(inverse)));
-                }
+                let scale = quantise::<S>(x, q, BLOCK);
                 let sum = S::sum_i8(q);
                 *d.add(b) = scale;
                 *sums.add(b) = sum;
                 *scaled.add(b) = scale * sum as f32;
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_int8k<S: Isa>(&self, x: *const f32, row: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let (q, side) = self.int8k_row(row);
+            for b in 0..self.width / SUPERBLOCK {
+                let (x, q) = (x.add(b * SUPERBLOCK), q.add(b * SUPERBLOCK));
+                let scale = quantise::<S>(x, q, SUPERBLOCK);
+                let mut by_16 = [0; 16];
+                for (i, sum) in by_16.iter_mut().enumerate() {
+                    let quants = q.add(16 * i).cast::<[i8; 16]>().read_unaligned();
+                    *sum = quants.into_iter().map(i16::from).sum();
+                }
+                let by_32 = std::array::from_fn(|i| by_16[2 * i] + by_16[2 * i + 1]);
+                *side.add(b) = Side { scale, by_32, by_16 };
+            }
+        }
+    }
+}
+
+/// Rounds `n` elements, whole panels, to signed bytes: the largest magnitude to 127, half to even. Returns the scale.
+///
+/// # Safety
+/// The processor has `S`; `x` and `q` are valid for `n` elements.
+#[inline(always)]
+unsafe fn quantise<S: Isa>(x: *const f32, q: *mut i8, n: usize) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let largest = simd::max_magnitude::<S>(x, n);
+        // Not `largest >= TINY`: a NaN must reach the scale and so the result.
+        let (scale, inverse) = if largest < TINY { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
+        for i in (0..n).step_by(S::LANES) {
+            S::store_i8(q.add(i), S::mul(S::load(x.add(i)), S::splat(inverse)));
+        }
+        scale
     }
 }

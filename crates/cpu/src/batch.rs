@@ -1,6 +1,6 @@
 //! What of a step depends on the batch: whether it may run, where its rows stand, who attends to what.
 
-use wushi_graph::{Batch, ExecError, ExecutorInfo, PageId};
+use wushi_graph::{Batch, ExecError, ExecutorInfo, Mask, PageId};
 
 use crate::kernels::{AttentionItem, PAGE_TOKENS, QUERY_TILE};
 use crate::program::Program;
@@ -51,11 +51,14 @@ pub(crate) struct BatchChecks {
     writer: Vec<u64>,
     /// Spans of all batches so far.
     spans: u64,
+    /// Whether tokens see what comes after them, so that a sequence must come whole.
+    whole: bool,
 }
 
 impl BatchChecks {
-    pub(crate) fn new(pages: usize) -> Self {
-        BatchChecks { writer: vec![0; pages], spans: 0 }
+    pub(crate) fn new(pages: usize, program: &Program) -> Self {
+        let whole = program.attention_kinds.iter().any(|heads| heads.attention.mask == Mask::Full);
+        BatchChecks { writer: vec![0; pages], spans: 0, whole }
     }
 
     /// An error if the batch must not run. `table_rows` is what token ids must be below.
@@ -66,6 +69,10 @@ impl BatchChecks {
         table_rows: usize,
     ) -> Result<(), ExecError> {
         check_rows(batch, info, table_rows)?;
+        if self.whole && batch.spans.iter().any(|span| span.start != 0) {
+            let what = "a sequence whose tokens see what comes after them must be computed in one step";
+            return Err(ExecError::InvalidBatch(what.into()));
+        }
         let before = self.spans;
         self.spans += batch.spans.len() as u64;
         let twice = |page: PageId| {
@@ -160,6 +167,7 @@ impl StepData {
                             row,
                             rows: QUERY_TILE.min(span.rows.end - row),
                             position: span.start + (row - span.rows.start),
+                            length: span.start + span.rows.len(),
                             table: span.pages.start,
                             kv_head,
                         });
@@ -168,8 +176,10 @@ impl StepData {
             }
             let threads = self.threads;
             // Keys seen times rows, plus a little for what every item costs.
-            let cost =
-                |item: &AttentionItem| item.rows * (heads.visible(item.position + item.rows - 1).len() + 64);
+            let cost = |item: &AttentionItem| {
+                let last = item.position + item.rows - 1;
+                item.rows * (heads.visible(last, item.length).len() + 64)
+            };
             let total: usize = work.items.iter().map(cost).sum();
             work.ends.clear();
             let (mut item, mut spent) = (0, 0);

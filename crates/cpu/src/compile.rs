@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use wushi_graph::{DType, Dim, Graph, Op, Value};
+use wushi_graph::{DType, Dim, Graph, Op, Routing, Value, WeightId};
 
 use crate::activations::Packing;
 use crate::arena;
 use crate::kernels::{Binary, Heads, Unary};
 use crate::program::{Buffer, BufferId, Kind, Layer, Part, Program, RopeKind, Rows, Step, Then};
-use crate::weights::{Matrix, packing_of};
+use crate::simd::PANEL;
+use crate::weights::{Matrix, MatrixShape, packing_of};
 
 /// What a schedule is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +96,24 @@ impl Lowering<'_> {
         let node = self.graph.node(value);
         match node.op {
             Op::Linear { .. } => return self.lower_linear(value),
+            Op::ExpertLinear { .. } => return self.lower_expert_linear(value),
             Op::Rope { rope, factors } => return self.lower_rope(value, RopeKind { rope, factors }),
             Op::Attention(_) => self.lower_attention(value),
-            Op::Embed { table } => {
+            Op::Embed { table, lookup } => {
                 let out = self.define(value);
-                self.push(value, Kind::Embed { table, out });
+                self.push(value, Kind::Embed { table, lookup, out });
             }
-            Op::RmsNorm { weight, eps } => {
-                let (x, out) = (self.operand(node.inputs[0]), self.define(value));
-                let group = self.graph.weight(weight).shape[0];
-                self.push(value, Kind::Norm { x, weight, group, eps, out });
+            Op::RmsNorm { weight, eps } => self.lower_norm(value, weight, None, eps),
+            Op::LayerNorm { weight, bias, eps } => self.lower_norm(value, weight, Some(bias), eps),
+            Op::Route(routing) => {
+                let (scores, out) = (self.operand(node.inputs[0]), self.define(value));
+                self.push(value, Kind::Route { scores, routing, out });
+            }
+            Op::Combine => {
+                let [y, routes] = [0, 1].map(|i| self.operand(node.inputs[i]));
+                let used = self.routing(node.inputs[1]).used;
+                let out = self.define(value);
+                self.push(value, Kind::Combine { y, routes, used, out });
             }
             Op::Rows => {
                 let (x, out) = (self.operand(node.inputs[0]), self.define(value));
@@ -112,13 +121,19 @@ impl Lowering<'_> {
             }
             Op::Add => self.lower_zip(value, Binary::Add),
             Op::Mul => self.lower_zip(value, Binary::Mul),
-            Op::Scale(_) | Op::Silu | Op::GeluTanh | Op::Softcap(_) => {
+            Op::Scale(_) | Op::Silu | Op::GeluTanh | Op::GeluErf | Op::Softcap(_) => {
                 let op = unary(&node.op).expect("an elementwise operator");
                 let (x, out) = (self.operand(node.inputs[0]), self.define(value));
                 self.push(value, Kind::Map { op, x, out });
             }
         }
         self.done[value.index()] = true;
+    }
+
+    fn lower_norm(&mut self, value: Value, weight: WeightId, bias: Option<WeightId>, eps: f32) {
+        let (x, out) = (self.operand(self.graph.node(value).inputs[0]), self.define(value));
+        let group = self.graph.weight(weight).shape[0];
+        self.push(value, Kind::Norm { x, weight, bias, group, eps, out });
     }
 
     fn lower_zip(&mut self, value: Value, op: Binary) {
@@ -142,22 +157,41 @@ impl Lowering<'_> {
         self.push(value, Kind::Linear { parts, ranges });
     }
 
+    /// A linear layer of each token's experts.
+    fn lower_expert_linear(&mut self, value: Value) {
+        let inputs = self.graph.node(value).inputs.clone();
+        let (routes, routing) = (self.operand(inputs[1]), self.routing(inputs[1]));
+        let share = if self.rows_of(inputs[0]) == Rows::Tokens { routing.used } else { 1 };
+        let part = self.linear_part(value);
+        let panels = part.outputs.div_ceil(PANEL);
+        let threads = self.target.threads;
+        let ranges = (0..threads).map(|t| panels * t / threads..panels * (t + 1) / threads).collect();
+        self.push(value, Kind::ExpertLinear { part, routes, routing, share, ranges });
+    }
+
+    /// How routes were made.
+    fn routing(&self, routes: Value) -> Routing {
+        match self.graph.node(routes).op {
+            Op::Route(routing) => routing,
+            _ => unreachable!("checked when the graph was built"),
+        }
+    }
+
     /// One linear layer, with what follows it where that can be fused.
     fn linear_part(&mut self, value: Value) -> Part {
         let fused = self.gated(value).or_else(|| self.residual(value));
         // Of a gated pair the layer that is multiplied, whichever of the two was met first.
         let (main, result, then) = fused.unwrap_or((value, value, Then::Store));
-        let Op::Linear { weight, bias } = self.graph.node(main).op else {
-            unreachable!("what is fused is fused around a linear layer")
-        };
+        let (weight, bias) =
+            linear_weights(&self.graph.node(main).op).expect("what is fused is fused around a linear layer");
         self.done[value.index()] = true;
         self.done[main.index()] = true;
         self.done[result.index()] = true;
         let dtype = self.dtypes[weight.index()];
-        let shape = &self.graph.weight(weight).shape;
+        let MatrixShape { outputs, inputs, .. } = MatrixShape::of(&self.graph.weight(weight).shape);
         let x = self.operand_as(self.graph.node(value).inputs[0], packing_of(dtype));
         let out = self.define(result);
-        Part { weight, bias, dtype, inputs: shape[1], outputs: shape[0], x, out, then }
+        Part { weight, bias, dtype, inputs, outputs, x, out, then }
     }
 
     /// `linear` whose only reader adds a value that is there already.
@@ -191,11 +225,8 @@ impl Lowering<'_> {
         for value in [activated, gate, up] {
             self.only_consumer(value)?;
         }
-        let (Op::Linear { weight, bias }, Op::Linear { weight: up_weight, .. }) =
-            (self.graph.node(gate).op, self.graph.node(up).op)
-        else {
-            return None;
-        };
+        let (weight, bias) = linear_weights(&self.graph.node(gate).op)?;
+        let (up_weight, _) = linear_weights(&self.graph.node(up).op)?;
         let same = self.dtypes[weight.index()] == self.dtypes[up_weight.index()]
             && self.graph.weight(weight).shape == self.graph.weight(up_weight).shape
             && self.graph.node(gate).inputs == self.graph.node(up).inputs;
@@ -286,6 +317,7 @@ impl Lowering<'_> {
     fn buffer(&mut self, packing: Packing, rows: Rows, width: usize) -> BufferId {
         let capacity = match rows {
             Rows::Tokens => self.target.rows,
+            Rows::Slots(used) => self.target.rows * used,
             Rows::Picked => self.target.picked,
         };
         self.program.buffers.push(Buffer { packing, rows, width, offset: 0, capacity });
@@ -293,8 +325,9 @@ impl Lowering<'_> {
     }
 
     fn rows_of(&self, value: Value) -> Rows {
-        match self.graph.node(value).shape.dims().first() {
-            Some(Dim::Picked) => Rows::Picked,
+        match *self.graph.node(value).shape.dims() {
+            [Dim::Picked, ..] => Rows::Picked,
+            [Dim::Tokens, Dim::Fixed(used), _] => Rows::Slots(used),
             _ => Rows::Tokens,
         }
     }
@@ -330,10 +363,20 @@ impl Lowering<'_> {
     }
 }
 
+/// Matrix and bias of a linear layer, an expert's too.
+fn linear_weights(op: &Op) -> Option<(WeightId, Option<WeightId>)> {
+    match *op {
+        Op::Linear { weight, bias } => Some((weight, bias)),
+        Op::ExpertLinear { weight } => Some((weight, None)),
+        _ => None,
+    }
+}
+
 fn unary(op: &Op) -> Option<Unary> {
     match *op {
         Op::Silu => Some(Unary::Silu),
         Op::GeluTanh => Some(Unary::GeluTanh),
+        Op::GeluErf => Some(Unary::GeluErf),
         Op::Scale(c) => Some(Unary::Scale(c)),
         Op::Softcap(c) => Some(Unary::Softcap(c)),
         _ => None,
@@ -346,8 +389,9 @@ fn split_panels(parts: &[Part], threads: usize) -> Vec<Vec<Range<usize>>> {
         .iter()
         .map(|part| {
             let matrices = if matches!(part.then, Then::Gate { .. }) { 2 } else { 1 };
-            let panels = part.outputs.div_ceil(crate::simd::PANEL);
-            (panels, matrices * Matrix::planned_bytes(part.dtype, crate::simd::PANEL, part.inputs))
+            let panels = part.outputs.div_ceil(PANEL);
+            let shape = MatrixShape { experts: 1, outputs: PANEL, inputs: part.inputs };
+            (panels, matrices * Matrix::planned_bytes(part.dtype, shape))
         })
         .collect();
     let total: usize = costs.iter().map(|(panels, cost)| panels * cost).sum();

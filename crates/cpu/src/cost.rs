@@ -3,7 +3,7 @@
 use wushi_graph::{CacheType, DType, Graph, Op, WeightId};
 
 use crate::kernels::Heads;
-use crate::program::{Kind, Program, Rows, Step, StepCost, Then};
+use crate::program::{Kind, Part, Program, Rows, Step, StepCost, Then};
 
 /// The attention layers of a graph, in order.
 pub(crate) fn layers(graph: &Graph) -> impl Iterator<Item = Heads> {
@@ -37,6 +37,7 @@ impl Counter<'_> {
     fn cost(&self, step: &Step) -> StepCost {
         let rows = match step.rows {
             Rows::Tokens => self.rows,
+            Rows::Slots(used) => self.rows * used as u64,
             Rows::Picked => 1,
         };
         let buffers = step.kind.buffers();
@@ -52,24 +53,16 @@ impl Counter<'_> {
             barrier: step.barrier,
         };
         match &step.kind {
-            Kind::Linear { parts, .. } => {
-                let mut names = Vec::new();
-                for part in parts {
-                    let gate = match part.then {
-                        Then::Gate { weight, .. } => Some(weight),
-                        _ => None,
-                    };
-                    for weight in [Some(part.weight), gate].into_iter().flatten() {
-                        cost.macs += rows * self.elements(weight);
-                        cost.weight_bytes += self.bytes(weight);
-                        names.push(format!("{} {}", self.short_name(weight), part.dtype));
-                    }
-                }
-                cost.what = names.join(", ");
+            Kind::Linear { parts, .. } => self.linear(parts, rows, 1, 1, &mut cost),
+            Kind::ExpertLinear { part, routing, .. } => {
+                // Every expert is read that could be met.
+                let (experts, met) = (routing.experts as u64, rows.min(routing.experts as u64));
+                self.linear(std::slice::from_ref(part), rows, met, experts, &mut cost);
             }
+            Kind::Route { routing, .. } => cost.what = format!("{} of {}", routing.used, routing.experts),
             Kind::Embed { table, .. } => {
-                let vocab = self.graph.weight(*table).shape[0] as u64;
-                cost.weight_bytes = rows * self.bytes(*table) / vocab;
+                let table_rows = self.graph.weight(*table).shape[0] as u64;
+                cost.weight_bytes = rows * self.bytes(*table) / table_rows;
                 cost.what = format!("{} {}", self.short_name(*table), self.dtypes[table.index()]);
             }
             Kind::Norm { weight, .. } => {
@@ -91,10 +84,28 @@ impl Counter<'_> {
         cost
     }
 
+    /// Matrices of `experts`, `met` of which are read.
+    fn linear(&self, parts: &[Part], rows: u64, met: u64, experts: u64, cost: &mut StepCost) {
+        let mut names = Vec::new();
+        for part in parts {
+            let gate = match part.then {
+                Then::Gate { weight, .. } => Some(weight),
+                _ => None,
+            };
+            for weight in [Some(part.weight), gate].into_iter().flatten() {
+                cost.macs += rows * (self.elements(weight) / experts);
+                cost.weight_bytes += self.bytes(weight) / experts * met;
+                names.push(format!("{} {}", self.short_name(weight), part.dtype));
+            }
+        }
+        cost.what = names.join(", ");
+    }
+
     fn attention(&self, layer: usize, cost: &mut StepCost) {
         let heads = self.program.layers[layer].heads;
         let a = heads.attention;
-        let keys: u64 = (0..self.rows as usize).map(|p| heads.visible(p).len() as u64).sum();
+        let keys: u64 =
+            (0..self.rows as usize).map(|p| heads.visible(p, self.rows as usize).len() as u64).sum();
         cost.macs = 2 * keys * (a.heads * a.head_dim) as u64;
         let position = 2 * a.kv_heads * heads.padded * self.cache.bytes();
         cost.activation_bytes += self.rows * position as u64;

@@ -1,16 +1,19 @@
 //! The CPU executor: batches through a compiled schedule.
 
-use wushi_graph::{Batch, CacheType, Dim, ExecError, Executor, ExecutorInfo, Graph, Role, WeightSource};
+use wushi_graph::{
+    Batch, CacheType, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, WeightSource,
+};
 
 use crate::batch::{BatchChecks, StepData};
 use crate::compile::{Target, compile};
 use crate::cost;
 use crate::isa::InstructionSet;
-use crate::kernels::{Kernels, PAGE_TOKENS, Scratch};
+use crate::kernels::{Kernels, PAGE_TOKENS};
 use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
 use crate::program::{Program, StepCost};
-use crate::rope_table::frequencies;
+use crate::reference::rope_frequencies;
+use crate::scratch::{Scratch, ScratchSize};
 use crate::step;
 use crate::team::Team;
 use crate::weights::WeightError;
@@ -61,6 +64,16 @@ pub enum CpuError {
     /// Sizes that make no sense.
     #[error("{0}")]
     Options(&'static str),
+    /// Positions are looked up in a table.
+    #[error(
+        "a context of {context} tokens was asked for, but the model has embeddings for {positions} positions"
+    )]
+    Positions {
+        /// Rows of the table.
+        positions: usize,
+        /// Tokens asked for.
+        context: usize,
+    },
     /// The system refuses memory or threads.
     #[error("the system refuses memory or threads for the model: {0}")]
     System(#[from] std::io::Error),
@@ -76,7 +89,7 @@ pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Resu
     let dtypes = model::dtypes(graph, source)?;
     check(graph, options)?;
     let program = compile(graph, &dtypes, target(options));
-    let scratch = options.threads * Scratch::bytes(widest_head(&program));
+    let scratch = options.threads * ScratchSize::of(&program, options.max_rows).bytes();
     Ok(MemoryPlan {
         weights: model::planned_bytes(graph, &dtypes),
         cache: page_bytes(graph, options.cache).saturating_mul(options.pages),
@@ -108,6 +121,9 @@ fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
     if [threads, context, pages, max_rows, max_logit_rows].contains(&0) {
         return Err(CpuError::Options("threads, context, pages and rows must be at least 1"));
     }
+    if let Some(positions) = table_rows(graph, Lookup::Position).filter(|&rows| rows < context) {
+        return Err(CpuError::Positions { positions, context });
+    }
     Ok(())
 }
 
@@ -116,13 +132,13 @@ fn target(options: &Options) -> Target {
     Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows) }
 }
 
-fn table_rows(graph: &Graph) -> usize {
-    let tables = graph.weights().iter().filter(|decl| decl.role == Role::Embedding);
-    tables.map(|decl| decl.shape[0]).min().unwrap_or(0)
-}
-
-fn widest_head(program: &Program) -> usize {
-    program.attention_kinds.iter().map(|heads| heads.padded).max().unwrap_or(0)
+/// Rows of the smallest table that is looked up in this way.
+fn table_rows(graph: &Graph, wanted: Lookup) -> Option<usize> {
+    let tables = graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Embed { table, lookup } if lookup == wanted => Some(graph.weight(table).shape[0]),
+        _ => None,
+    });
+    tables.min()
 }
 
 /// Runs a model on this machine's processor. The bits of a row's logits depend on the weights and its own sequence.
@@ -140,7 +156,7 @@ pub struct CpuExecutor {
     cache: Vec<SharedBytes>,
     data: StepData,
     scratch: Vec<Scratch>,
-    head_width: usize,
+    scratch_size: ScratchSize,
     checks: BatchChecks,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
@@ -157,12 +173,13 @@ impl CpuExecutor {
         let frequencies = program
             .ropes
             .iter()
-            .map(|kind| frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
+            .map(|kind| rope_frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
             .collect();
         let cache_layer = |heads: crate::kernels::Heads| {
             SharedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
         };
         let vocab = program.buffer(program.output).width;
+        let scratch_size = ScratchSize::of(&program, options.max_rows);
         Ok(CpuExecutor {
             info: ExecutorInfo {
                 vocab,
@@ -174,11 +191,11 @@ impl CpuExecutor {
             },
             arena: SharedBytes::zeroed(program.arena)?,
             cache: program.layers.iter().map(|layer| cache_layer(layer.heads)).collect::<Result<_, _>>()?,
-            scratch: (0..options.threads).map(|_| Scratch::new(widest_head(&program))).collect(),
+            scratch: (0..options.threads).map(|_| Scratch::new(scratch_size)).collect(),
             data: StepData::new(&program, options.max_rows, options.threads),
-            table_rows: table_rows(&graph),
-            head_width: widest_head(&program),
-            checks: BatchChecks::new(options.pages),
+            table_rows: table_rows(&graph, Lookup::Token).unwrap_or(0),
+            scratch_size,
+            checks: BatchChecks::new(options.pages, &program),
             kernels: options.instruction_set.kernels(),
             frequencies,
             team,
@@ -198,7 +215,7 @@ impl CpuExecutor {
         MemoryPlan {
             weights: self.weights.bytes(),
             cache: self.cache.iter().map(SharedBytes::len).sum(),
-            arena: self.arena.len() + self.scratch.len() * Scratch::bytes(self.head_width),
+            arena: self.arena.len() + self.scratch.len() * self.scratch_size.bytes(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod probe;
 mod program;
 pub mod reference;
 mod rope_table;
+mod scratch;
 mod simd;
 mod step;
 mod team;

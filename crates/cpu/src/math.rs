@@ -118,6 +118,28 @@ pub(crate) fn gelu_tanh(x: f32) -> f32 {
     half.mul_add(tanh(inner), half)
 }
 
+/// Coefficients of `t, t², …, t⁵` and of `t` itself in Abramowitz & Stegun's form 7.1.26 of erf.
+pub(crate) const ERF: [f32; 5] = [0.254_829_6, -0.284_496_74, 1.421_413_7, -1.453_152, 1.061_405_4];
+pub(crate) const ERF_T: f32 = 0.327_591_1;
+
+/// Error function: absolute error below 6e-7.
+pub(crate) fn erf(x: f32) -> f32 {
+    let t = 1.0 / x.abs().mul_add(ERF_T, 1.0);
+    let mut p = ERF[4];
+    for c in ERF[..4].iter().rev() {
+        p = p.mul_add(t, *c);
+    }
+    let tail = p * t;
+    let magnitude = 1.0 - tail * exp(-(x * x));
+    if x < 0.0 { -magnitude } else { magnitude }
+}
+
+/// The exact form of GELU.
+pub(crate) fn gelu_erf(x: f32) -> f32 {
+    let half = 0.5 * x;
+    half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
+}
+
 /// Adds 16 lanes in the contract's tree: 8 apart, 4, 2, 1.
 pub fn sum_lanes(mut lanes: [f32; 16]) -> f32 {
     for width in [8, 4, 2, 1] {
@@ -180,6 +202,15 @@ mod tests {
             .map(|x| (f64::from(tanh(x)) - f64::from(x).tanh()).abs())
             .fold(0.0, f64::max);
         assert!(worst < 2e-7, "{worst:e}");
+    }
+
+    #[test]
+    fn erf_is_as_close_as_stated() {
+        let worst = floats(-10.0, 10.0)
+            .map(|x| (f64::from(erf(x)) - libm::erf(f64::from(x))).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 6e-7, "{worst:e}");
+        assert!(erf(f32::NAN).is_nan());
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use wushi_graph::{DType, Graph, Role, TensorView, WeightDecl, WeightId, WeightSource};
+use wushi_graph::{DType, Graph, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
 
 use crate::executor::CpuError;
 use crate::simd::PANEL;
 use crate::team::Team;
-use crate::weights::{Matrix, Vector, WeightError};
+use crate::weights::{Matrix, MatrixShape, Vector, WeightError};
 
 /// A graph's weights as kernels read them.
 pub(crate) struct Weights {
@@ -19,33 +19,35 @@ enum Slot {
     Vector(Vector),
 }
 
-fn view<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorView<'a>, WeightError> {
+fn check<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorDesc<'a>, WeightError> {
     let name = decl.name.clone();
-    let view = source.tensor(&decl.name).ok_or(WeightError::Missing { name: name.clone() })?;
-    if view.shape != decl.shape {
-        return Err(WeightError::Shape { name, found: view.shape.to_vec(), expected: decl.shape.clone() });
+    let found = source.describe(&decl.name).ok_or(WeightError::Missing { name: name.clone() })?;
+    if found.shape != decl.tensor_shape() {
+        return Err(WeightError::Shape { name, found: found.shape.to_vec(), expected: decl.tensor_shape() });
     }
-    let (inputs, block) = (view.shape.last().copied().unwrap_or(0), view.dtype.block_elements());
+    let (inputs, block) = (found.shape.last().copied().unwrap_or(0), found.dtype.block_elements());
     if !inputs.is_multiple_of(block) {
-        return Err(WeightError::PartialBlock { name, dtype: view.dtype, inputs });
+        return Err(WeightError::PartialBlock { name, dtype: found.dtype, inputs });
     }
-    let quantised_vector = decl.role == Role::Vector && view.dtype.block_elements() > 1;
+    let quantised_vector = decl.role == Role::Vector && found.dtype.block_elements() > 1;
     if quantised_vector {
-        return Err(WeightError::QuantisedVector { name, dtype: view.dtype });
+        return Err(WeightError::QuantisedVector { name, dtype: found.dtype });
     }
-    Ok(view)
+    Ok(found)
 }
 
 /// The dtype of every declared weight; an error if one is missing or has another shape.
 pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DType>, WeightError> {
-    graph.weights().iter().map(|decl| Ok(view(source, decl)?.dtype)).collect()
+    graph.weights().iter().map(|decl| Ok(check(source, decl)?.dtype)).collect()
 }
 
 /// Bytes all weights take.
 pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
     let sizes = graph.weights().iter().zip(dtypes).map(|(decl, &dtype)| match decl.role {
         Role::Vector => decl.shape[0].next_multiple_of(PANEL) * 4,
-        Role::Embedding | Role::Matrix => Matrix::planned_bytes(dtype, decl.shape[0], decl.shape[1]),
+        Role::Embedding | Role::Matrix | Role::Experts => {
+            Matrix::planned_bytes(dtype, MatrixShape::of(&decl.shape))
+        }
     });
     sizes.sum()
 }
@@ -55,10 +57,12 @@ impl Weights {
     pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &mut Team) -> Result<Self, CpuError> {
         let mut slots = Vec::with_capacity(graph.weights().len());
         for decl in graph.weights() {
-            let view = view(source, decl)?;
+            let TensorDesc { dtype, shape } = check(source, decl)?;
+            let bytes = source.read(&decl.name).map_err(WeightError::Read)?;
+            let view = TensorView { dtype, shape, bytes: decl.bytes_in(&bytes) };
             slots.push(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
-                Role::Embedding | Role::Matrix => Slot::Matrix(pack(decl, &view, team)?),
+                Role::Embedding | Role::Matrix | Role::Experts => Slot::Matrix(pack(decl, &view, team)?),
             });
             source.release(&decl.name);
         }
@@ -93,7 +97,7 @@ fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
 }
 
 fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, CpuError> {
-    let matrix = Matrix::new(view.dtype, decl.shape[0], decl.shape[1])?;
+    let matrix = Matrix::new(view.dtype, MatrixShape::of(&decl.shape))?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());
     team.run(&|thread| {

@@ -123,12 +123,12 @@ pub(crate) unsafe fn integers<S: Isa>(call: &ProbeCall) {
         }
         let mut w = [S::load_bytes(call.memory); 8];
         for j in 0..8 {
-            w[j] = S::low_nibbles(S::load_bytes(call.memory.add(j * 64)));
+            w[j] = S::pick(S::load_bytes(call.memory.add(j * 64)), 0, 15);
         }
         let mut sum = S::splat(0.0);
         for round in 0..call.rounds {
             // The products depend on what the compiler cannot see through, or it would compute them once.
-            let products = S::dot_u4::<8>(&w, std::hint::black_box(&x), &[round as i32; 8]);
+            let products = S::dot_unsigned::<15, 8>(&w, std::hint::black_box(&x), &[round as i32; 8]);
             for t in 0..8 {
                 sum = S::max_bits(sum, S::to_f32(products[t]));
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wushi_graph::{DType, WeightId};
+use wushi_graph::{DType, Lookup, Routing, WeightId};
 
 use crate::activations::{Activations, Packing};
 use crate::kernels::{Binary, Heads, Unary};
@@ -14,6 +14,8 @@ use crate::simd::PANEL;
 pub(crate) enum Rows {
     /// One per token of the batch.
     Tokens,
+    /// So many per token of the batch: one for each expert it uses.
+    Slots(usize),
     /// One per row that wants logits.
     Picked,
 }
@@ -81,14 +83,21 @@ pub(crate) enum Then {
 pub(crate) enum Kind {
     /// Cosines and sines of every row's position.
     RopeTable { rope: usize, out: BufferId },
-    /// Rows of a table by token id.
-    Embed { table: WeightId, out: BufferId },
-    /// RMS norm.
-    Norm { x: BufferId, weight: WeightId, group: usize, eps: f32, out: BufferId },
+    /// Rows of a table.
+    Embed { table: WeightId, lookup: Lookup, out: BufferId },
+    /// RMS norm, or layer norm if there is a bias.
+    Norm { x: BufferId, weight: WeightId, bias: Option<WeightId>, group: usize, eps: f32, out: BufferId },
     /// A value in the form a weight format takes.
     Pack { x: BufferId, out: BufferId },
     /// Linear layers over one value; `ranges[thread][part]` are the panels a thread computes.
     Linear { parts: Vec<Part>, ranges: Vec<Vec<Range<usize>>> },
+    /// A linear layer of each token's experts, which are read from `routes`; one row of its activations serves `share`
+    /// rows of the result. `ranges[thread]` are the panels of every expert that a thread computes.
+    ExpertLinear { part: Part, routes: BufferId, routing: Routing, share: usize, ranges: Vec<Range<usize>> },
+    /// Chooses experts.
+    Route { scores: BufferId, routing: Routing, out: BufferId },
+    /// Sums the experts' results.
+    Combine { y: BufferId, routes: BufferId, used: usize, out: BufferId },
     /// A function of each element.
     Map { op: Unary, x: BufferId, out: BufferId },
     /// A function of two elements each.
@@ -111,9 +120,13 @@ impl Kind {
         match self {
             Kind::RopeTable { .. } => "rope_table",
             Kind::Embed { .. } => "embed",
-            Kind::Norm { .. } => "rms_norm",
+            Kind::Norm { bias: None, .. } => "rms_norm",
+            Kind::Norm { .. } => "layer_norm",
             Kind::Pack { .. } => "pack",
             Kind::Linear { .. } => "linear",
+            Kind::ExpertLinear { .. } => "expert_linear",
+            Kind::Route { .. } => "route",
+            Kind::Combine { .. } => "combine",
             Kind::Map { .. } => "map",
             Kind::Zip { .. } => "zip",
             Kind::Rope { .. } => "rope",
@@ -127,7 +140,10 @@ impl Kind {
     /// Whether row `i` of the result depends on row `i` of the inputs only and threads split rows: between two such
     /// steps over the same rows no thread waits for another.
     pub(crate) fn is_row_local(&self) -> bool {
-        !matches!(self, Kind::Linear { .. } | Kind::Attention { .. } | Kind::Rows { .. })
+        !matches!(
+            self,
+            Kind::Linear { .. } | Kind::ExpertLinear { .. } | Kind::Attention { .. } | Kind::Rows { .. }
+        )
     }
 
     /// Buffers read and written.
@@ -137,6 +153,9 @@ impl Kind {
             Kind::Rope { table, x, .. } => vec![*table, *x],
             Kind::Cache { k, v, .. } => vec![*k, *v],
             Kind::Zip { a, b, out, .. } => vec![*a, *b, *out],
+            Kind::Route { scores, out, .. } => vec![*scores, *out],
+            Kind::Combine { y, routes, out, .. } => vec![*y, *routes, *out],
+            Kind::ExpertLinear { part, routes, .. } => vec![part.x, *routes, part.out],
             Kind::Attention { q, out, .. } => vec![*q, *out],
             Kind::Norm { x, out, .. }
             | Kind::Pack { x, out }

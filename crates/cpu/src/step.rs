@@ -2,18 +2,20 @@
 
 use std::ops::Range;
 
-use wushi_graph::{Batch, CacheType};
+use wushi_graph::{Batch, CacheType, Lookup};
 
 use crate::activations::{Activations, Packing};
 use crate::batch::StepData;
 use crate::kernels::{
-    AttentionCall, Epilogue, Kernels, LinearCall, MapCall, NormCall, Output, PackCall, Pages, RopeCall,
-    RowSet, Scratch, WriteCall, ZipCall,
+    AttentionCall, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall, Output, PackCall,
+    Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
 use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
 use crate::rope_table::fill_table;
+use crate::scratch::Scratch;
+use crate::simd::PANEL;
 
 /// All a step needs.
 pub(crate) struct Context<'a> {
@@ -56,6 +58,7 @@ impl Context<'_> {
     fn rows(&self, rows: Rows) -> usize {
         match rows {
             Rows::Tokens => self.batch.tokens.len(),
+            Rows::Slots(used) => self.batch.tokens.len() * used,
             Rows::Picked => self.batch.logit_rows.len(),
         }
     }
@@ -97,7 +100,17 @@ impl Context<'_> {
             match &step.kind {
                 Kind::Linear { parts, ranges } => {
                     for (part, panels) in parts.iter().zip(&ranges[thread]) {
-                        self.linear(part, panels.clone(), rows);
+                        self.linear(part, panels.clone(), RowSet::First(rows), 0);
+                    }
+                }
+                Kind::ExpertLinear { part, routes, routing, share, ranges } => {
+                    let lists = &mut (*self.scratch.add(thread)).experts;
+                    lists.fill(self.f32(*routes), routing, self.batch.tokens.len());
+                    for (expert, slots) in lists.iter() {
+                        let first_panel = expert * part.outputs.div_ceil(PANEL);
+                        let rows =
+                            RowSet::Listed { slots: slots.as_ptr(), count: slots.len(), share: *share };
+                        self.linear(part, ranges[thread].clone(), rows, first_panel);
                     }
                 }
                 Kind::Attention { layer, q, out } => self.attention(*layer, *q, *out, thread),
@@ -106,15 +119,15 @@ impl Context<'_> {
         }
     }
 
-    unsafe fn linear(&self, part: &Part, panels: Range<usize>, rows: usize) {
+    unsafe fn linear(&self, part: &Part, panels: Range<usize>, rows: RowSet, first_panel: usize) {
         let bias = |id: Option<_>| id.map(|id| self.weights.vector(id).as_ptr());
         let call = LinearCall {
             matrix: self.weights.matrix(part.weight),
             bias: bias(part.bias),
             panels,
             x: self.activations(part.x),
-            rows: RowSet::First(rows),
-            first_panel: 0,
+            rows,
+            first_panel,
             out: self.f32(part.out),
             epilogue: match part.then {
                 Then::Store => Epilogue::Store,
@@ -142,7 +155,7 @@ impl Context<'_> {
             items: items.as_ptr(),
             count: items.len(),
             // SAFETY: one per thread.
-            scratch: unsafe { self.scratch.add(thread) },
+            scratch: unsafe { &raw mut (*self.scratch.add(thread)).attention },
         };
         // SAFETY: as `run`.
         unsafe { self.kernels.attention(self.cache_type)(&call) }
@@ -156,20 +169,31 @@ impl Context<'_> {
                     let (out, width) = (self.f32(out), self.program.ropes[rope].rope.rotary_dim);
                     for row in rows {
                         let table = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), width);
-                        fill_table(&self.frequencies[rope], self.data.place(row).position, table);
+                        let magnitude = self.program.ropes[rope].rope.magnitude;
+                        fill_table(&self.frequencies[rope], magnitude, self.data.place(row).position, table);
                     }
                 }
-                Kind::Embed { table, out } => {
+                Kind::Embed { table, lookup, out } => {
                     let (matrix, out) = (self.weights.matrix(table), self.f32(out));
                     for row in rows {
                         let x = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), matrix.inputs);
-                        matrix.unpack_row(self.batch.tokens[row] as usize, x);
+                        let entry = match lookup {
+                            Lookup::Token => self.batch.tokens[row] as usize,
+                            Lookup::Position => self.data.place(row).position,
+                            Lookup::Row(entry) => entry,
+                        };
+                        matrix.unpack_row(entry, x);
                     }
                 }
-                Kind::Norm { x, weight, group, eps, out } => {
+                Kind::Norm { x, weight, bias, group, eps, out } => {
+                    let norm = match bias {
+                        None => Norm::Rms,
+                        Some(bias) => Norm::Layer { bias: self.weights.vector(bias).as_ptr() },
+                    };
                     let weight = self.weights.vector(weight).as_ptr();
                     let (width, x, out) = (self.program.buffer(x).width, self.f32(x), self.f32(out));
                     let call = NormCall {
+                        norm,
                         x: x.base,
                         stride: x.stride,
                         out: out.base,
@@ -180,6 +204,29 @@ impl Context<'_> {
                         rows,
                     };
                     (self.kernels.norm)(&call);
+                }
+                Kind::Route { scores, routing, out } => {
+                    let (scores, out) = (self.f32(scores), self.f32(out));
+                    (self.kernels.route)(&RouteCall {
+                        routing,
+                        scores: scores.base,
+                        stride: scores.stride,
+                        out: out.base,
+                        out_stride: out.stride,
+                        rows,
+                    });
+                }
+                Kind::Combine { y, routes, used, out } => {
+                    let (y, routes, out) = (self.f32(y), self.f32(routes), self.f32(out));
+                    (self.kernels.combine)(&CombineCall {
+                        used,
+                        y: y.base,
+                        stride: y.stride,
+                        routes: routes.base,
+                        routes_stride: routes.stride,
+                        out: out.base,
+                        rows,
+                    });
                 }
                 Kind::Pack { x, out } => {
                     let x = self.f32(x);
@@ -235,7 +282,9 @@ impl Context<'_> {
                         std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
                     }
                 }
-                Kind::Linear { .. } | Kind::Attention { .. } => unreachable!("split otherwise"),
+                Kind::Linear { .. } | Kind::ExpertLinear { .. } | Kind::Attention { .. } => {
+                    unreachable!("split otherwise")
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use wushi_cpu::{CpuExecutor, InstructionSet, page_bytes, plan};
 use wushi_graph::{Batch, CacheType, DType, Executor};
 
 fn model(dtype: DType) -> (wushi_graph::Graph, RandomWeights) {
-    let graph = Shape::default().graph();
+    let graph = Shape::default().storable(dtype).graph();
     let weights = RandomWeights::new(&graph, dtype, &mut Random(1));
     (graph, weights)
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, RandomWeights, Shape, assert_same_bits, options, run};
+use common::{Fill, Random, RandomWeights, Shape, assert_same_bits, encoder, mixture, options, run};
 use proptest::prelude::*;
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
 use wushi_graph::{Batch, Builder, CacheType, DType, Executor, Graph, Mask, RopePairs};
@@ -30,13 +30,25 @@ fn instruction_sets_that_run_here() {
     }
 }
 
-/// One linear layer of these sizes, all instruction sets, against the reference.
-fn check_linear(dtype: DType, inputs: usize, outputs: usize, rows: usize, threads: usize, seed: u64) {
+/// One linear layer.
+struct Linear {
+    dtype: DType,
+    inputs: usize,
+    outputs: usize,
+    rows: usize,
+    threads: usize,
+    fill: Fill,
+    seed: u64,
+}
+
+/// All instruction sets against the reference.
+fn check_linear(case: Linear) {
+    let Linear { dtype, inputs, outputs, rows, threads, fill, seed } = case;
     let g = Builder::new();
     let x = g.rows(g.embed("token_embd", 37, inputs).unwrap()).unwrap();
     let graph = g.finish(g.linear_with(x, "output", outputs, seed.is_multiple_of(2)).unwrap()).unwrap();
     let mut random = Random(seed);
-    let weights = RandomWeights::new(&graph, dtype, &mut random);
+    let weights = RandomWeights::filled(&graph, dtype, fill, &mut random);
     let tokens = tokens(rows, 37, &mut random);
     let want = reference::evaluate(&graph, &weights, &tokens, CacheType::F32).unwrap();
     for set in InstructionSet::available() {
@@ -55,11 +67,13 @@ fn linear_at_both_sides_of_every_block_size() {
     for &dtype in DType::ALL {
         let inputs: &[usize] = match dtype.block_elements() {
             1 => &[1, 2, 31, 511, 512, 513, 1025],
-            _ => &[32, 480, 512, 544, 1024, 1056],
+            32 => &[32, 480, 512, 544, 1024, 1056],
+            _ => &[256, 512, 768, 1280],
         };
         for &inputs in inputs {
             for (outputs, rows) in [(1, 1), (15, 2), (16, 3), (17, 4), (33, 5), (48, 8), (64, 9), (40, 23)] {
-                check_linear(dtype, inputs, outputs, rows, 1 + rows % 3, (inputs * outputs * rows) as u64);
+                let (threads, seed) = (1 + rows % 3, (inputs * outputs * rows) as u64);
+                check_linear(Linear { dtype, inputs, outputs, rows, threads, fill: Fill::Random, seed });
             }
         }
     }
@@ -68,12 +82,28 @@ fn linear_at_both_sides_of_every_block_size() {
 #[test]
 fn linear_beyond_a_block_of_rows() {
     for &dtype in DType::ALL {
-        check_linear(dtype, 64, 20, 300, 2, 5);
+        let inputs = 64usize.next_multiple_of(dtype.block_elements());
+        let case = Linear { dtype, inputs, outputs: 20, rows: 300, threads: 2, fill: Fill::Random, seed: 5 };
+        check_linear(case);
+    }
+}
+
+/// Quants, scales and minima at their ends: equal elements within a block of the table make activations of ±127
+/// throughout, so the integers are as large as they get.
+#[test]
+fn linear_of_the_largest_integers() {
+    for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_plain()) {
+        for byte in [0x00, 0x7f, 0x80, 0x88, 0x0f, 0xf0, 0xff] {
+            for rows in [1, 8] {
+                let fill = Fill::Byte(byte);
+                check_linear(Linear { dtype, inputs: 1024, outputs: 17, rows, threads: 2, fill, seed: 8 });
+            }
+        }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn linear_of_random_shapes(
@@ -84,25 +114,32 @@ proptest! {
         threads in 1usize..4,
         seed: u64,
     ) {
-        let inputs = if dtype.block_elements() == 1 { blocks * 27 } else { blocks * 32 };
-        check_linear(dtype, inputs, outputs, rows, threads, seed);
+        let inputs = match dtype.block_elements() {
+            1 => blocks * 27,
+            32 => blocks * 32,
+            block => blocks.div_ceil(8) * block,
+        };
+        check_linear(Linear { dtype, inputs, outputs, rows, threads, fill: Fill::Random, seed });
     }
 }
 
 /// A whole model: reference, then everything that must not matter.
 fn check_model(shape: &Shape, dtype: DType, cache: CacheType, length: usize, chunks: &[usize]) {
-    let graph = shape.graph();
+    check_graph(&shape.graph(), shape.vocab, dtype, cache, length, chunks);
+}
+
+fn check_graph(graph: &Graph, vocab: usize, dtype: DType, cache: CacheType, length: usize, chunks: &[usize]) {
     let mut random = Random(length as u64);
-    let weights = RandomWeights::new(&graph, dtype, &mut random);
-    let tokens = tokens(length, shape.vocab, &mut random);
-    let want = reference::evaluate(&graph, &weights, &tokens, cache).unwrap();
+    let weights = RandomWeights::new(graph, dtype, &mut random);
+    let tokens = tokens(length, vocab, &mut random);
+    let want = reference::evaluate(graph, &weights, &tokens, cache).unwrap();
     for set in InstructionSet::available() {
         for threads in [1, 2, 3] {
-            let mut executor = executor(&graph, &weights, options(set, threads, cache, length));
+            let mut executor = executor(graph, &weights, options(set, threads, cache, length));
             // Pages in no particular order.
             let table: Vec<u32> =
                 (0..length.div_ceil(PAGE_TOKENS) as u32).rev().map(|page| page * 3).collect();
-            let other: Vec<u32> = tokens.iter().map(|token| (token + 1) % shape.vocab as u32).collect();
+            let other: Vec<u32> = tokens.iter().map(|token| (token + 1) % vocab as u32).collect();
             for &chunk in chunks {
                 // Pages hold another sequence's keys and values before: what is not written again shows.
                 run(&mut executor, &other, 512, &table);
@@ -118,7 +155,7 @@ fn check_model(shape: &Shape, dtype: DType, cache: CacheType, length: usize, chu
 fn every_dtype_and_cache_type() {
     for &dtype in DType::ALL {
         for cache in [CacheType::F32, CacheType::F16] {
-            check_model(&Shape::default(), dtype, cache, 45, &[45, 1, 7]);
+            check_model(&Shape::default().storable(dtype), dtype, cache, 45, &[45, 1, 7]);
         }
     }
 }
@@ -140,6 +177,40 @@ fn every_operator() {
         check_model(&shape, DType::F32, CacheType::F16, 50, &[50, 1, 7]);
         check_model(&shape, DType::BF16, CacheType::F32, 50, &[50, 13]);
     }
+}
+
+#[test]
+fn mixtures_of_experts() {
+    for (experts, used, normalise) in [(5, 2, true), (16, 3, false), (4, 4, true), (3, 1, true)] {
+        let graph = mixture(experts, used, normalise);
+        for dtype in [DType::F32, DType::BF16, DType::Q8_0, DType::Q4_1] {
+            check_graph(&graph, 70, dtype, CacheType::F16, 40, &[40, 1, 7]);
+        }
+    }
+}
+
+#[test]
+fn encoders() {
+    // A sequence comes in one piece; the second one's groups fill no panel.
+    check_graph(&encoder(64, 600), 70, DType::F32, CacheType::F32, 512, &[512]);
+    for dtype in [DType::F16, DType::F32] {
+        check_graph(&encoder(40, 64), 70, dtype, CacheType::F16, 33, &[33]);
+    }
+}
+
+#[test]
+fn a_sequence_whose_tokens_see_all_must_come_whole() {
+    let graph = encoder(64, 64);
+    let weights = RandomWeights::new(&graph, DType::F32, &mut Random(1));
+    let mut executor = executor(&graph, &weights, options(InstructionSet::best(), 1, CacheType::F32, 64));
+    let mut batch = Batch::default();
+    batch.push(&[1, 2], 0, &[0]);
+    batch.push(&[3], 2, &[1]);
+    let error = executor.run(&batch).unwrap_err().to_string();
+    assert!(error.contains("in one step"), "{error}");
+    let options = options(InstructionSet::best(), 1, CacheType::F32, 65);
+    let error = CpuExecutor::new(graph, &weights, options).err().expect("too long").to_string();
+    assert!(error.contains("64 positions"), "{error}");
 }
 
 /// Branches that read one value and meet again, in every way that fusing could get wrong.

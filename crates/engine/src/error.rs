@@ -88,6 +88,13 @@ pub enum EngineError {
         value: f32,
     },
 
+    /// An embedding model produced NaN or an infinity.
+    #[error("an element of the embedding is {value}: the weights are damaged or overflow")]
+    NonFiniteEmbedding {
+        /// The element.
+        value: f32,
+    },
+
     /// The logit bias bans every token.
     #[error("no token is left to choose from at position {position}: the logit bias bans all of them")]
     NoCandidate {

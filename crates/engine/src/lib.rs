@@ -15,6 +15,7 @@
 //! requests, the size of chunks, the prefix cache or a lack of pages.
 
 mod detokenize;
+mod embed;
 mod engine;
 mod error;
 mod event;
@@ -32,6 +33,7 @@ mod stats;
 mod vocabulary;
 mod worker;
 
+pub use embed::{Embedder, normalise};
 pub use engine::{Canceller, Engine, EngineOptions, Generation, Output};
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Finished, Logprob, Timings, Token, Usage};

@@ -2,17 +2,15 @@
 //! be used, [`LoadPlan::load`] allocates it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
-use wushi_formats::{ChatTemplate, FormatError, Gguf, Tokenizer};
-use wushi_graph::{CacheType, Graph, Role};
-use wushi_models::{Model, ModelError};
+use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
+use wushi_graph::{CacheType, Executor, Graph, Lookup, Op};
+use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
-use crate::{Engine, EngineError, EngineOptions, Vocabulary, memory};
+use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, memory};
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -36,6 +34,8 @@ pub struct LoadOptions {
     pub cache: CacheType,
     /// The longest sequence, in tokens. `None`: what the model was trained for, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// How rope is scaled if the context is longer than what the model was trained for.
+    pub stretch: Option<Stretch>,
     /// Bytes that weights, cache and buffers may take together. `None`: what is available.
     pub memory: Option<u64>,
     /// For how many sequences of full length the cache should have pages, if memory allows. One always must fit.
@@ -57,6 +57,7 @@ impl LoadOptions {
             instruction_set: None,
             cache: CacheType::F16,
             context: None,
+            stretch: None,
             memory: None,
             sequences: 4,
             max_rows: DEFAULT_MAX_ROWS,
@@ -119,7 +120,7 @@ pub enum DescribeError {
 pub enum LoadError {
     /// The file cannot be read. The error names it.
     #[error(transparent)]
-    File(FormatError),
+    File(ModelError),
     /// The file was read, but does not describe a model that can run.
     #[error("{path}: {error}", path = path.display())]
     Description {
@@ -136,20 +137,13 @@ pub enum LoadError {
         /// What is wrong.
         error: CpuError,
     },
-    /// Reading the file's header for its fingerprint failed.
-    #[error("{path}: {error}", path = path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        error: io::Error,
-    },
     /// An option that must not be zero.
     #[error("{0} is zero, expected at least 1")]
     Zero(&'static str),
     /// Longer sequences than the model has ever seen.
     #[error(
-        "a context of {wanted} tokens was asked for, but this model was trained for {trained}: ask for at most that"
+        "a context of {wanted} tokens was asked for, but this model was trained for {trained}: ask for at most that, \
+         or say how to stretch it (rope-scaling yarn or linear)"
     )]
     ContextTooLong {
         /// Tokens asked for.
@@ -177,6 +171,18 @@ pub enum LoadError {
         budget: bool,
         /// The longest context that would fit, in tokens.
         fits: usize,
+    },
+    /// It gives embeddings, no text.
+    #[error("{path}: this is an embedding model: it gives no text (see `wushi embed`)", path = path.display())]
+    NoText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It gives text, no embeddings.
+    #[error("{path}: this is no embedding model: it gives text (see `wushi run`)", path = path.display())]
+    NoEmbeddings {
+        /// The file.
+        path: PathBuf,
     },
     /// The engine did not start.
     #[error(transparent)]
@@ -246,7 +252,7 @@ pub struct RecommendedSampling {
 #[derive(Debug)]
 pub struct LoadPlan {
     path: PathBuf,
-    gguf: Gguf,
+    checkpoint: Checkpoint,
     graph: Graph,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
@@ -255,6 +261,7 @@ pub struct LoadPlan {
     memory: MemoryPlan,
     available: Option<u64>,
     engine: EngineOptions,
+    pooling: Option<Pooling>,
     fingerprint: [u8; 32],
 }
 
@@ -272,22 +279,43 @@ pub struct LoadedModel {
     pub fingerprint: [u8; 32],
 }
 
+/// An embedding model that answers.
+pub struct LoadedEmbedder {
+    /// What runs it.
+    pub embedder: Embedder,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What it is.
+    pub info: ModelInfo,
+    /// See [`LoadPlan::fingerprint`].
+    pub fingerprint: [u8; 32],
+}
+
 /// Reads what an open file says of its model: graph, tokenizer, template. Reads no weight, nor whether they fit the
 /// graph.
 ///
 /// # Errors
 /// A type, architecture, tokenizer or template that cannot be used.
-pub fn describe(gguf: &Gguf) -> Result<Description, DescribeError> {
-    gguf.check_supported()?;
-    let model = wushi_models::build(gguf)?;
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
-    let tables = model.graph.weights().iter().filter(|weight| weight.role == Role::Embedding);
+pub fn describe(checkpoint: &Checkpoint) -> Result<Description, DescribeError> {
+    let context = wushi_models::trained_context(checkpoint)?.min(DEFAULT_CONTEXT);
+    describe_for(checkpoint, &Positions { context, stretch: None })
+}
+
+/// [`describe`] for sequences of these positions.
+fn describe_for(checkpoint: &Checkpoint, positions: &Positions) -> Result<Description, DescribeError> {
+    checkpoint.check_supported()?;
+    let model = wushi_models::build(checkpoint, positions)?;
+    let tokenizer = Tokenizer::from_gguf(checkpoint.metadata())?;
+    let tables = model.graph.nodes().iter().filter_map(|node| match node.op {
+        Op::Embed { table, lookup: Lookup::Token } => Some(model.graph.weight(table)),
+        _ => None,
+    });
     let rows = tables.filter_map(|table| table.shape.first().copied()).min();
     match (tokenizer.vocab_size(), rows) {
         (tokens, Some(rows)) if tokens > rows => return Err(DescribeError::Vocabulary { tokens, rows }),
         _ => {}
     }
-    let template = ChatTemplate::from_gguf(gguf.metadata())?;
+    let template = ChatTemplate::from_gguf(checkpoint.metadata())?;
     Ok(Description { model, tokenizer, template })
 }
 
@@ -299,17 +327,27 @@ pub fn describe(gguf: &Gguf) -> Result<Description, DescribeError> {
 pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let path = &options.path;
     let unusable = |error| LoadError::Description { path: path.clone(), error };
-    let gguf = Gguf::open(path).map_err(LoadError::File)?;
-    let Description { model, tokenizer, template } = describe(&gguf).map_err(unusable)?;
-    let info = info(&gguf, &model).map_err(|error| unusable(error.into()))?;
-    let context = context(options, model.trained_context)?;
-    let (executor, memory, available) = fit(options, &gguf, &model.graph, context)?;
-    let fingerprint = fingerprint(path, &gguf, executor.cache)
-        .map_err(|error| LoadError::Io { path: path.clone(), error })?;
+    let checkpoint = wushi_models::open(path).map_err(LoadError::File)?;
+    let trained = wushi_models::trained_context(&checkpoint).map_err(|error| unusable(error.into()))?;
+    let positions = positions(options, trained)?;
+    let Description { model, tokenizer, template } =
+        describe_for(&checkpoint, &positions).map_err(unusable)?;
+    let info = info(&checkpoint, &model).map_err(|error| unusable(error.into()))?;
+    let context = positions.context;
+    let (executor, memory, available) = match model.pooling {
+        None => fit(options, &checkpoint, &model.graph, context)?,
+        // One text at a time, whose tokens may all be wanted and may all see each other.
+        Some(_) => {
+            let max_rows = context.max(options.max_rows);
+            let one = LoadOptions { sequences: 1, max_rows, max_logit_rows: max_rows, ..options.clone() };
+            fit(&one, &checkpoint, &model.graph, context)?
+        }
+    };
+    let fingerprint = fingerprint(&checkpoint, &model.graph, executor.cache);
     let engine = options.engine.clone();
     Ok(LoadPlan {
         path: path.clone(),
-        gguf,
+        checkpoint,
         graph: model.graph,
         tokenizer: Arc::new(tokenizer),
         template,
@@ -318,6 +356,7 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         memory,
         available,
         engine,
+        pooling: model.pooling,
         fingerprint,
     })
 }
@@ -353,7 +392,7 @@ impl LoadPlan {
     /// # Errors
     /// None that [`plan`] has not ruled out, except for zero rows.
     pub fn schedule(&self, rows: usize) -> Result<Vec<StepCost>, LoadError> {
-        wushi_cpu::schedule(&self.graph, &self.gguf, &self.executor, rows)
+        wushi_cpu::schedule(&self.graph, &self.checkpoint, &self.executor, rows)
             .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
     }
 
@@ -362,8 +401,8 @@ impl LoadPlan {
         wushi_cpu::page_bytes(&self.graph, self.executor.cache) as f64 / PAGE_TOKENS as f64
     }
 
-    /// Identifies what determines logits: BLAKE3 over the arithmetic's version, the cache's type, the file's header
-    /// (metadata and tensor table) and the first 4 KiB of every tensor. It tells models and fine-tunes apart at the cost of
+    /// Identifies what determines logits: BLAKE3 over the arithmetic's version, the cache's type, the metadata, the
+    /// tensors' names, types and shapes and the first 4 KiB of every tensor. It tells models and fine-tunes apart at the cost of
     /// reading a few pages; it is no proof that every byte is sound, which is what the store's SHA-256 is for.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
@@ -374,7 +413,10 @@ impl LoadPlan {
     /// # Errors
     /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
-        let executor = CpuExecutor::new(self.graph, &self.gguf, self.executor)
+        if self.pooling.is_some() {
+            return Err(LoadError::NoText { path: self.path });
+        }
+        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -382,6 +424,27 @@ impl LoadPlan {
             engine,
             tokenizer: self.tokenizer,
             template: self.template,
+            info: self.info,
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+impl LoadPlan {
+    /// Allocates and packs the weights of an embedding model.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`]; a model that gives text.
+    pub fn load_embedder(self) -> Result<LoadedEmbedder, LoadError> {
+        let Some(pooling) = self.pooling else {
+            return Err(LoadError::NoEmbeddings { path: self.path });
+        };
+        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
+            .map_err(|error| LoadError::Cpu { path: self.path, error })?;
+        let executor: Box<dyn Executor> = Box::new(executor);
+        Ok(LoadedEmbedder {
+            embedder: Embedder::new(executor, pooling),
+            tokenizer: self.tokenizer,
             info: self.info,
             fingerprint: self.fingerprint,
         })
@@ -401,14 +464,14 @@ impl Vocabulary for TokenizerVocabulary {
     }
 }
 
-fn info(gguf: &Gguf, model: &Model) -> Result<ModelInfo, FormatError> {
-    let metadata = gguf.metadata();
+fn info(checkpoint: &Checkpoint, model: &Model) -> Result<ModelInfo, FormatError> {
+    let metadata = checkpoint.metadata();
     let number = |key: &str| metadata.f32(key);
     Ok(ModelInfo {
         architecture: model.architecture.clone(),
         name: metadata.str("general.name")?.map(str::to_owned),
-        parameters: gguf.parameters(),
-        dtype: gguf.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
+        parameters: checkpoint.parameters(),
+        dtype: checkpoint.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
         trained_context: model.trained_context,
         sampling: RecommendedSampling {
             temperature: number("general.sampling.temp")?,
@@ -420,20 +483,25 @@ fn info(gguf: &Gguf, model: &Model) -> Result<ModelInfo, FormatError> {
     })
 }
 
-fn context(options: &LoadOptions, trained: usize) -> Result<usize, LoadError> {
-    match options.context {
-        Some(0) => Err(LoadError::Zero("the context")),
-        Some(wanted) if wanted > trained => Err(LoadError::ContextTooLong { wanted, trained }),
-        Some(wanted) => Ok(wanted),
-        None => Ok(trained.min(DEFAULT_CONTEXT)),
-    }
+/// How long sequences will be: as asked for, else what the model was trained for within reason.
+fn positions(options: &LoadOptions, trained: usize) -> Result<Positions, LoadError> {
+    let stretch = options.stretch;
+    let context = match options.context {
+        Some(0) => return Err(LoadError::Zero("the context")),
+        Some(wanted) if wanted > trained && stretch.is_none() => {
+            return Err(LoadError::ContextTooLong { wanted, trained });
+        }
+        Some(wanted) => wanted,
+        None => trained.min(DEFAULT_CONTEXT),
+    };
+    Ok(Positions { context, stretch })
 }
 
 /// Chooses the number of pages: enough for the sequences that are wanted, fewer where memory is short, but never too few
 /// for one.
 fn fit(
     options: &LoadOptions,
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     graph: &Graph,
     context: usize,
 ) -> Result<(wushi_cpu::Options, MemoryPlan, Option<u64>), LoadError> {
@@ -449,7 +517,7 @@ fn fit(
     }
     let pages_of_one = context.div_ceil(PAGE_TOKENS);
     let mut executor = options.executor(context, pages_of_one);
-    let least = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    let least = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
     let machine = memory::available().map(|bytes| bytes.saturating_sub(HEADROOM));
     let available = match (machine, options.memory) {
         (Some(machine), Some(budget)) => Some(machine.min(budget)),
@@ -471,23 +539,29 @@ fn fit(
             wanted.min(pages_of_one.saturating_add((spare / 2 / page) as usize))
         }
     };
-    let plan = wushi_cpu::plan(graph, gguf, &executor).map_err(cpu)?;
+    let plan = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
     Ok((executor, plan, available))
 }
 
-fn fingerprint(path: &Path, gguf: &Gguf, cache: CacheType) -> io::Result<[u8; 32]> {
-    const SAMPLE: usize = 4096;
-    let header = gguf.tensors().iter().map(|tensor| tensor.range.start).min().unwrap_or(0);
-    let mut bytes = Vec::new();
-    File::open(path)?.take(header as u64).read_to_end(&mut bytes)?;
+fn fingerprint(checkpoint: &Checkpoint, graph: &Graph, cache: CacheType) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("wushi arithmetic {} cache {cache}\n", wushi_cpu::ARITHMETIC_VERSION).as_bytes());
-    hasher.update(&bytes);
-    for tensor in gguf.tensors() {
-        let bytes = gguf.tensor_bytes(tensor);
-        hasher.update(bytes.get(..SAMPLE).unwrap_or(bytes));
+    // What the context decided.
+    let mut ropes: Vec<String> = Vec::new();
+    for node in graph.nodes() {
+        if let Op::Rope { rope, factors } = node.op {
+            let factors = factors.map(|id| graph.weight(id).name.as_str());
+            ropes.push(format!("{rope:?} {factors:?}\n"));
+        }
     }
-    Ok(*hasher.finalize().as_bytes())
+    ropes.dedup();
+    ropes.iter().for_each(|rope| {
+        hasher.update(rope.as_bytes());
+    });
+    checkpoint.identify(&mut |bytes| {
+        hasher.update(bytes);
+    });
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]
@@ -511,11 +585,14 @@ mod tests {
     #[test]
     fn contexts_are_bounded_by_training() {
         let asked = |context| LoadOptions { context, ..LoadOptions::new("model.gguf") };
-        assert_eq!(context(&asked(None), 2048).ok(), Some(2048));
-        assert_eq!(context(&asked(None), 131_072).ok(), Some(DEFAULT_CONTEXT));
-        assert_eq!(context(&asked(Some(8192)), 131_072).ok(), Some(8192));
-        let error = context(&asked(Some(8192)), 2048).unwrap_err();
+        let context = |options, trained| positions(&options, trained).map(|positions| positions.context);
+        assert_eq!(context(asked(None), 2048).ok(), Some(2048));
+        assert_eq!(context(asked(None), 131_072).ok(), Some(DEFAULT_CONTEXT));
+        assert_eq!(context(asked(Some(8192)), 131_072).ok(), Some(8192));
+        let error = context(asked(Some(8192)), 2048).unwrap_err();
         assert!(matches!(error, LoadError::ContextTooLong { wanted: 8192, trained: 2048 }));
-        assert!(matches!(context(&asked(Some(0)), 2048), Err(LoadError::Zero(_))));
+        assert!(matches!(context(asked(Some(0)), 2048), Err(LoadError::Zero(_))));
+        let stretched = LoadOptions { stretch: Some(Stretch::Yarn), ..asked(Some(8192)) };
+        assert_eq!(context(stretched, 2048).ok(), Some(8192));
     }
 }

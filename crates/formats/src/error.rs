@@ -92,9 +92,14 @@ pub enum FormatError {
         /// Names of the types that are.
         supported: String,
     },
-    /// One part of a model that was cut into several files.
-    #[error("this is one of {0} parts of a split model; join them first (`llama-gguf-split --merge`)")]
-    Split(u32),
+    /// A model that was cut into several files, not all of which are there or belong together.
+    #[error("this is one of {parts} parts of a model: {problem}")]
+    Shards {
+        /// How many there should be.
+        parts: u32,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
 
     /// A metadata entry that is needed.
     #[error("metadata key `{0}` is missing")]

@@ -1,14 +1,17 @@
-//! GGUF, tokenizers, chat templates: bytes on disk to named tensors and text.
+//! GGUF, safetensors, tokenizers, chat templates: bytes on disk to named tensors and text.
 //!
 //! Everything here reads files that nobody vouches for. Every count and length is bounded against the file before
 //! it is used, nothing panics on bad bytes, and an error says what was wrong, where, and what to do.
 
+pub mod checkpoint;
 pub mod gguf;
 pub mod template;
 pub mod tokenizer;
 
 mod error;
+mod mapped;
 
+pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
 pub use template::{ChatTemplate, Message, RenderOptions};

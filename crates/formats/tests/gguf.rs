@@ -1,15 +1,17 @@
 //! The GGUF reader and writer: round trips, and what damaged files are told.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use wushi_formats::checkpoint::Container;
 use wushi_formats::gguf::{Array, GgmlType, StringArray, Value, Writer};
-use wushi_formats::{FormatError, Gguf};
-use wushi_graph::{DType, WeightSource};
+use wushi_formats::{Checkpoint, FormatError, Gguf};
+use wushi_graph::{DType, TensorDesc, WeightSource};
 
-fn read(writer: &Writer<'_>) -> Result<Gguf, FormatError> {
-    Gguf::from_bytes(writer.to_bytes().unwrap())
+fn read(writer: &Writer<'_>) -> Result<Checkpoint, FormatError> {
+    Gguf::from_bytes(writer.to_bytes().unwrap()).map(Checkpoint::from_gguf)
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -32,13 +34,13 @@ fn shapes_are_outermost_first_and_bytes_are_where_they_belong() {
     writer.tensor("a", DType::F32, &[3], vec![1; 12]).unwrap();
     writer.tensor("b", DType::Q4_1, &[2, 64], vec![2; 80]).unwrap();
     let file = read(&writer).unwrap();
-    assert_eq!(file.version(), 3);
+    assert_eq!(file.container(), Container::Gguf(3));
     assert_eq!(file.file_size() % 32, 0);
     assert_eq!(file.metadata().require_u32("llama.block_count").unwrap(), 2);
-    let b = file.tensor("b").unwrap();
-    assert_eq!((b.dtype, b.shape, b.bytes), (DType::Q4_1, &[2, 64][..], &[2; 80][..]));
-    assert_eq!(file.tensor("a").unwrap().bytes, [1; 12]);
-    assert!(file.tensor("c").is_none());
+    assert_eq!(file.describe("b"), Some(TensorDesc { dtype: DType::Q4_1, shape: &[2, 64] }));
+    assert_eq!(file.read("b").unwrap(), [2; 80].as_slice());
+    assert_eq!(file.read("a").unwrap(), [1; 12].as_slice());
+    assert!(file.describe("c").is_none() && file.read("c").is_err());
     assert_eq!(file.parameters(), 131);
     let totals = file.types();
     assert_eq!(
@@ -52,15 +54,18 @@ fn shapes_are_outermost_first_and_bytes_are_where_they_belong() {
 fn unsupported_types_are_listed_but_not_run() {
     let mut writer = Writer::new();
     writer.tensor("fine", DType::F16, &[4], vec![0; 8]).unwrap();
-    writer.tensor("blk.0.ffn_down.weight", GgmlType(12), &[2, 256], vec![0; 288]).unwrap();
+    writer.tensor("blk.0.ffn_down.weight", GgmlType(16), &[2, 256], vec![0; 132]).unwrap();
     writer.tensor("odd", GgmlType(1234), &[7], vec![0; 32]).unwrap();
     let file = read(&writer).unwrap();
     let listed: Vec<_> = file.tensors().iter().map(|t| (t.ggml_type.to_string(), t.dtype)).collect();
-    assert_eq!(listed[1], ("Q4_K".into(), None));
+    assert_eq!(listed[1], ("IQ2_XXS".into(), None));
     assert_eq!(listed[2], ("unknown ggml type 1234".into(), None));
-    assert!(file.tensor("blk.0.ffn_down.weight").is_none());
+    assert!(file.describe("blk.0.ffn_down.weight").is_none());
     let error = file.check_supported().unwrap_err().to_string();
-    assert!(error.contains("`blk.0.ffn_down.weight` is stored as Q4_K") && error.contains("Q8_0"), "{error}");
+    assert!(
+        error.contains("`blk.0.ffn_down.weight` is stored as IQ2_XXS") && error.contains("Q8_0"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -143,15 +148,16 @@ fn released_tensors_can_be_read_again() {
     writer.tensor("big", DType::F16, &[2, 1 << 18], big.as_slice()).unwrap();
     writer.tensor("last", DType::F32, &[8], vec![5; 32]).unwrap();
     fs::write(&path, writer.to_bytes().unwrap()).unwrap();
-    let file = Gguf::open(&path).unwrap();
-    let view = file.tensor("big").unwrap();
-    assert_eq!(view.bytes, big);
+    let file = Checkpoint::open_gguf(&path).unwrap();
+    let view = file.read("big").unwrap();
+    assert!(matches!(view, Cow::Borrowed(_)), "nothing is copied");
+    assert_eq!(view, big);
     for name in ["big", "small", "last", "absent"] {
         file.release(name);
     }
-    assert_eq!(view.bytes, big);
-    assert_eq!(file.tensor("small").unwrap().bytes, [3; 32]);
-    assert_eq!(file.tensor("last").unwrap().bytes, [5; 32]);
+    assert_eq!(view, big);
+    assert_eq!(file.read("small").unwrap(), [3; 32].as_slice());
+    assert_eq!(file.read("last").unwrap(), [5; 32].as_slice());
 }
 
 #[test]
@@ -233,8 +239,8 @@ proptest! {
         }
         prop_assert_eq!(file.tensors().len(), expected.len());
         for (name, dtype, shape, bytes) in &expected {
-            let view = file.tensor(name).unwrap();
-            prop_assert_eq!((view.dtype, view.shape, view.bytes), (*dtype, &shape[..], &bytes[..]));
+            prop_assert_eq!(file.describe(name), Some(TensorDesc { dtype: *dtype, shape }));
+            prop_assert_eq!(file.read(name).unwrap(), &bytes[..]);
         }
     }
 }

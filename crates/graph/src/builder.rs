@@ -3,9 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 
-use crate::{Attention, Dim, Graph, Mask, Node, Op, Role, Rope, Shape, Value, WeightDecl, WeightId};
+use crate::{
+    Attention, Dim, Graph, Lookup, Mask, Node, Op, Part, Role, Rope, RopeScaling, Routing, Shape, Value,
+    WeightDecl, WeightId,
+};
 
 /// A graph that does not fit together: which operator, where, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +60,8 @@ pub struct Builder {
 struct Inner {
     nodes: Vec<Node>,
     weights: Vec<WeightDecl>,
-    /// Declared weights by name.
-    by_name: HashMap<String, WeightId>,
+    /// Declared weights by name and part.
+    declared: HashMap<(String, Option<Part>), WeightId>,
 }
 
 impl Builder {
@@ -82,8 +86,25 @@ impl Builder {
 
     /// Looks up the batch's token ids in table `name.weight` of shape `[vocab, width]`.
     pub fn embed(&self, name: &str, vocab: usize, width: usize) -> Result<Value, GraphError> {
-        let table = self.weight("embed", name, "weight", &[vocab, width], Role::Embedding)?;
-        self.push(Op::Embed { table }, &[], Shape::tokens(width))
+        self.lookup(name, vocab, width, Lookup::Token)
+    }
+
+    /// Looks up the tokens' positions in table `name.weight` of shape `[positions, width]`.
+    pub fn embed_position(&self, name: &str, positions: usize, width: usize) -> Result<Value, GraphError> {
+        self.lookup(name, positions, width, Lookup::Position)
+    }
+
+    /// Row `row` of table `name.weight`, of shape `[rows, width]`, for every token.
+    pub fn embed_row(&self, name: &str, rows: usize, width: usize, row: usize) -> Result<Value, GraphError> {
+        if row >= rows {
+            return Err(self.error("embed", name, format!("row {row} of a table of {rows}")));
+        }
+        self.lookup(name, rows, width, Lookup::Row(row))
+    }
+
+    fn lookup(&self, name: &str, rows: usize, width: usize, lookup: Lookup) -> Result<Value, GraphError> {
+        let table = self.weight("embed", name, "weight", &[rows, width], Role::Embedding)?;
+        self.push(Op::Embed { table, lookup }, &[], Shape::tokens(width))
     }
 
     /// `x · Wᵀ`, with matrix `name.weight` of shape `[outputs, width of x]`.
@@ -100,6 +121,25 @@ impl Builder {
             false => None,
         };
         self.push(Op::Linear { weight, bias }, &[x], shape.with_width(outputs))
+    }
+
+    /// [`Builder::linear`] with the rows `rows` of a matrix `name.weight` that several layers share, of shape
+    /// `[total, width of x]`.
+    pub fn linear_rows(
+        &self,
+        x: Value,
+        name: &str,
+        rows: Range<usize>,
+        total: usize,
+    ) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("linear", name, x)?;
+        if rows.is_empty() || rows.end > total {
+            return Err(self.error("linear", name, format!("rows {rows:?} of a matrix of {total}")));
+        }
+        let outputs = rows.len();
+        let part = Part { rows, total };
+        let weight = self.declare("linear", name, "weight", &[outputs, width], Role::Matrix, Some(part))?;
+        self.push(Op::Linear { weight, bias: None }, &[x], shape.with_width(outputs))
     }
 
     /// Elementwise sum.
@@ -129,15 +169,25 @@ impl Builder {
         self.push(Op::RmsNorm { weight, eps }, &[x], shape)
     }
 
+    /// Layer norm over the whole width, with `name.weight` and `name.bias` of shape `[width]`.
+    pub fn layer_norm(&self, x: Value, name: &str, eps: f32) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("layer_norm", name, x)?;
+        let weight = self.weight("layer_norm", name, "weight", &[width], Role::Vector)?;
+        let bias = self.weight("layer_norm", name, "bias", &[width], Role::Vector)?;
+        self.push(Op::LayerNorm { weight, bias, eps }, &[x], shape)
+    }
+
     /// Rotates every head by its token's position.
     pub fn rope(&self, x: Value, rope: Rope) -> Result<Value, GraphError> {
         self.rope_op(x, rope, None)
     }
 
-    /// [`Builder::rope`] with frequencies divided by the vector `name.weight` of shape `[rotary_dim / 2]`.
+    /// [`Builder::rope`] with frequencies divided by the vector `name.weight` of shape `[rotary_dim / 2]`, which all
+    /// blocks share: its name has no prefix.
     pub fn rope_with_factors(&self, x: Value, rope: Rope, name: &str) -> Result<Value, GraphError> {
         let shape = [rope.rotary_dim / 2];
-        let factors = self.weight("rope", name, "weight", &shape, Role::Vector)?;
+        let root = Builder { inner: Rc::clone(&self.inner), prefix: String::new() };
+        let factors = root.weight("rope", name, "weight", &shape, Role::Vector)?;
         self.rope_op(x, rope, Some(factors))
     }
 
@@ -172,9 +222,72 @@ impl Builder {
         self.unary(Op::GeluTanh, x)
     }
 
+    /// The exact form of GELU.
+    pub fn gelu_erf(&self, x: Value) -> Result<Value, GraphError> {
+        self.unary(Op::GeluErf, x)
+    }
+
     /// `cap * tanh(x / cap)`.
     pub fn softcap(&self, x: Value, cap: f32) -> Result<Value, GraphError> {
         self.unary(Op::Softcap(cap), x)
+    }
+
+    /// Chooses experts for every token by their `scores`, of shape `[tokens, experts]`.
+    pub fn route(&self, scores: Value, routing: Routing) -> Result<Value, GraphError> {
+        let shape = self.shape("route", "", scores)?;
+        let Routing { experts, used, .. } = routing;
+        if shape != Shape::tokens(experts) {
+            return Err(self.error(
+                "route",
+                "",
+                format!("scores have shape {shape}, expected [tokens, {experts}]"),
+            ));
+        }
+        if used == 0 || used > experts {
+            return Err(self.error("route", "", format!("{used} of {experts} experts cannot be used")));
+        }
+        self.push(Op::Route(routing), &[scores], Shape::tokens(2 * used))
+    }
+
+    /// `x · Wᵀ` with the matrices of each token's experts; `name.weight` has shape `[experts, outputs, width of x]`, and
+    /// `x` one row per token, or one for each of its experts.
+    pub fn expert_linear(
+        &self,
+        x: Value,
+        routes: Value,
+        name: &str,
+        outputs: usize,
+    ) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("expert_linear", name, x)?;
+        let routing = self.routing("expert_linear", name, routes)?;
+        let slots = |width| Shape::new([Dim::Tokens, Dim::Fixed(routing.used), Dim::Fixed(width)]);
+        if shape != Shape::tokens(width) && shape != slots(width) {
+            let reason =
+                format!("{shape} has neither a row per token nor one for each of {} experts", routing.used);
+            return Err(self.error("expert_linear", name, reason));
+        }
+        let shape = [routing.experts, outputs, width];
+        let weight = self.weight("expert_linear", name, "weight", &shape, Role::Experts)?;
+        self.push(Op::ExpertLinear { weight }, &[x, routes], slots(outputs))
+    }
+
+    /// The experts' results `y`, of shape `[tokens, used, width]`, weighted and summed: `[tokens, width]`.
+    pub fn combine(&self, y: Value, routes: Value) -> Result<Value, GraphError> {
+        let (shape, width) = self.input("combine", "", y)?;
+        let used = self.routing("combine", "", routes)?.used;
+        if shape.dims() != [Dim::Tokens, Dim::Fixed(used), Dim::Fixed(width)] {
+            let reason = format!("{shape} has no row for each of {used} experts");
+            return Err(self.error("combine", "", reason));
+        }
+        self.push(Op::Combine, &[y, routes], Shape::tokens(width))
+    }
+
+    /// How routes were made.
+    fn routing(&self, op: &'static str, name: &str, routes: Value) -> Result<Routing, GraphError> {
+        match self.inner.borrow().nodes.get(routes.index()).map(|node| node.op) {
+            Some(Op::Route(routing)) => Ok(routing),
+            _ => Err(self.error(op, name, "routes do not come from `route`".into())),
+        }
     }
 
     /// The rows that want output.
@@ -201,9 +314,19 @@ impl Builder {
             let reason = format!("cannot rotate {rotary_dim} elements of a head of {head_dim}");
             return Err(self.error("rope", "", reason));
         }
-        if !(rope.base > 0.0 && rope.base.is_finite() && rope.position_scale > 0.0) {
-            let reason =
-                format!("base {} and position scale {} must be positive", rope.base, rope.position_scale);
+        let positive = |x: f32| x > 0.0 && x.is_finite();
+        let scaling = match rope.scaling {
+            RopeScaling::None => true,
+            RopeScaling::Linear(factor) => positive(factor),
+            RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow } => {
+                [factor, original_context, beta_fast, beta_slow].into_iter().all(positive) && rope.base > 1.0
+            }
+        };
+        if !(positive(rope.base) && positive(rope.magnitude) && scaling) {
+            let reason = format!(
+                "base {}, magnitude {} and all of {:?} must be positive",
+                rope.base, rope.magnitude, rope.scaling
+            );
             return Err(self.error("rope", "", reason));
         }
         self.push(Op::Rope { rope, factors }, &[x], shape)
@@ -237,7 +360,6 @@ impl Builder {
         }
     }
 
-    /// Declares a weight. One name may be declared again (tied weights, shared factors) with the same shape.
     fn weight(
         &self,
         op: &'static str,
@@ -245,6 +367,19 @@ impl Builder {
         suffix: &str,
         shape: &[usize],
         role: Role,
+    ) -> Result<WeightId, GraphError> {
+        self.declare(op, name, suffix, shape, role, None)
+    }
+
+    /// Declares a weight. One name may be declared again (tied weights, shared factors) with the same shape.
+    fn declare(
+        &self,
+        op: &'static str,
+        name: &str,
+        suffix: &str,
+        shape: &[usize],
+        role: Role,
+        part: Option<Part>,
     ) -> Result<WeightId, GraphError> {
         if shape.contains(&0) {
             return Err(self.error(op, name, format!("weight shape {shape:?} is empty")));
@@ -254,7 +389,8 @@ impl Builder {
         }
         let full = format!("{}{name}.{suffix}", self.prefix);
         let mut inner = self.inner.borrow_mut();
-        if let Some(&id) = inner.by_name.get(&full) {
+        let key = (full.clone(), part.clone());
+        if let Some(&id) = inner.declared.get(&key) {
             let declared = &inner.weights[id.index()].shape;
             if declared != shape {
                 let reason = format!("declared as {declared:?} before, now as {shape:?}");
@@ -263,8 +399,8 @@ impl Builder {
             return Ok(id);
         }
         let id = WeightId(inner.weights.len() as u32);
-        inner.by_name.insert(full.clone(), id);
-        inner.weights.push(WeightDecl { name: full, shape: shape.to_vec(), role });
+        inner.declared.insert(key, id);
+        inner.weights.push(WeightDecl { name: full, shape: shape.to_vec(), role, part });
         Ok(id)
     }
 
@@ -318,14 +454,32 @@ mod tests {
     }
 
     #[test]
+    fn experts_take_a_row_per_token_or_one_for_each() {
+        let g = Builder::new();
+        let x = g.embed("token_embd", 10, 8).unwrap();
+        let routing = Routing { experts: 6, used: 2, normalise: true };
+        let routes = g.route(g.linear(x, "router", 6).unwrap(), routing).unwrap();
+        let h = g.expert_linear(x, routes, "up", 12).unwrap();
+        let y = g.expert_linear(h, routes, "down", 8).unwrap();
+        let graph = g.finish(g.combine(y, routes).unwrap()).unwrap();
+        assert_eq!(graph.weight(WeightId(3)).shape, [6, 8, 12]);
+        assert_eq!(graph.node(y).shape.to_string(), "[tokens, 2, 8]");
+        let e = g.expert_linear(x, x, "up", 12).unwrap_err();
+        assert_eq!(e.to_string(), "expert_linear `up`: routes do not come from `route`");
+        let e = g.combine(x, routes).unwrap_err();
+        assert_eq!(e.to_string(), "combine: [tokens, 8] has no row for each of 2 experts");
+        let e = g.route(x, routing).unwrap_err();
+        assert_eq!(e.to_string(), "route: scores have shape [tokens, 8], expected [tokens, 6]");
+    }
+
+    #[test]
     fn absurd_sizes_are_errors_not_overflows() {
         let g = Builder::new();
         assert!(g.embed("token_embd", usize::MAX, 8).is_err());
         assert!(g.embed("token_embd", 0, 8).is_err());
         let x = g.embed("token_embd", 10, 8).unwrap();
         assert!(g.attention(x, x, x, Attention::causal(usize::MAX, 1, 8)).is_err());
-        let rope =
-            Rope { head_dim: 8, rotary_dim: 9, base: 1e4, position_scale: 1.0, pairs: RopePairs::Adjacent };
+        let rope = Rope { rotary_dim: 9, ..Rope::plain(8, 1e4, RopePairs::Adjacent) };
         assert!(g.rope(x, rope).is_err());
     }
 }

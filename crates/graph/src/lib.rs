@@ -15,6 +15,6 @@ pub use builder::{Builder, GraphError};
 pub use dtype::DType;
 pub use exec::{Batch, CacheType, ExecError, Executor, ExecutorInfo, PageId, Span};
 pub use graph::{Graph, Node, Value, WeightId};
-pub use op::{Attention, Mask, Op, Rope, RopePairs};
+pub use op::{Attention, Lookup, Mask, Op, Rope, RopePairs, RopeScaling, Routing};
 pub use shape::{Dim, Shape};
-pub use weights::{Role, TensorView, WeightDecl, WeightSource};
+pub use weights::{Part, ReadError, Role, TensorDesc, TensorView, WeightDecl, WeightSource};

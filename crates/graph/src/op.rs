@@ -18,17 +18,48 @@ pub struct Rope {
     pub head_dim: usize,
     /// Elements of a head that rotate, the first ones; even, at most `head_dim`.
     pub rotary_dim: usize,
-    /// Frequencies are `base^(-2i / rotary_dim)`.
+    /// Frequencies are `base^(-2i / rotary_dim)`, before scaling.
     pub base: f32,
-    /// Positions are divided by this (linear scaling); 1 for none.
-    pub position_scale: f32,
+    /// How frequencies are scaled for sequences longer than those of pre-training.
+    pub scaling: RopeScaling,
+    /// Cosines and sines are multiplied by this: 1, or what YaRN and LongRoPE make of it.
+    pub magnitude: f32,
     /// What rotates together.
     pub pairs: RopePairs,
+}
+
+impl Rope {
+    /// Whole heads rotate, nothing is scaled.
+    pub fn plain(head_dim: usize, base: f32, pairs: RopePairs) -> Self {
+        Rope { head_dim, rotary_dim: head_dim, base, scaling: RopeScaling::None, magnitude: 1.0, pairs }
+    }
+}
+
+/// How rope's frequencies are scaled. Scaling by a vector of factors (Llama 3, LongRoPE) is an operand instead.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All are divided by this factor (Chen et al., 2023).
+    Linear(f32),
+    /// YaRN (Peng et al., 2023): low frequencies are divided by the factor, high ones kept, those between blended.
+    Yarn {
+        /// How many times longer than `original_context` sequences may be.
+        factor: f32,
+        /// Tokens of pre-training's sequences.
+        original_context: f32,
+        /// Frequencies that turn more often than this within the original context are kept.
+        beta_fast: f32,
+        /// Those that turn less often than this are divided.
+        beta_slow: f32,
+    },
 }
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mask {
+    /// All of its sequence (encoders); a sequence is then computed in one batch.
+    Full,
     /// Its own position and all before it.
     Causal,
     /// Its own position and the `n - 1` before it.
@@ -57,24 +88,58 @@ pub struct Attention {
 impl Attention {
     /// Causal attention with the usual scale, `1 / sqrt(head_dim)`.
     pub fn causal(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self::masked(Mask::Causal, heads, kv_heads, head_dim)
+    }
+
+    /// Attention to all of a sequence with the usual scale.
+    pub fn full(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self::masked(Mask::Full, heads, kv_heads, head_dim)
+    }
+
+    fn masked(mask: Mask, heads: usize, kv_heads: usize, head_dim: usize) -> Self {
         Attention {
             heads,
             kv_heads,
             head_dim,
             scale: (1.0 / (head_dim as f64).sqrt()) as f32,
             softcap: None,
-            mask: Mask::Causal,
+            mask,
         }
     }
+}
+
+/// Which row of a table a token looks up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lookup {
+    /// That of its id.
+    Token,
+    /// That of its position.
+    Position,
+    /// Always the same (a segment's embedding).
+    Row(usize),
+}
+
+/// How a mixture of experts chooses: the softmax over all experts' scores, of which the greatest are used; ties go to
+/// the lower expert.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// Experts there are.
+    pub experts: usize,
+    /// Experts a token uses.
+    pub used: usize,
+    /// Whether the weights of those that are used are divided by their sum.
+    pub normalise: bool,
 }
 
 /// An operator. Inputs are values of the graph, weights are declared ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// Rows of an embedding table by token id: `[tokens, width]`.
+    /// Rows of an embedding table: `[tokens, width]`.
     Embed {
-        /// `[vocabulary, width]`.
+        /// `[rows, width]`.
         table: WeightId,
+        /// Which row a token looks up.
+        lookup: Lookup,
     },
     /// `x · Wᵀ + b`.
     Linear {
@@ -96,6 +161,15 @@ pub enum Op {
         /// Added to the mean square.
         eps: f32,
     },
+    /// `(x - mean) / sqrt(variance + eps) * w + b` over the whole width (Ba et al., 2016).
+    LayerNorm {
+        /// `[width]`
+        weight: WeightId,
+        /// `[width]`
+        bias: WeightId,
+        /// Added to the variance.
+        eps: f32,
+    },
     /// Rotary position embedding.
     Rope {
         /// How.
@@ -109,8 +183,21 @@ pub enum Op {
     Silu,
     /// `x/2 * (1 + tanh(sqrt(2/π) * (x + 0.044715 x³)))`.
     GeluTanh,
+    /// `x/2 * (1 + erf(x / sqrt(2)))`.
+    GeluErf,
     /// `cap * tanh(x / cap)`.
     Softcap(f32),
+    /// Chooses experts by their scores `[tokens, experts]`: `[tokens, 2 * used]`, the weights by falling rank, then
+    /// the experts' numbers (as the bits of integers).
+    Route(Routing),
+    /// A linear layer of each chosen expert; inputs are `x`, `[tokens, width]` or `[tokens, used, width]`, and the
+    /// routes. Gives `[tokens, used, outputs]`.
+    ExpertLinear {
+        /// `[experts, outputs, inputs]`, in any dtype.
+        weight: WeightId,
+    },
+    /// The chosen experts' results `[tokens, used, width]`, weighted by the routes (second input) and summed by rank.
+    Combine,
     /// Keeps the rows that want output: `[tokens, width]` becomes `[picked, width]`.
     Rows,
 }
@@ -125,11 +212,16 @@ impl Op {
             Op::Mul => "mul",
             Op::Scale(_) => "scale",
             Op::RmsNorm { .. } => "rms_norm",
+            Op::LayerNorm { .. } => "layer_norm",
             Op::Rope { .. } => "rope",
             Op::Attention(_) => "attention",
             Op::Silu => "silu",
             Op::GeluTanh => "gelu_tanh",
+            Op::GeluErf => "gelu_erf",
             Op::Softcap(_) => "softcap",
+            Op::Route(_) => "route",
+            Op::ExpertLinear { .. } => "expert_linear",
+            Op::Combine => "combine",
             Op::Rows => "rows",
         }
     }

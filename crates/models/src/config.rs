@@ -1,7 +1,10 @@
 //! Reading configurations: what all families ask of a file's metadata.
 
-use wushi_formats::{FormatError, Gguf};
+use wushi_formats::gguf::{Array, Value};
+use wushi_formats::{Checkpoint, FormatError};
 use wushi_graph::GraphError;
+
+use crate::Pooling;
 
 /// Why a model cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +59,12 @@ pub enum ModelError {
 
 /// The metadata of one architecture: keys are given without the architecture's name in front.
 pub(crate) struct Keys<'a> {
-    gguf: &'a Gguf,
+    gguf: &'a Checkpoint,
     architecture: &'a str,
 }
 
 impl<'a> Keys<'a> {
-    pub(crate) fn new(gguf: &'a Gguf) -> Result<Self, ModelError> {
+    pub(crate) fn new(gguf: &'a Checkpoint) -> Result<Self, ModelError> {
         let architecture = gguf.metadata().require_str("general.architecture")?;
         Ok(Keys { gguf, architecture })
     }
@@ -109,10 +112,7 @@ impl<'a> Keys<'a> {
 
     /// A positive, finite number that has a default.
     pub(crate) fn number_or(&self, key: &str, default: f32) -> Result<f32, ModelError> {
-        match self.gguf.metadata().f32(&self.name(key))? {
-            Some(value) => self.finite(key, value),
-            None => Ok(default),
-        }
+        Ok(self.optional_number(key)?.unwrap_or(default))
     }
 
     fn finite(&self, key: &str, value: f32) -> Result<f32, ModelError> {
@@ -122,15 +122,20 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A positive, finite number, if it is there.
+    pub(crate) fn optional_number(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        self.gguf.metadata().f32(&self.name(key))?.map(|value| self.finite(key, value)).transpose()
+    }
+
     /// A text, if it is there.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         Ok(self.gguf.metadata().str(&self.name(key))?)
     }
 
-    /// How many layers: never more than the file has first norms.
-    pub(crate) fn layers(&self) -> Result<usize, ModelError> {
+    /// How many layers: never more than the file has norms whose names end like this.
+    pub(crate) fn layers(&self, norm: &str) -> Result<usize, ModelError> {
         let layers = self.count("block_count")?;
-        let present = self.gguf.tensors().iter().filter(|t| t.name.ends_with(".attn_norm.weight")).count();
+        let present = self.gguf.tensors().iter().filter(|t| t.name.ends_with(norm)).count();
         match layers <= present {
             true => Ok(layers),
             false => Err(self.invalid("block_count", layers, "the file has tensors for fewer layers")),
@@ -153,15 +158,50 @@ impl<'a> Keys<'a> {
 
     /// Rows of the embedding table, which is the vocabulary.
     pub(crate) fn vocabulary(&self) -> Result<usize, ModelError> {
-        match self.gguf.tensor_info("token_embd.weight").and_then(|t| t.shape.first()) {
-            Some(&rows) => Ok(rows),
-            None => Err(ModelError::NoEmbedding),
+        self.rows("token_embd.weight").ok_or(ModelError::NoEmbedding)
+    }
+
+    /// A count that may be 0 or not be there.
+    pub(crate) fn number_of(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        Ok(self.gguf.metadata().u32(&self.name(key))?.map(|n| n as usize))
+    }
+
+    /// A truth that has a default.
+    pub(crate) fn truth_or(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        Ok(self.gguf.metadata().bool(&self.name(key))?.unwrap_or(default))
+    }
+
+    /// Which of so many layers are of the common kind: as a list, or all but every so many-th.
+    pub(crate) fn pattern(&self, key: &str, default: usize, layers: usize) -> Result<Vec<bool>, ModelError> {
+        let name = self.name(key);
+        let period = match self.gguf.metadata().get(&name) {
+            Some(Value::Array(Array::Bool(list))) if list.len() == layers => return Ok(list.clone()),
+            Some(Value::Array(list)) => {
+                return Err(self.invalid(key, list.len(), "expected one truth value for each layer"));
+            }
+            _ => self.count_or(key, default)?,
+        };
+        Ok((0..layers).map(|layer| layer % period != period - 1).collect())
+    }
+
+    /// How a text's embedding is made of its tokens', if the file says.
+    pub(crate) fn pooling(&self) -> Result<Option<Pooling>, ModelError> {
+        // `enum llama_pooling_type` of llama.cpp.
+        match self.number_of("pooling_type")? {
+            None | Some(0) => Ok(None),
+            Some(1) => Ok(Some(Pooling::Mean)),
+            Some(2) => Ok(Some(Pooling::First)),
+            Some(3) => Ok(Some(Pooling::Last)),
+            Some(other) => {
+                let hint = "1 (mean), 2 (first token) and 3 (last token) are";
+                Err(self.unsupported("pooling_type", other, hint))
+            }
         }
     }
 
-    /// How many experts a layer has, if it has any.
-    pub(crate) fn experts(&self) -> Result<Option<u32>, ModelError> {
-        Ok(self.gguf.metadata().u32(&self.name("expert_count"))?.filter(|&n| n > 0))
+    /// Rows of a tensor, if the file has it.
+    pub(crate) fn rows(&self, tensor: &str) -> Option<usize> {
+        self.gguf.tensor_info(tensor).and_then(|t| t.shape.first()).copied()
     }
 
     /// Whether the file has a tensor.

@@ -2,14 +2,25 @@
 //!
 //! A family is one file and one line in `FAMILIES`. Nothing is run here, and no other room knows a family's name.
 
+mod bert;
 mod config;
+mod decoder;
+mod gemma3;
 mod llama;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 pub use config::ModelError;
+pub use rope::{Positions, Stretch};
+
+use config::Keys;
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use wushi_formats::Gguf;
+use wushi_formats::Checkpoint;
 use wushi_graph::Graph;
 
 /// A model as described by its file: what it computes, and for how long a sequence it was trained.
@@ -17,50 +28,98 @@ use wushi_graph::Graph;
 pub struct Model {
     /// The architecture's name in the file.
     pub architecture: String,
-    /// What it computes: logits `[picked, vocabulary]` from token ids.
+    /// What it computes from token ids: logits `[picked, vocabulary]`, or the states `[picked, width]` of an embedding
+    /// model.
     pub graph: Graph,
     /// The longest sequence it was trained for, in tokens.
     pub trained_context: usize,
+    /// An embedding model says how its tokens' states become one embedding.
+    pub pooling: Option<Pooling>,
+}
+
+/// How a text's embedding is made of its tokens' states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// That of the first token (`[CLS]`).
+    First,
+    /// That of the last token.
+    Last,
+}
+
+impl Model {
+    fn new(keys: &Keys<'_>, graph: Graph, pooling: Option<Pooling>) -> Result<Self, ModelError> {
+        let trained_context = rope::trained_context(keys)?;
+        Ok(Model { architecture: keys.architecture().to_string(), graph, trained_context, pooling })
+    }
 }
 
 /// A family of models that share a graph.
 struct Family {
-    /// The names its files give in `general.architecture`.
-    architectures: &'static [&'static str],
+    /// The name its files give in `general.architecture`.
+    architecture: &'static str,
     /// Reads the configuration and describes the graph.
-    build: fn(&Gguf) -> Result<Model, ModelError>,
+    build: fn(&Keys<'_>, &Positions) -> Result<Model, ModelError>,
 }
 
 /// Every family. A new one is a file and a line here.
-const FAMILIES: &[Family] = &[Family { architectures: &["llama"], build: llama::build }];
+const FAMILIES: &[Family] = &[
+    Family { architecture: "llama", build: llama::build },
+    Family { architecture: "qwen2", build: qwen2::build },
+    Family { architecture: "qwen3", build: qwen3::build },
+    Family { architecture: "qwen3moe", build: qwen3::build_moe },
+    Family { architecture: "gemma3", build: gemma3::build },
+    Family { architecture: "phi3", build: phi3::build },
+    Family { architecture: "bert", build: bert::build },
+];
 
 /// The names of all supported architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().flat_map(|family| family.architectures).copied()
+    FAMILIES.iter().map(|family| family.architecture)
 }
 
-/// Describes the model in a file. Reads no weight.
-pub fn build(gguf: &Gguf) -> Result<Model, ModelError> {
-    let name = gguf.metadata().require_str("general.architecture")?;
-    let Some(family) = FAMILIES.iter().find(|family| family.architectures.contains(&name)) else {
-        return Err(ModelError::UnknownArchitecture {
+/// The family of a file.
+fn family(keys: &Keys<'_>) -> Result<&'static Family, ModelError> {
+    let name = keys.architecture();
+    FAMILIES.iter().find(|family| family.architecture == name).ok_or_else(|| {
+        ModelError::UnknownArchitecture {
             name: name.to_string(),
             supported: architectures().collect::<Vec<_>>().join(", "),
-        });
-    };
-    let model = (family.build)(gguf)?;
+        }
+    })
+}
+
+/// Opens the model at `path`: a GGUF file, or one of several that a model was cut into. Errors name the file.
+pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+    Ok(Checkpoint::open_gguf(path)?)
+}
+
+/// The longest sequence the model in a file was trained for, in tokens.
+pub fn trained_context(gguf: &Checkpoint) -> Result<usize, ModelError> {
+    let keys = Keys::new(gguf)?;
+    family(&keys)?;
+    rope::trained_context(&keys)
+}
+
+/// Describes the model in a file, for sequences of these positions. Reads no weight.
+pub fn build(gguf: &Checkpoint, positions: &Positions) -> Result<Model, ModelError> {
+    let keys = Keys::new(gguf)?;
+    let model = (family(&keys)?.build)(&keys, positions)?;
     refuse_unused_tensors(gguf, &model.graph)?;
     Ok(model)
 }
 
 /// A tensor that the graph does not use means that the graph is not this model's: a wrong count of layers, a feature
 /// the family does not have here. Better no answer than a wrong one.
-fn refuse_unused_tensors(gguf: &Gguf, graph: &Graph) -> Result<(), ModelError> {
+fn refuse_unused_tensors(gguf: &Checkpoint, graph: &Graph) -> Result<(), ModelError> {
     let declared: HashSet<&str> = graph.weights().iter().map(|weight| weight.name.as_str()).collect();
     let unused = gguf.tensors().iter().find(|tensor| {
         // Old converters stored rope's frequencies, which follow from the configuration.
         let derived = tensor.name.ends_with(".rot_embd") || tensor.name.ends_with(".attn_rot_embd");
-        !derived && !declared.contains(tensor.name.as_str())
+        // Of LongRoPE's two vectors one is used.
+        let other = tensor.name.starts_with("rope_factors_");
+        !derived && !other && !declared.contains(tensor.name.as_str())
     });
     match unused {
         None => Ok(()),

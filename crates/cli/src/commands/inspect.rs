@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use wushi_cpu::StepCost;
 use wushi_engine::load::{self, DescribeError, Description, LoadOptions, Size};
-use wushi_formats::{Gguf, Metadata};
+use wushi_formats::checkpoint::Container;
+use wushi_formats::{Checkpoint, Metadata};
 
 use crate::args::InspectArgs;
 use crate::output::{Table, one_line};
@@ -16,21 +17,21 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
     let compute = args.compute.clone().resolve(&app.layers)?;
     let path = model::locate(&args.model, app)?;
     let in_file = || path.display().to_string();
-    let gguf = Gguf::open(&path)?;
+    let checkpoint = wushi_models::open(&path)?;
     // A file that cannot run can still be looked at; only its schedule cannot.
-    let described = load::describe(&gguf);
+    let described = load::describe(&checkpoint);
     let steps = match (args.schedule, &described) {
         (false, _) => None,
         (true, Ok(description)) => {
             let options = model::load_options(path.clone(), &compute);
-            Some(schedule(&gguf, description, &options, args.rows).with_context(in_file)?)
+            Some(schedule(&checkpoint, description, &options, args.rows).with_context(in_file)?)
         }
         (true, Err(_)) => None,
     };
     if args.json {
-        output::json(&report(&args, &gguf, &described, steps.as_deref()).with_context(in_file)?)?;
+        output::json(&report(&args, &checkpoint, &described, steps.as_deref()).with_context(in_file)?)?;
     } else {
-        print(&args, &gguf, &described, steps.as_deref()).with_context(in_file)?;
+        print(&args, &checkpoint, &described, steps.as_deref()).with_context(in_file)?;
     }
     match (args.schedule, described) {
         (true, Err(error)) => Err(error).with_context(in_file),
@@ -39,14 +40,14 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
 }
 
 fn schedule(
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     description: &Description,
     options: &LoadOptions,
     rows: usize,
 ) -> Result<Vec<StepCost>> {
     let model = &description.model;
     let executor = options.executor(model.trained_context, 1);
-    Ok(wushi_cpu::schedule(&model.graph, gguf, &executor, rows)?)
+    Ok(wushi_cpu::schedule(&model.graph, checkpoint, &executor, rows)?)
 }
 
 /// What the metadata says of the model, by what people call it.
@@ -77,14 +78,21 @@ impl<'a> Facts<'a> {
     }
 }
 
+fn format_name(checkpoint: &Checkpoint) -> String {
+    match checkpoint.container() {
+        Container::Gguf(version) => format!("GGUF version {version}"),
+        _ => "safetensors".to_owned(),
+    }
+}
+
 fn report(
     args: &InspectArgs,
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     described: &Result<Description, DescribeError>,
     steps: Option<&[StepCost]>,
 ) -> Result<Value> {
-    let facts = Facts::read(gguf.metadata())?;
-    let types: Vec<Value> = gguf
+    let facts = Facts::read(checkpoint.metadata())?;
+    let types: Vec<Value> = checkpoint
         .types()
         .iter()
         .map(|total| {
@@ -96,11 +104,11 @@ fn report(
             })
         })
         .collect();
-    let tensors: Vec<Value> = gguf
+    let tensors: Vec<Value> = checkpoint
         .tensors()
         .iter()
         .map(|tensor| {
-            let bytes = tensor.range.len();
+            let bytes = tensor.bytes;
             json!({ "name": tensor.name, "type": tensor.ggml_type.to_string(), "shape": tensor.shape, "bytes": bytes })
         })
         .collect();
@@ -108,13 +116,14 @@ fn report(
         "model": args.model,
         "architecture": facts.architecture,
         "name": facts.name,
-        "parameters": gguf.parameters(),
+        "parameters": checkpoint.parameters(),
         "licence": facts.licence,
         "context": facts.context,
         "tokenizer": { "model": facts.tokenizer, "pre": facts.pre, "tokens": facts.vocabulary },
         "chat_template": facts.template,
-        "gguf_version": gguf.version(),
-        "bytes": gguf.file_size(),
+        "format": format_name(checkpoint),
+        "files": checkpoint.files().map(|(path, bytes)| json!({ "path": path, "bytes": bytes })).collect::<Vec<_>>(),
+        "bytes": checkpoint.file_size(),
         "types": types,
         "tensors": tensors,
         "supported": described.is_ok(),
@@ -141,36 +150,40 @@ fn step_json(step: &StepCost) -> Value {
 
 fn print(
     args: &InspectArgs,
-    gguf: &Gguf,
+    checkpoint: &Checkpoint,
     described: &Result<Description, DescribeError>,
     steps: Option<&[StepCost]>,
 ) -> Result<()> {
-    let facts = Facts::read(gguf.metadata())?;
+    let facts = Facts::read(checkpoint.metadata())?;
     let unknown = || "not said".to_owned();
     let fact = |name: &str, value: String| output::line(format_args!("{name:<14}{}", one_line(&value)));
     fact("name", facts.name.map_or_else(unknown, str::to_owned))?;
     fact("architecture", facts.architecture.to_owned())?;
-    fact("parameters", format!("{:.1} M", gguf.parameters() as f64 / 1e6))?;
+    fact("parameters", format!("{:.1} M", checkpoint.parameters() as f64 / 1e6))?;
     fact("context", facts.context.map_or_else(unknown, |tokens| format!("{tokens} tokens")))?;
     fact("licence", facts.licence.map_or_else(unknown, str::to_owned))?;
     let pre = facts.pre.map_or(String::new(), |pre| format!(" ({pre})"));
     let tokens = facts.vocabulary.map_or(String::new(), |tokens| format!(", {tokens} tokens"));
     fact("tokenizer", facts.tokenizer.map_or_else(unknown, |model| format!("{model}{pre}{tokens}")))?;
-    fact("file", format!("GGUF version {}, {}", gguf.version(), Size(gguf.file_size())))?;
+    let parts = match checkpoint.files().count() {
+        0 | 1 => String::new(),
+        parts => format!(" in {parts} files"),
+    };
+    fact("format", format!("{}, {}{parts}", format_name(checkpoint), Size(checkpoint.file_size())))?;
     match described {
         Ok(_) => fact("supported", "yes".to_owned())?,
         Err(error) => fact("supported", format!("no: {error}"))?,
     }
     let mut types = Table::new(1, ["TYPE", "TENSORS", "ELEMENTS", "SIZE"]);
-    for total in gguf.types() {
+    for total in checkpoint.types() {
         let size = Size(total.bytes).to_string();
         types.row([total.ggml_type.to_string(), total.tensors.to_string(), total.elements.to_string(), size]);
     }
     output::line(format_args!("\n{types}"))?;
     if args.tensors {
         let mut tensors = Table::new(3, ["TENSOR", "TYPE", "SHAPE", "SIZE"]);
-        for tensor in gguf.tensors() {
-            let (kind, size) = (tensor.ggml_type.to_string(), Size(tensor.range.len() as u64).to_string());
+        for tensor in checkpoint.tensors() {
+            let (kind, size) = (tensor.ggml_type.to_string(), Size(tensor.bytes as u64).to_string());
             tensors.row([one_line(&tensor.name), kind, format!("{:?}", tensor.shape), size]);
         }
         output::line(format_args!("\n{tensors}"))?;

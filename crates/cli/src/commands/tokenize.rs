@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use wushi_formats::{Gguf, Tokenizer};
+use wushi_formats::Tokenizer;
 
 use crate::args::TokenizeArgs;
 use crate::output::Table;
@@ -16,8 +16,9 @@ pub(crate) fn run(args: &TokenizeArgs, app: &App) -> Result<ExitCode> {
         None => model::read_stdin()?,
     };
     let path = model::locate(&args.model, app)?;
-    let gguf = Gguf::open(&path)?;
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).with_context(|| path.display().to_string())?;
+    let checkpoint = wushi_models::open(&path)?;
+    let tokenizer =
+        Tokenizer::from_gguf(checkpoint.metadata()).with_context(|| path.display().to_string())?;
     let ids = tokenizer.encode(&text, !args.no_bos, !args.no_special)?;
     // A token may be part of a character; its piece then shows U+FFFD.
     let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id], false)).collect();

@@ -44,9 +44,10 @@ impl Heads {
         self.attention.kv_heads * self.head_elements()
     }
 
-    /// Positions that the query at `position` sees.
-    pub(crate) fn visible(&self, position: usize) -> Range<usize> {
+    /// Positions that the query at `position` sees, of a sequence that has so many by the end of the step.
+    pub(crate) fn visible(&self, position: usize, length: usize) -> Range<usize> {
         match self.attention.mask {
+            Mask::Full => 0..length,
             Mask::Causal => 0..position + 1,
             Mask::SlidingWindow(n) => (position + 1).saturating_sub(n)..position + 1,
         }
@@ -162,14 +163,16 @@ pub(crate) struct AttentionItem {
     pub(crate) rows: usize,
     /// Position of the first row.
     pub(crate) position: usize,
+    /// Positions the sequence has by the end of the step.
+    pub(crate) length: usize,
     /// Where the sequence's page table starts in the batch's.
     pub(crate) table: usize,
     /// The key head.
     pub(crate) kv_head: usize,
 }
 
-/// A thread's working memory.
-pub(crate) struct Scratch {
+/// A thread's working memory for attention.
+pub(crate) struct AttentionScratch {
     /// `[QUERIES][SEGMENT]`
     scores: Vec<f32>,
     /// `[QUERIES][padded]`: queries, then a segment's outputs, then the merged ones.
@@ -178,10 +181,10 @@ pub(crate) struct Scratch {
     merged: Vec<f32>,
 }
 
-impl Scratch {
+impl AttentionScratch {
     pub(crate) fn new(padded: usize) -> Self {
         let heads = vec![0.0; QUERIES * padded];
-        Scratch {
+        AttentionScratch {
             scores: vec![0.0; QUERIES * SEGMENT],
             queries: heads.clone(),
             segment: heads.clone(),
@@ -206,7 +209,7 @@ pub(crate) struct AttentionCall {
     pub(crate) stride: usize,
     pub(crate) items: *const AttentionItem,
     pub(crate) count: usize,
-    pub(crate) scratch: *mut Scratch,
+    pub(crate) scratch: *mut AttentionScratch,
 }
 
 #[inline(always)]
@@ -235,7 +238,7 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
     call: &AttentionCall,
     item: &AttentionItem,
     first: usize,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
 ) {
     // SAFETY: see `Entry`.
     unsafe {
@@ -246,7 +249,7 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
         let mut offset = [0; Q];
         for t in 0..Q {
             let (row, head) = ((first + t) / group, item.kv_head * group + (first + t) % group);
-            visible[t] = call.heads.visible(item.position + row);
+            visible[t] = call.heads.visible(item.position + row, item.length);
             offset[t] = (item.row + row) * call.stride + head * dim;
             let query = scratch.queries.as_mut_ptr().add(t * padded);
             std::ptr::copy_nonoverlapping(call.q.add(offset[t]), query, dim);
@@ -280,7 +283,7 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
     item: &AttentionItem,
     start: usize,
     keys: &[Range<usize>; Q],
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     visible: &[Range<usize>; Q],
     state: &mut [(f32, f32); Q],
 ) {
@@ -336,7 +339,7 @@ unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
     call: &AttentionCall,
     keys: *const u8,
     at: usize,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
 ) {
     // SAFETY: see `Entry`.
     unsafe {
@@ -401,7 +404,7 @@ unsafe fn softmax<S: Isa>(scores: *mut f32, keys: &Range<usize>) -> (f32, f32) {
 unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
     head: impl Fn(usize) -> *mut u8,
     keys: Range<usize>,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     first: usize,
     padded: usize,
 ) {

@@ -11,6 +11,8 @@ pub(crate) enum Unary {
     Silu,
     /// The tanh form of GELU.
     GeluTanh,
+    /// The exact form of GELU.
+    GeluErf,
     /// `e^x`
     Exp,
     /// `x * c`
@@ -53,6 +55,7 @@ pub(super) unsafe fn unary<S: Isa>(op: Unary, x: S::V) -> S::V {
             Unary::Silu => S::mul(x, simd::sigmoid::<S>(x)),
             Unary::Exp => simd::exp::<S>(x),
             Unary::GeluTanh => simd::gelu_tanh::<S>(x),
+            Unary::GeluErf => simd::gelu_erf::<S>(x),
             Unary::Scale(c) => S::mul(x, S::splat(c)),
             Unary::Softcap(c) => S::mul(S::splat(c), simd::tanh::<S>(S::div(x, S::splat(c)))),
         }

@@ -145,12 +145,20 @@ unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usiz
     // SAFETY: see `Entry`. Strides are whole panels, so a last panel's padding has its place in every row.
     unsafe {
         let (to, from) = call.rows.take::<M>(first);
-        let mut tile: Tile<M> = [[0.0; PANEL]; M];
-        products::<S, F, M>(call.matrix, call.bias, call, panel, &from, &mut tile);
-        let mut gate: Tile<M> = [[0.0; PANEL]; M];
-        if let Epilogue::Gate { matrix, bias, .. } = call.epilogue {
-            products::<S, F, M>(matrix, bias, call, panel, &from, &mut gate);
+        let gate = match call.epilogue {
+            Epilogue::Gate { matrix, bias, .. } => Some((matrix, bias)),
+            _ => None,
+        };
+        let matrices = [(call.matrix, call.bias), gate.unwrap_or((call.matrix, None))];
+        let mut tiles: [Tile<M>; 2] = [[[0.0; PANEL]; M]; 2];
+        // A loop rather than two calls: a format's products are compiled once for both.
+        let mut i = 0;
+        while i < 1 + usize::from(gate.is_some()) {
+            let (matrix, bias) = matrices[i];
+            products::<S, F, M>(matrix, bias, call, panel, &from, &mut tiles[i]);
+            i += 1;
         }
+        let [tile, gate] = tiles;
         for t in 0..M {
             for part in (0..PANEL).step_by(S::LANES) {
                 let y = S::load(tile[t].as_ptr().add(part));

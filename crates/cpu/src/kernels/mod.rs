@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod experts;
 mod linear;
 mod norm;
 mod rope;
@@ -11,16 +12,22 @@ use std::ops::Range;
 use wushi_graph::{CacheType, DType};
 
 pub use attention::PAGE_TOKENS;
-pub(crate) use attention::{AttentionCall, AttentionItem, Heads, Pages, QUERY_TILE, Scratch, WriteCall};
+pub(crate) use attention::{
+    AttentionCall, AttentionItem, AttentionScratch, Heads, Pages, QUERY_TILE, WriteCall,
+};
 pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
+pub(crate) use experts::{CombineCall, RouteCall};
 pub(crate) use linear::{Epilogue, LinearCall, Output, RowSet};
-pub(crate) use norm::NormCall;
+pub(crate) use norm::{Norm, NormCall};
 pub(crate) use rope::RopeCall;
 
 use crate::activations::Activations;
 use crate::probe::{self, ProbeCall};
 use crate::simd::Isa;
-use crate::weights::{BF16, Blocks, F16, F32, Q4_0, Q4_1, Q8_0};
+use crate::weights::{
+    BF16, Blocks, F16, F32, Iq4Nl, Iq4Xs, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0,
+    SuperBlocks,
+};
 
 /// A kernel's entry for one instruction set.
 ///
@@ -31,11 +38,14 @@ pub(crate) type Entry<Call> = unsafe fn(&Call);
 
 /// All kernels of one instruction set.
 pub(crate) struct Kernels {
-    linear: [Entry<LinearCall>; 6],
+    /// In the order of [`DType::ALL`].
+    linear: [Entry<LinearCall>; DType::ALL.len()],
     pub(crate) norm: Entry<NormCall>,
     pub(crate) map: Entry<MapCall>,
     pub(crate) zip: Entry<ZipCall>,
     pub(crate) rope: Entry<RopeCall>,
+    pub(crate) route: Entry<RouteCall>,
+    pub(crate) combine: Entry<CombineCall>,
     pub(crate) pack: Entry<PackCall>,
     attention: [Entry<AttentionCall>; 2],
     write_cache: [Entry<WriteCall>; 2],
@@ -87,12 +97,24 @@ impl Kernels {
                 entry!(LinearCall, linear::run::<S, BF16>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q4_0>>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q4_1>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q5_0>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Q5_1>>),
                 entry!(LinearCall, linear::run::<S, Blocks<Q8_0>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q2K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q3K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q4K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q5K>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Q6K>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Iq4Nl>>),
+                entry!(LinearCall, linear::run::<S, SuperBlocks<Iq4Xs>>),
+                entry!(LinearCall, linear::run::<S, Blocks<Mxfp4>>),
             ],
             norm: entry!(NormCall, norm::run::<S>),
             map: entry!(MapCall, elementwise::map::<S>),
             zip: entry!(ZipCall, elementwise::zip::<S>),
             rope: entry!(RopeCall, rope::run::<S>),
+            route: entry!(RouteCall, experts::route::<S>),
+            combine: entry!(CombineCall, experts::combine::<S>),
             pack: entry!(PackCall, pack::<S>),
             attention: [
                 entry!(AttentionCall, attention::run::<S, attention::F32Cache>),
@@ -110,15 +132,7 @@ impl Kernels {
     }
 
     pub(crate) fn linear(&self, dtype: DType) -> Entry<LinearCall> {
-        self.linear[match dtype {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::BF16 => 2,
-            DType::Q4_0 => 3,
-            DType::Q4_1 => 4,
-            DType::Q8_0 => 5,
-            other => unreachable!("no kernels for {other}"),
-        }]
+        self.linear[dtype as usize]
     }
 
     pub(crate) fn attention(&self, cache: CacheType) -> Entry<AttentionCall> {

@@ -1,10 +1,12 @@
 //! A whole graph over a whole sequence.
 
+use std::borrow::Cow;
+
 use half::bf16;
-use wushi_graph::{CacheType, DType, Graph, Mask, Op, Value, WeightId, WeightSource};
+use wushi_graph::{CacheType, DType, Graph, Lookup, Mask, Op, Value, WeightId, WeightSource};
 use wushi_quant::dequantize;
 
-use super::{attention, cached, linear, rms_norm, rope};
+use super::{attention, cached, combine, layer_norm, linear, rms_norm, rope, route};
 use crate::math;
 use crate::weights::{WeightError, flush_bf16};
 
@@ -24,18 +26,48 @@ pub fn evaluate(
         let both =
             |f: &dyn Fn(f32, f32) -> f32| input(0).iter().zip(input(1)).map(|(a, b)| f(*a, *b)).collect();
         let value: Vec<f32> = match node.op {
-            Op::Embed { table } => weights.embed(table, tokens)?,
+            Op::Embed { table, lookup } => {
+                let rows: Vec<usize> = (0..tokens.len())
+                    .map(|position| match lookup {
+                        Lookup::Token => tokens[position] as usize,
+                        Lookup::Position => position,
+                        Lookup::Row(row) => row,
+                    })
+                    .collect();
+                weights.embed(table, &rows)?
+            }
             Op::Linear { weight, bias } => weights.linear(weight, bias, input(0), width(node.inputs[0]))?,
+            Op::Route(how) => {
+                let mut out = vec![0.0; 2 * how.used * tokens.len()];
+                let rows = input(0).chunks(how.experts).zip(out.chunks_mut(2 * how.used));
+                rows.for_each(|(scores, out)| route(scores, &how, out));
+                out
+            }
+            Op::ExpertLinear { weight } => {
+                weights.expert_linear(weight, input(0), width(node.inputs[0]), input(1), tokens.len())?
+            }
+            Op::Combine => {
+                let (width, used) = (width(node.inputs[0]), input(1).len() / tokens.len() / 2);
+                let mut out = vec![0.0; width * tokens.len()];
+                let rows = input(0).chunks(used * width).zip(input(1).chunks(2 * used));
+                rows.zip(out.chunks_mut(width)).for_each(|((y, w), out)| combine(y, &w[..used], out));
+                out
+            }
             Op::Add => both(&|a, b| a + b),
             Op::Mul => both(&|a, b| a * b),
             Op::Scale(c) => each(&|x| x * c),
             Op::Silu => each(&|x| x * math::sigmoid(x)),
             Op::GeluTanh => each(&math::gelu_tanh),
+            Op::GeluErf => each(&math::gelu_erf),
             Op::Softcap(c) => each(&|x| c * math::tanh(x / c)),
             Op::Rows => input(0).to_vec(),
             Op::RmsNorm { weight, eps } => {
                 let weight = weights.vector(weight)?;
                 input(0).chunks(weight.len()).flat_map(|x| rms_norm(x, &weight, eps)).collect()
+            }
+            Op::LayerNorm { weight, bias, eps } => {
+                let (weight, bias) = (weights.vector(weight)?, weights.vector(bias)?);
+                input(0).chunks(weight.len()).flat_map(|x| layer_norm(x, &weight, &bias, eps)).collect()
             }
             Op::Rope { rope: how, factors } => {
                 let factors = factors.map(|id| weights.vector(id)).transpose()?;
@@ -68,14 +100,15 @@ fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cac
     let (keys, values) = (by_head(k), by_head(v));
     let mut out = Vec::with_capacity(q.len());
     for position in 0..rows {
-        let from = match how.mask {
-            Mask::Causal => 0,
-            Mask::SlidingWindow(n) => (position + 1).saturating_sub(n),
+        let visible = match how.mask {
+            Mask::Full => 0..rows,
+            Mask::Causal => 0..position + 1,
+            Mask::SlidingWindow(n) => (position + 1).saturating_sub(n)..position + 1,
         };
         for head in 0..how.heads {
             let query = &q[(position * how.heads + head) * dim..][..dim];
             let kv = head / (how.heads / how.kv_heads);
-            out.extend(attention(query, &keys[kv], &values[kv], from..position + 1, how));
+            out.extend(attention(query, &keys[kv], &values[kv], visible.clone(), how));
         }
     }
     out
@@ -87,22 +120,28 @@ struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn view(&self, id: WeightId) -> Result<wushi_graph::TensorView<'_>, WeightError> {
-        let name = &self.graph.weight(id).name;
-        self.source.tensor(name).ok_or_else(|| WeightError::Missing { name: name.clone() })
+    fn read(&self, id: WeightId) -> Result<(DType, Cow<'_, [u8]>), WeightError> {
+        let decl = self.graph.weight(id);
+        let found = self.source.describe(&decl.name);
+        let found = found.ok_or_else(|| WeightError::Missing { name: decl.name.clone() })?;
+        let bytes = match self.source.read(&decl.name).map_err(WeightError::Read)? {
+            Cow::Borrowed(bytes) => Cow::Borrowed(decl.bytes_in(bytes)),
+            Cow::Owned(bytes) => Cow::Owned(decl.bytes_in(&bytes).to_vec()),
+        };
+        Ok((found.dtype, bytes))
     }
 
     fn vector(&self, id: WeightId) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(id)?;
-        Ok(dequantize(view.dtype, view.bytes))
+        let (dtype, bytes) = self.read(id)?;
+        Ok(dequantize(dtype, &bytes))
     }
 
-    fn embed(&self, table: WeightId, tokens: &[u32]) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(table)?;
-        let row = view.bytes.len() / self.graph.weight(table).shape[0];
-        let rows = tokens.iter().map(|&token| &view.bytes[token as usize * row..][..row]);
-        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(view.dtype, row)).collect();
-        if view.dtype == DType::BF16 {
+    fn embed(&self, table: WeightId, rows: &[usize]) -> Result<Vec<f32>, WeightError> {
+        let (dtype, bytes) = self.read(table)?;
+        let row_bytes = bytes.len() / self.graph.weight(table).shape[0];
+        let rows = rows.iter().map(|&row| &bytes[row * row_bytes..][..row_bytes]);
+        let mut values: Vec<f32> = rows.flat_map(|row| dequantize(dtype, row)).collect();
+        if dtype == DType::BF16 {
             // The table is the packed one: what is below 2^-50 is zero.
             values.iter_mut().for_each(|x| *x = bf16::from_bits(flush_bf16(*x)).to_f32());
         }
@@ -116,15 +155,40 @@ impl Weights<'_> {
         x: &[f32],
         width: usize,
     ) -> Result<Vec<f32>, WeightError> {
-        let view = self.view(weight)?;
+        let (dtype, bytes) = self.read(weight)?;
         let bias = bias.map(|id| self.vector(id)).transpose()?;
-        let row_bytes = view.bytes.len() / self.graph.weight(weight).shape[0];
+        let row_bytes = bytes.len() / self.graph.weight(weight).shape[0];
         let mut out = Vec::new();
         for x in x.chunks(width) {
-            for (n, row) in view.bytes.chunks(row_bytes).enumerate() {
-                let y = linear(view.dtype, row, x);
+            for (n, row) in bytes.chunks(row_bytes).enumerate() {
+                let y = linear(dtype, row, x);
                 out.push(bias.as_ref().map_or(y, |bias| y + bias[n]));
             }
+        }
+        Ok(out)
+    }
+
+    /// Each token's experts one after the other, each with its own matrix.
+    fn expert_linear(
+        &self,
+        weight: WeightId,
+        x: &[f32],
+        width: usize,
+        routes: &[f32],
+        tokens: usize,
+    ) -> Result<Vec<f32>, WeightError> {
+        let (dtype, bytes) = self.read(weight)?;
+        let (experts, outputs) = (self.graph.weight(weight).shape[0], self.graph.weight(weight).shape[1]);
+        let row_bytes = bytes.len() / experts / outputs;
+        let used = routes.len() / tokens / 2;
+        // One row per token serves all of its experts.
+        let share = if x.len() == tokens * width { used } else { 1 };
+        let mut out = Vec::new();
+        for slot in 0..tokens * used {
+            let expert = routes[slot / used * 2 * used + used + slot % used].to_bits() as usize;
+            let x = &x[slot / share * width..][..width];
+            let matrix = &bytes[expert * outputs * row_bytes..][..outputs * row_bytes];
+            out.extend(matrix.chunks(row_bytes).map(|row| linear(dtype, row, x)));
         }
         Ok(out)
     }

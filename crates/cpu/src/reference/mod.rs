@@ -6,13 +6,17 @@
 mod attention;
 mod evaluate;
 mod linear;
+mod rope;
+mod route;
 
 use half::f16;
-use wushi_graph::{CacheType, Rope, RopePairs};
+use wushi_graph::CacheType;
 
 pub use attention::attention;
 pub use evaluate::evaluate;
 pub use linear::linear;
+pub use rope::{rope, rope_frequencies};
+pub use route::{combine, route};
 
 use crate::math::sum_lanes;
 
@@ -26,22 +30,18 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     x.iter().zip(weight).map(|(x, w)| x * scale * w).collect()
 }
 
-/// Rotates one head at `position`; angles are computed in double precision and their cosine and sine rounded.
-pub fn rope(head: &mut [f32], rope: &Rope, factors: Option<&[f32]>, position: usize) {
-    let half = rope.rotary_dim / 2;
-    for i in 0..half {
-        let power = libm::pow(f64::from(rope.base), -2.0 * i as f64 / rope.rotary_dim as f64);
-        let frequency = power / f64::from(rope.position_scale) / factors.map_or(1.0, |f| f64::from(f[i]));
-        let (sine, cosine) = libm::sincos(position as f64 * frequency);
-        let (sine, cosine) = (sine as f32, cosine as f32);
-        let (a, b) = match rope.pairs {
-            RopePairs::Adjacent => (2 * i, 2 * i + 1),
-            RopePairs::Halves => (i, i + half),
-        };
-        let (x, y) = (head[a], head[b]);
-        head[a] = x.mul_add(cosine, -(y * sine));
-        head[b] = x.mul_add(sine, y * cosine);
+/// `(x - mean) / sqrt(variance + eps) * weight + bias`: both sums in 16 strided lanes, then a tree.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
+    let n = x.len() as f32;
+    let mut lanes = [0.0f32; 16];
+    x.iter().enumerate().for_each(|(i, x)| lanes[i % 16] += x);
+    let mean = sum_lanes(lanes) / n;
+    let mut lanes = [0.0f32; 16];
+    for (i, x) in x.iter().enumerate() {
+        lanes[i % 16] = (x - mean).mul_add(x - mean, lanes[i % 16]);
     }
+    let scale = 1.0 / (sum_lanes(lanes) / n + eps).sqrt();
+    x.iter().zip(weight).zip(bias).map(|((x, w), b)| ((x - mean) * scale).mul_add(*w, *b)).collect()
 }
 
 /// What is read back from a cache of this type.

@@ -33,6 +33,36 @@ pub(super) unsafe fn sum_i8(p: *const i8) -> i32 {
     }
 }
 
+/// `acc[t] += factor * Σ w * x[t]`, `factor` being 16-bit pairs, weights in 0..=MAX.
+#[inline(always)]
+unsafe fn weigh_pairs<const MAX: i32, const N: usize, const M: usize>(
+    acc: &mut [__m256i; M],
+    w: &[__m256i; N],
+    x: &[*const i8; M],
+    factor: __m256i,
+) {
+    // So many sums of two products of at most MAX * 127 stay within 16 bits: 8 for MAX = 15 (30,480).
+    let run = const {
+        assert!(2 * 127 * MAX <= i16::MAX as i32);
+        (i16::MAX as i32 / (2 * 127 * MAX)) as usize
+    };
+    // SAFETY: AVX2 and 4 N readable bytes by the trait's contract.
+    unsafe {
+        for from in (0..N).step_by(run) {
+            let mut pairs = [_mm256_setzero_si256(); M];
+            for j in from..(from + run).min(N) {
+                for t in 0..M {
+                    pairs[t] =
+                        _mm256_add_epi16(pairs[t], _mm256_maddubs_epi16(w[j], broadcast(x[t].add(4 * j))));
+                }
+            }
+            for t in 0..M {
+                acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(pairs[t], factor));
+            }
+        }
+    }
+}
+
 impl Isa for Avx2 {
     const LANES: usize = 8;
     type V = __m256;
@@ -163,38 +193,94 @@ impl Isa for Avx2 {
         unsafe { _mm256_cvtepi32_ps(a) }
     }
     #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn widen_u8(p: *const u8) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(p: *const i8) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_i32(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_add_epi32(acc, _mm256_mullo_epi32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn pair_i16(low: __m256i, high: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_blend_epi16::<0b1010_1010>(low, _mm256_slli_epi32::<16>(high)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i16(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m256i {
         // SAFETY: as above.
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn low_nibbles(b: __m256i) -> __m256i {
+    unsafe fn store_bytes(p: *mut u8, b: __m256i) {
         // SAFETY: as above.
-        unsafe { _mm256_and_si256(b, _mm256_set1_epi8(15)) }
+        unsafe { _mm256_storeu_si256(p.cast(), b) }
     }
     #[inline(always)]
-    unsafe fn high_nibbles(b: __m256i) -> __m256i {
-        // SAFETY: as above.
-        unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(b), _mm256_set1_epi8(15)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_u4<const M: usize>(w: &[__m256i; 8], x: &[*const i8; M], init: &[i32; M]) -> [__m256i; M] {
-        // Eight sums of two products of at most 15 * 127 stay within 16 bits: 30,480.
+    unsafe fn pick(b: __m256i, right: i32, mask: u8) -> __m256i {
         // SAFETY: as above.
         unsafe {
-            let mut pairs = [_mm256_setzero_si256(); M];
-            for j in 0..8 {
-                for t in 0..M {
-                    pairs[t] =
-                        _mm256_add_epi16(pairs[t], _mm256_maddubs_epi16(w[j], broadcast(x[t].add(4 * j))));
-                }
-            }
-            let ones = _mm256_set1_epi16(1);
-            for t in 0..M {
-                pairs[t] = _mm256_add_epi32(_mm256_madd_epi16(pairs[t], ones), _mm256_set1_epi32(init[t]));
-            }
-            pairs
+            let count = _mm_cvtsi32_si128(right.abs());
+            let moved = if right < 0 { _mm256_sll_epi16(b, count) } else { _mm256_srl_epi16(b, count) };
+            _mm256_and_si256(moved, _mm256_set1_epi8(mask as i8))
         }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_bytes(b: __m256i, x: u8) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_sub_epi8(b, _mm256_set1_epi8(x as i8)) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], b: __m256i) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), b) }
+    }
+    #[inline(always)]
+    unsafe fn dot_unsigned<const MAX: i32, const M: usize>(
+        w: &[__m256i; 8],
+        x: &[*const i8; M],
+        init: &[i32; M],
+    ) -> [__m256i; M] {
+        // SAFETY: as above.
+        unsafe {
+            let mut sums = [_mm256_setzero_si256(); M];
+            for t in 0..M {
+                sums[t] = _mm256_set1_epi32(init[t]);
+            }
+            weigh_pairs::<MAX, 8, M>(&mut sums, w, x, _mm256_set1_epi16(1));
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_scaled<const MAX: i32, const N: usize, const M: usize>(
+        acc: &mut [__m256i; M],
+        w: &[__m256i; N],
+        x: &[*const i8; M],
+        scale: __m256i,
+    ) {
+        // SAFETY: as above.
+        unsafe { weigh_pairs::<MAX, N, M>(acc, w, x, Self::pair_i16(scale, scale)) }
     }
     #[inline(always)]
     unsafe fn dot_i8<const M: usize>(w: &[__m256i; 8], x: &[*const i8; M], _sums: &[i32; M]) -> [__m256i; M] {

@@ -19,6 +19,13 @@ unsafe fn enter_bf16<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Four bytes of activations in every lane.
+#[inline(always)]
+unsafe fn quad(x: *const i8) -> __m512i {
+    // SAFETY: AVX-512 and 4 readable bytes by the trait's contract.
+    unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
 #[inline(always)]
 unsafe fn dot<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: [i32; M]) -> [__m512i; M] {
     // SAFETY: AVX-512 VNNI and 32 readable bytes by the trait's contract.
@@ -29,8 +36,7 @@ unsafe fn dot<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: [i32; 
         }
         for j in 0..8 {
             for t in 0..M {
-                let quad = _mm512_set1_epi32(x[t].add(4 * j).cast::<i32>().read_unaligned());
-                sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], quad);
+                sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], quad(x[t].add(4 * j)));
             }
         }
         sums
@@ -157,24 +163,108 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
     #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn widen_u8(p: *const u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(p: *const i8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_i32(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_add_epi32(acc, _mm512_mullo_epi32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn pair_i16(low: __m512i, high: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32::<16>(high)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i16(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn low_nibbles(b: __m512i) -> __m512i {
+    unsafe fn store_bytes(p: *mut u8, b: __m512i) {
         // SAFETY: as above.
-        unsafe { _mm512_and_si512(b, _mm512_set1_epi8(15)) }
+        unsafe { _mm512_storeu_si512(p.cast(), b) }
     }
     #[inline(always)]
-    unsafe fn high_nibbles(b: __m512i) -> __m512i {
+    unsafe fn pick(b: __m512i, right: i32, mask: u8) -> __m512i {
         // SAFETY: as above.
-        unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(15)) }
+        unsafe {
+            let count = _mm_cvtsi32_si128(right.abs());
+            let moved = if right < 0 { _mm512_sll_epi16(b, count) } else { _mm512_srl_epi16(b, count) };
+            _mm512_and_si512(moved, _mm512_set1_epi8(mask as i8))
+        }
     }
     #[inline(always)]
-    unsafe fn dot_u4<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: &[i32; M]) -> [__m512i; M] {
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_bytes(b: __m512i, x: u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_epi8(b, _mm512_set1_epi8(x as i8)) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], b: __m512i) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), b) }
+    }
+    #[inline(always)]
+    unsafe fn dot_unsigned<const MAX: i32, const M: usize>(
+        w: &[__m512i; 8],
+        x: &[*const i8; M],
+        init: &[i32; M],
+    ) -> [__m512i; M] {
         // SAFETY: as above.
         unsafe { dot(w, x, *init) }
+    }
+    #[inline(always)]
+    unsafe fn dot_scaled<const MAX: i32, const N: usize, const M: usize>(
+        acc: &mut [__m512i; M],
+        w: &[__m512i; N],
+        x: &[*const i8; M],
+        scale: __m512i,
+    ) {
+        // A sum of so many vectors' products stays within 16 bits: then one 16-bit multiply-add applies the scale.
+        // A 32-bit multiplication takes the time of three of those.
+        let run = const { (i16::MAX as i32 / (4 * 127 * MAX)) as usize };
+        let short = run > 0 && N.div_ceil(run.max(1)) < 3;
+        let run = if short { run } else { N };
+        // SAFETY: as above.
+        unsafe {
+            let low_half = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));
+            for from in (0..N).step_by(run) {
+                let mut sums = [_mm512_setzero_si512(); M];
+                for j in from..(from + run).min(N) {
+                    for t in 0..M {
+                        sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], quad(x[t].add(4 * j)));
+                    }
+                }
+                for t in 0..M {
+                    acc[t] = match short {
+                        true => _mm512_dpwssd_epi32(acc[t], sums[t], low_half),
+                        false => Self::mul_add_i32(acc[t], sums[t], scale),
+                    };
+                }
+            }
+        }
     }
     #[inline(always)]
     unsafe fn dot_i8<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], sums: &[i32; M]) -> [__m512i; M] {

@@ -75,17 +75,45 @@ pub(crate) trait Isa: Send + Sync + 'static {
     /// `LANES` signed 8-bit integers, each lane rounded to nearest even and saturated.
     unsafe fn store_i8(p: *mut i8, v: Self::V);
     unsafe fn to_f32(a: Self::I) -> Self::V;
-    unsafe fn load_bytes(p: *const u8) -> Self::B;
-    /// The low four bits of each byte.
-    unsafe fn low_nibbles(b: Self::B) -> Self::B;
-    /// The high four bits of each byte, moved down.
-    unsafe fn high_nibbles(b: Self::B) -> Self::B;
+    unsafe fn splat_i32(x: i32) -> Self::I;
+    /// `LANES` unsigned bytes, widened.
+    unsafe fn widen_u8(p: *const u8) -> Self::I;
+    /// `LANES` signed bytes, widened.
+    unsafe fn widen_i8(p: *const i8) -> Self::I;
+    /// `acc + a * b`; the caller knows that nothing overflows.
+    unsafe fn mul_add_i32(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// The low 16 bits of `low` beside the low 16 bits of `high`.
+    unsafe fn pair_i16(low: Self::I, high: Self::I) -> Self::I;
+    /// `acc + low(a) * low(b) + high(a) * high(b)` over the signed 16-bit halves of each lane.
+    unsafe fn dot_i16(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
-    /// Exact dot products over 32 elements for `M` activation rows: `init[t] + Σ w * x[t]`, weights in 0..=15.
+    unsafe fn load_bytes(p: *const u8) -> Self::B;
+    unsafe fn store_bytes(p: *mut u8, b: Self::B);
+    /// Each byte moved down by `right` bits (up if negative), and of it the bits of `mask`, none of which may come
+    /// from a neighbouring byte.
+    unsafe fn pick(b: Self::B, right: i32, mask: u8) -> Self::B;
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B;
+    /// `b - x` in each byte, wrapping.
+    unsafe fn sub_bytes(b: Self::B, x: u8) -> Self::B;
+    /// Each byte, at most 15, becomes the table's.
+    unsafe fn lookup(table: &[u8; 16], b: Self::B) -> Self::B;
+
+    /// Exact dot products over 32 elements for `M` activation rows: `init[t] + Σ w * x[t]`, weights in 0..=MAX.
     /// `w[j]` holds elements `4j..4j+4` of each lane's row; `x[t]` points at 32 activations in -127..=127.
-    unsafe fn dot_u4<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], init: &[i32; M]) -> [Self::I; M];
+    unsafe fn dot_unsigned<const MAX: i32, const M: usize>(
+        w: &[Self::B; 8],
+        x: &[*const i8; M],
+        init: &[i32; M],
+    ) -> [Self::I; M];
     /// The same for signed weights stored with 128 added; `sums[t]` is the sum of the 32 activations.
     unsafe fn dot_i8<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], sums: &[i32; M]) -> [Self::I; M];
+    /// `acc[t] += scale * Σ w * x[t]` over `4 N` elements, exact: weights in 0..=MAX, scales in -128..=127.
+    unsafe fn dot_scaled<const MAX: i32, const N: usize, const M: usize>(
+        acc: &mut [Self::I; M],
+        w: &[Self::B; N],
+        x: &[*const i8; M],
+        scale: Self::I,
+    );
     /// BF16 pairs (element 2i in the low half): `acc + w₁x₁`, then `+ w₀x₀`, each fused.
     unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V;
 }
@@ -140,6 +168,33 @@ pub(crate) unsafe fn gelu_tanh<S: Isa>(x: S::V) -> S::V {
         let inner = S::mul(S::splat(math::GELU_SCALE), S::fma(cube, S::splat(math::GELU_CUBIC), x));
         let half = S::mul(S::splat(0.5), x);
         S::fma(half, tanh::<S>(inner), half)
+    }
+}
+
+/// `math::gelu_erf` over lanes.
+#[inline(always)]
+pub(crate) unsafe fn gelu_erf<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let half = S::mul(S::splat(0.5), x);
+        S::fma(half, erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+    }
+}
+
+/// `math::erf` over lanes.
+#[inline(always)]
+unsafe fn erf<S: Isa>(x: S::V) -> S::V {
+    // SAFETY: as above.
+    unsafe {
+        let (zero, one) = (S::splat(0.0), S::splat(1.0));
+        let t = S::div(one, S::fma(S::abs(x), S::splat(math::ERF_T), one));
+        let mut p = S::splat(math::ERF[4]);
+        for i in (0..4).rev() {
+            p = S::fma(p, t, S::splat(math::ERF[i]));
+        }
+        let e = exp::<S>(S::mul(S::mul(x, x), S::splat(-1.0)));
+        let magnitude = S::sub(one, S::mul(S::mul(p, t), e));
+        S::select_less(x, zero, S::mul(magnitude, S::splat(-1.0)), magnitude)
     }
 }
 

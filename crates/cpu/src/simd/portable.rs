@@ -18,7 +18,7 @@ fn each(f: impl FnMut(usize) -> f32) -> [f32; LANES] {
 }
 
 #[inline(always)]
-fn dot<const M: usize>(
+fn dot<const N: usize, const M: usize>(
     x: &[*const i8; M],
     init: &[i32; M],
     weight: impl Fn(usize, usize, usize) -> i32,
@@ -26,9 +26,9 @@ fn dot<const M: usize>(
     let mut out = [[0; LANES]; M];
     for t in 0..M {
         out[t] = [init[t]; LANES];
-        for j in 0..8 {
+        for j in 0..N {
             for b in 0..4 {
-                // SAFETY: `x[t]` points at 32 activations.
+                // SAFETY: `x[t]` points at 4 N activations.
                 let a = i32::from(unsafe { *x[t].add(4 * j + b) });
                 for (lane, sum) in out[t].iter_mut().enumerate() {
                     *sum += weight(j, lane, b) * a;
@@ -144,25 +144,83 @@ impl Isa for Portable {
         each(|i| a[i] as f32)
     }
     #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn widen_u8(p: *const u8) -> Self::I {
+        // SAFETY: as above.
+        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn widen_i8(p: *const i8) -> Self::I {
+        // SAFETY: as above.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn mul_add_i32(acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        array::from_fn(|i| acc[i] + a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn pair_i16(low: Self::I, high: Self::I) -> Self::I {
+        array::from_fn(|i| low[i] & 0xffff | high[i] << 16)
+    }
+    #[inline(always)]
+    unsafe fn dot_i16(acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        let low = |x: i32| i32::from(x as i16);
+        array::from_fn(|i| acc[i] + low(a[i]) * low(b[i]) + (a[i] >> 16) * (b[i] >> 16))
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::B {
         // SAFETY: as above.
         unsafe { p.cast::<Self::B>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn low_nibbles(b: Self::B) -> Self::B {
-        b.map(|x| x & 15)
+    unsafe fn store_bytes(p: *mut u8, b: Self::B) {
+        // SAFETY: as above.
+        unsafe { p.cast::<Self::B>().write_unaligned(b) }
     }
     #[inline(always)]
-    unsafe fn high_nibbles(b: Self::B) -> Self::B {
-        b.map(|x| x >> 4)
+    unsafe fn pick(b: Self::B, right: i32, mask: u8) -> Self::B {
+        b.map(|x| (if right < 0 { x << -right } else { x >> right }) & mask)
     }
     #[inline(always)]
-    unsafe fn dot_u4<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], init: &[i32; M]) -> [Self::I; M] {
-        dot(x, init, |j, lane, b| i32::from(w[j][4 * lane + b]))
+    unsafe fn or(a: Self::B, b: Self::B) -> Self::B {
+        array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn sub_bytes(b: Self::B, x: u8) -> Self::B {
+        b.map(|byte| byte.wrapping_sub(x))
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], b: Self::B) -> Self::B {
+        b.map(|x| table[usize::from(x & 15)])
+    }
+    #[inline(always)]
+    unsafe fn dot_unsigned<const MAX: i32, const M: usize>(
+        w: &[Self::B; 8],
+        x: &[*const i8; M],
+        init: &[i32; M],
+    ) -> [Self::I; M] {
+        dot::<8, M>(x, init, |j, lane, b| i32::from(w[j][4 * lane + b]))
+    }
+    #[inline(always)]
+    unsafe fn dot_scaled<const MAX: i32, const N: usize, const M: usize>(
+        acc: &mut [Self::I; M],
+        w: &[Self::B; N],
+        x: &[*const i8; M],
+        scale: Self::I,
+    ) {
+        let sums = dot::<N, M>(x, &[0; M], |j, lane, b| i32::from(w[j][4 * lane + b]));
+        for t in 0..M {
+            for lane in 0..LANES {
+                acc[t][lane] += scale[lane] * sums[t][lane];
+            }
+        }
     }
     #[inline(always)]
     unsafe fn dot_i8<const M: usize>(w: &[Self::B; 8], x: &[*const i8; M], _sums: &[i32; M]) -> [Self::I; M] {
-        dot(x, &[0; M], |j, lane, b| i32::from(w[j][4 * lane + b]) - 128)
+        dot::<8, M>(x, &[0; M], |j, lane, b| i32::from(w[j][4 * lane + b]) - 128)
     }
     #[inline(always)]
     unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V {

@@ -1,41 +1,26 @@
-//! Formats in blocks of 32 elements with F16 scales, met by int8 activations: Q4_0, Q4_1, Q8_0.
+//! Formats in blocks of 32 elements, met by int8 activations in blocks of 32.
 //!
-//! Sections of a panel: quants `[block][chunk][lane]`, then up to two F16 scales `[block][lane]`. A chunk holds
-//! four elements of each lane as bytes, or eight as nibbles: elements `8c..8c+4` low, `8c+4..8c+8` high.
+//! Sections of a panel: codes `[block]` (see [`codes`](super::codes)), then the scales and, where there are any, the
+//! minima `[block][lane]`.
 
 use std::marker::PhantomData;
 
 use half::f16;
+use wushi_quant::{IQ4_VALUES, MXFP4_DOUBLED};
 
+use super::codes::{self, Codes, GROUP, Place};
 use super::{Format, Layout, Matrix, SEGMENT};
 use crate::activations::{Activations, Packing};
 use crate::simd::{Isa, PANEL};
 
-/// Elements of a block.
-pub(crate) const BLOCK: usize = 32;
-
-/// A format in blocks of 32: what differs between them.
-pub(crate) trait Block32: 'static {
-    /// Bytes of a block in the file: F16 scales first, then quants.
-    const FILE_BYTES: usize = 2 * Self::SCALES + if Self::NIBBLES { 16 } else { 32 };
-    /// F16 scales of a block.
-    const SCALES: usize;
-    /// Whether a quant has four bits, else eight.
-    const NIBBLES: bool;
-
-    /// The value of a stored quant.
-    fn value(quant: u8, scales: [f32; 2]) -> f32;
-
-    /// Adds one block's products to `sum`, in the order the reference defines.
-    ///
-    /// # Safety
-    /// The processor has `S`; the pointers are into existing blocks.
-    unsafe fn accumulate<S: Isa, const M: usize>(
-        sum: &mut [S::V; M],
-        quants: *const u8,
-        scales: [*const u16; 2],
-        x: &Int8Block<M>,
-    );
+/// What a block of 32 has beside its codes: what differs between these formats is all here and in [`Codes`].
+pub(crate) trait Block32: Codes {
+    /// Taken off every code, where codes are neither indices nor signed bytes.
+    const OFFSET: i32 = 0;
+    /// Whether an F16 minimum follows the scale.
+    const MINIMUM: bool = false;
+    /// Bytes of the scale: an F16 number, or an exponent (E8M0) of one byte.
+    const SCALE: usize = 2;
 }
 
 /// One block of `M` activation rows.
@@ -54,90 +39,175 @@ pub(crate) struct Int8Block<const M: usize> {
 pub(crate) struct Q4_0;
 /// Four bits with a minimum: `d * q + m`.
 pub(crate) struct Q4_1;
+/// Five bits, symmetric: `d * (q - 16)`.
+pub(crate) struct Q5_0;
+/// Five bits with a minimum: `d * q + m`.
+pub(crate) struct Q5_1;
 /// Eight bits, symmetric: `d * q`; stored with 128 added.
 pub(crate) struct Q8_0;
+/// Four bits that index a table: `d * table[q]`.
+pub(crate) struct Iq4Nl;
+/// Four bits that index a table of doubled E2M1 numbers: `2^(e - 128) * table[q]`.
+pub(crate) struct Mxfp4;
 
-/// The 32 quants of a block in the file's order: low nibbles first, then high ones.
-pub(crate) fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
-    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+/// Nibbles of 32 codes from byte `at` on: the low ones are the first half.
+const fn nibbles(at: usize, word: usize) -> Place {
+    Place::Bytes { at: at + word % 4 * 4, shift: word / 4 * 4 }
 }
 
-/// Eight vectors of four quants per lane, from nibbles.
+/// The same with 32 fifth bits before them.
+const fn fives(at: usize, high: bool, word: usize) -> Place {
+    if high { Place::Bits { at, shift: 4 * word } } else { nibbles(at + 4, word) }
+}
+
+/// Values as bytes with 128 added.
+pub(super) const fn unsigned_table(values: &[i8; 16]) -> [u8; 16] {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = (values[i] as u8).wrapping_add(128);
+        i += 1;
+    }
+    table
+}
+
+impl Codes for Q4_0 {
+    const LOW: usize = 4;
+    const HIGH: usize = 0;
+    fn place(_: bool, _: usize, word: usize) -> Place {
+        nibbles(2, word)
+    }
+}
+impl Block32 for Q4_0 {
+    const OFFSET: i32 = 8;
+}
+
+impl Codes for Q4_1 {
+    const LOW: usize = 4;
+    const HIGH: usize = 0;
+    fn place(_: bool, _: usize, word: usize) -> Place {
+        nibbles(4, word)
+    }
+}
+impl Block32 for Q4_1 {
+    const MINIMUM: bool = true;
+}
+
+impl Codes for Q5_0 {
+    const LOW: usize = 4;
+    const HIGH: usize = 1;
+    fn place(high: bool, _: usize, word: usize) -> Place {
+        fives(2, high, word)
+    }
+}
+impl Block32 for Q5_0 {
+    const OFFSET: i32 = 16;
+}
+
+impl Codes for Q5_1 {
+    const LOW: usize = 4;
+    const HIGH: usize = 1;
+    fn place(high: bool, _: usize, word: usize) -> Place {
+        fives(4, high, word)
+    }
+}
+impl Block32 for Q5_1 {
+    const MINIMUM: bool = true;
+}
+
+impl Codes for Q8_0 {
+    const LOW: usize = 8;
+    const HIGH: usize = 0;
+    const FLIP: u8 = 128;
+    fn place(_: bool, _: usize, word: usize) -> Place {
+        Place::Bytes { at: 2 + 4 * word, shift: 0 }
+    }
+}
+impl Block32 for Q8_0 {}
+
+impl Codes for Iq4Nl {
+    const LOW: usize = 4;
+    const HIGH: usize = 0;
+    const TABLE: Option<[u8; 16]> = Some(unsigned_table(&IQ4_VALUES));
+    fn place(_: bool, _: usize, word: usize) -> Place {
+        nibbles(2, word)
+    }
+}
+impl Block32 for Iq4Nl {}
+
+impl Codes for Mxfp4 {
+    const LOW: usize = 4;
+    const HIGH: usize = 0;
+    const TABLE: Option<[u8; 16]> = Some(unsigned_table(&MXFP4_DOUBLED));
+    fn place(_: bool, _: usize, word: usize) -> Place {
+        nibbles(1, word)
+    }
+}
+impl Block32 for Mxfp4 {
+    const SCALE: usize = 1;
+}
+
+/// Layout and kernel of a [`Block32`] format.
+pub(crate) struct Blocks<F>(PhantomData<F>);
+
+impl<F: Block32> Blocks<F> {
+    /// Bytes of one block's codes in a panel.
+    const PANEL_CODES: usize = codes::panel_bytes::<F>();
+    /// Bytes of a block in the file: scale, minimum, codes.
+    const FILE_BYTES: usize = Self::HEAD + Self::PANEL_CODES / PANEL;
+    /// Of them, before the codes.
+    const HEAD: usize = F::SCALE + if F::MINIMUM { 2 } else { 0 };
+
+    /// Scale and minimum: which section, which bytes of a block.
+    fn heads() -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+        [(1, 0..F::SCALE), (2, F::SCALE..Self::HEAD)].into_iter().filter(|(_, bytes)| !bytes.is_empty())
+    }
+}
+
+/// Scales of one block: `F16`, or half of the power of two that an exponent stands for (see `mxfp4_scale`).
 #[inline(always)]
-unsafe fn unpack_nibbles<S: Isa>(quants: *const u8) -> [S::B; 8] {
+unsafe fn scales<S: Isa, F: Block32>(scales: *const u8) -> S::V {
     // SAFETY: the caller vouches for the instruction set and the block.
     unsafe {
-        let mut w = [S::load_bytes(quants); 8];
-        for chunk in 0..4 {
-            let bytes = S::load_bytes(quants.add(chunk * PANEL * 4));
-            w[2 * chunk] = S::low_nibbles(bytes);
-            w[2 * chunk + 1] = S::high_nibbles(bytes);
+        if F::SCALE == 2 {
+            return S::load_f16(scales.cast());
         }
-        w
+        let exponent = S::to_f32(S::widen_u8(scales));
+        let power = S::pow2(S::sub(exponent, S::splat(128.0)));
+        S::select_less(exponent, S::splat(2.0), S::splat(0.0), power)
     }
 }
 
-/// `sum += f32(integer) * (d * scale)`: what all symmetric formats do.
+/// Adds one block's products to `sum`, in the order the reference defines.
 #[inline(always)]
-unsafe fn add_scaled<S: Isa, const M: usize>(
+unsafe fn accumulate<S: Isa, F: Block32, const M: usize>(
     sum: &mut [S::V; M],
-    integers: &[S::I; M],
-    d: S::V,
+    block: *const u8,
+    heads: [*const u8; 2],
     x: &Int8Block<M>,
 ) {
-    for t in 0..M {
-        // SAFETY: the caller vouches for the instruction set.
-        sum[t] = unsafe { S::fma(S::to_f32(integers[t]), S::mul(d, S::splat(x.scale[t])), sum[t]) };
-    }
-}
-
-impl Block32 for Q4_0 {
-    const SCALES: usize = 1;
-    const NIBBLES: bool = true;
-
-    fn value(quant: u8, [d, _]: [f32; 2]) -> f32 {
-        d * (f32::from(quant) - 8.0)
-    }
-
-    #[inline(always)]
-    unsafe fn accumulate<S: Isa, const M: usize>(
-        sum: &mut [S::V; M],
-        quants: *const u8,
-        scales: [*const u16; 2],
-        x: &Int8Block<M>,
-    ) {
-        let mut offset = [0; M];
+    // SAFETY: the caller's.
+    unsafe {
+        let w = codes::vectors::<S, F>(block);
+        let integers = if F::TABLE.is_some() || F::LOW == 8 {
+            S::dot_i8(&w, &x.quants, &x.sum)
+        } else {
+            let mut init = [0; M];
+            for t in 0..M {
+                init[t] = -F::OFFSET * x.sum[t];
+            }
+            if F::HIGH == 0 {
+                S::dot_unsigned::<15, M>(&w, &x.quants, &init)
+            } else {
+                S::dot_unsigned::<31, M>(&w, &x.quants, &init)
+            }
+        };
+        let d = scales::<S, F>(heads[0]);
         for t in 0..M {
-            offset[t] = -8 * x.sum[t];
+            sum[t] = S::fma(S::to_f32(integers[t]), S::mul(d, S::splat(x.scale[t])), sum[t]);
         }
-        // SAFETY: the caller's.
-        unsafe {
-            let integers = S::dot_u4(&unpack_nibbles::<S>(quants), &x.quants, &offset);
-            add_scaled::<S, M>(sum, &integers, S::load_f16(scales[0]), x);
-        }
-    }
-}
-
-impl Block32 for Q4_1 {
-    const SCALES: usize = 2;
-    const NIBBLES: bool = true;
-
-    fn value(quant: u8, [d, m]: [f32; 2]) -> f32 {
-        f32::from(quant).mul_add(d, m)
-    }
-
-    #[inline(always)]
-    unsafe fn accumulate<S: Isa, const M: usize>(
-        sum: &mut [S::V; M],
-        quants: *const u8,
-        scales: [*const u16; 2],
-        x: &Int8Block<M>,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let integers = S::dot_u4(&unpack_nibbles::<S>(quants), &x.quants, &[0; M]);
-            add_scaled::<S, M>(sum, &integers, S::load_f16(scales[0]), x);
-            let m = S::load_f16(scales[1]);
+        if F::MINIMUM {
+            let m = S::load_f16(heads[1].cast());
             for t in 0..M {
                 sum[t] = S::fma(m, S::splat(x.scaled_sum[t]), sum[t]);
             }
@@ -145,98 +215,40 @@ impl Block32 for Q4_1 {
     }
 }
 
-impl Block32 for Q8_0 {
-    const SCALES: usize = 1;
-    const NIBBLES: bool = false;
-
-    fn value(quant: u8, [d, _]: [f32; 2]) -> f32 {
-        d * (f32::from(quant) - 128.0)
-    }
-
-    #[inline(always)]
-    unsafe fn accumulate<S: Isa, const M: usize>(
-        sum: &mut [S::V; M],
-        quants: *const u8,
-        scales: [*const u16; 2],
-        x: &Int8Block<M>,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut w = [S::load_bytes(quants); 8];
-            for chunk in 1..8 {
-                w[chunk] = S::load_bytes(quants.add(chunk * PANEL * 4));
-            }
-            let integers = S::dot_i8(&w, &x.quants, &x.sum);
-            add_scaled::<S, M>(sum, &integers, S::load_f16(scales[0]), x);
-        }
-    }
-}
-
-/// Layout and kernel of a [`Block32`] format.
-pub(crate) struct Blocks<F>(PhantomData<F>);
-
-impl<F: Block32> Blocks<F> {
-    /// Bytes of one block's quants in a panel.
-    const PANEL_QUANTS: usize = PANEL * if F::NIBBLES { 16 } else { 32 };
-}
-
 impl<F: Block32> Layout for Blocks<F> {
     fn sections(inputs: usize) -> [usize; 3] {
-        let blocks = inputs / BLOCK;
-        let scales = |used: bool| if used { blocks * PANEL * 2 } else { 0 };
-        [blocks * Self::PANEL_QUANTS, scales(F::SCALES > 0), scales(F::SCALES > 1)]
+        let blocks = inputs / GROUP;
+        let mut sections = [blocks * Self::PANEL_CODES, 0, 0];
+        for (section, bytes) in Self::heads() {
+            sections[section] = blocks * PANEL * bytes.len();
+        }
+        sections
     }
 
-    fn pack_row(file: &[u8], lane: usize, [quants, first, second]: [&mut [u8]; 3]) -> bool {
+    fn pack_row(file: &[u8], lane: usize, panel: [&mut [u8]; 3]) -> bool {
         let mut finite = true;
-        let panels = quants.chunks_exact_mut(Self::PANEL_QUANTS);
-        for (b, (block, panel)) in file.chunks_exact(F::FILE_BYTES).zip(panels).enumerate() {
-            for (i, section) in [&mut *first, &mut *second].into_iter().take(F::SCALES).enumerate() {
-                let scale = [block[2 * i], block[2 * i + 1]];
-                finite &= f16::from_le_bytes(scale).is_finite();
-                let at = (b * PANEL + lane) * 2;
-                section[at..at + 2].copy_from_slice(&scale);
+        for (b, block) in file.chunks_exact(Self::FILE_BYTES).enumerate() {
+            for (section, bytes) in Self::heads() {
+                let (head, at) = (&block[bytes.clone()], (b * PANEL + lane) * bytes.len());
+                finite &= match head {
+                    [exponent] => *exponent != 255,
+                    _ => f16::from_le_bytes([head[0], head[1]]).is_finite(),
+                };
+                panel[section][at..at + bytes.len()].copy_from_slice(head);
             }
-            let codes = &block[2 * F::SCALES..];
-            let mut put = |chunk: usize, word: u32| {
-                let at = (chunk * PANEL + lane) * 4;
-                panel[at..at + 4].copy_from_slice(&word.to_le_bytes());
-            };
-            let word = |i: usize| u32::from_le_bytes([codes[i], codes[i + 1], codes[i + 2], codes[i + 3]]);
-            if F::NIBBLES {
-                // Four nibbles in the low halves of a word's bytes, four in the high ones: see the layout above.
-                const LOW: u32 = 0x0f0f_0f0f;
-                for half in 0..2 {
-                    let (a, b) = (word(8 * half), word(8 * half + 4));
-                    put(half, a & LOW | (b & LOW) << 4);
-                    put(half + 2, (a >> 4) & LOW | b & !LOW);
-                }
-            } else {
-                for chunk in 0..8 {
-                    put(chunk, word(4 * chunk) ^ 0x8080_8080);
-                }
-            }
+            codes::pack::<F>(block, 0, lane, &mut panel[0][b * Self::PANEL_CODES..][..Self::PANEL_CODES]);
         }
         finite
     }
 
-    fn unpack_row([quants, first, second]: [&[u8]; 3], lane: usize, out: &mut [f32]) {
-        for (b, values) in out.chunks_exact_mut(BLOCK).enumerate() {
-            let mut scales = [0.0; 2];
-            for (scale, section) in scales.iter_mut().zip([first, second]).take(F::SCALES) {
-                let at = (b * PANEL + lane) * 2;
-                *scale = f16::from_le_bytes([section[at], section[at + 1]]).to_f32();
+    fn unpack_blocks(panel: [&[u8]; 3], lane: usize, first: usize, file: &mut [u8]) {
+        for (b, block) in file.chunks_exact_mut(Self::FILE_BYTES).enumerate() {
+            let b = first + b;
+            for (section, bytes) in Self::heads() {
+                let at = (b * PANEL + lane) * bytes.len();
+                block[bytes.clone()].copy_from_slice(&panel[section][at..at + bytes.len()]);
             }
-            let panel = &quants[b * Self::PANEL_QUANTS..];
-            for (i, value) in values.iter_mut().enumerate() {
-                let quant = if F::NIBBLES {
-                    let byte = panel[(i / 8 * PANEL + lane) * 4 + i % 4];
-                    if i % 8 < 4 { byte & 15 } else { byte >> 4 }
-                } else {
-                    panel[(i / 4 * PANEL + lane) * 4 + i % 4]
-                };
-                *value = F::value(quant, scales);
-            }
+            codes::unpack::<F>(&panel[0][b * Self::PANEL_CODES..][..Self::PANEL_CODES], lane, 0, block);
         }
     }
 }
@@ -254,21 +266,17 @@ impl<F: Block32> Format for Blocks<F> {
     ) -> [S::V; M] {
         // SAFETY: the caller vouches for the instruction set and for panel and rows.
         unsafe {
-            let blocks = matrix.inputs / BLOCK;
+            let blocks = matrix.inputs / GROUP;
             let quants = matrix.section(0, panel).add(part * S::LANES * 4);
-            let scale = |i: usize| matrix.section(i, panel).cast::<u16>().add(part * S::LANES);
-            let scales = [scale(1), scale(if F::SCALES > 1 { 2 } else { 1 })];
+            let scales = matrix.section(1, panel).add(part * S::LANES * F::SCALE);
+            let minima = matrix.section(2, panel).wrapping_add(part * S::LANES * 2);
             let mut total = [S::splat(0.0); M];
             let mut sum = [S::splat(0.0); M];
             for b in 0..blocks {
                 let activations = x.int8_block::<M>(rows, b);
-                F::accumulate::<S, M>(
-                    &mut sum,
-                    quants.add(b * Self::PANEL_QUANTS),
-                    [scales[0].add(b * PANEL), scales[1].add(b * PANEL)],
-                    &activations,
-                );
-                if (b + 1) % (SEGMENT / BLOCK) == 0 || b + 1 == blocks {
+                let heads = [scales.add(b * PANEL * F::SCALE), minima.wrapping_add(b * PANEL * 2)];
+                accumulate::<S, F, M>(&mut sum, quants.add(b * Self::PANEL_CODES), heads, &activations);
+                if (b + 1) % (SEGMENT / GROUP) == 0 || b + 1 == blocks {
                     for t in 0..M {
                         total[t] = S::add(total[t], sum[t]);
                         sum[t] = S::splat(0.0);

@@ -64,9 +64,10 @@ impl<E: Element> Layout for E {
         finite
     }
 
-    fn unpack_row([panel, _, _]: [&[u8]; 3], lane: usize, out: &mut [f32]) {
-        for (x, column) in out.iter_mut().zip(panel.chunks_exact(PANEL * E::BYTES)) {
-            *x = E::decode(&column[lane * E::BYTES..]);
+    fn unpack_blocks([panel, _, _]: [&[u8]; 3], lane: usize, first: usize, file: &mut [u8]) {
+        let columns = panel.chunks_exact(PANEL * E::BYTES).skip(first);
+        for (element, column) in file.chunks_exact_mut(E::BYTES).zip(columns) {
+            element.copy_from_slice(&column[lane * E::BYTES..(lane + 1) * E::BYTES]);
         }
     }
 }
@@ -122,10 +123,11 @@ impl Layout for BF16 {
         finite
     }
 
-    fn unpack_row([panel, _, _]: [&[u8]; 3], lane: usize, out: &mut [f32]) {
-        for (k, x) in out.iter_mut().enumerate() {
+    fn unpack_blocks([panel, _, _]: [&[u8]; 3], lane: usize, first: usize, file: &mut [u8]) {
+        for (k, element) in file.chunks_exact_mut(2).enumerate() {
+            let k = first + k;
             let at = (k / 2 * PANEL + lane) * 4 + k % 2 * 2;
-            *x = bf16::from_le_bytes([panel[at], panel[at + 1]]).to_f32();
+            element.copy_from_slice(&panel[at..at + 2]);
         }
     }
 }

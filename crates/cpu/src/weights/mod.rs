@@ -4,15 +4,18 @@
 //! elements are stored and how they meet the activations: that is all a new format needs.
 
 mod block32;
+mod codes;
 mod float;
+mod superblock;
 
 use std::ops::Range;
 
-use wushi_graph::{DType, TensorView};
-use wushi_quant::dequantize;
+use wushi_graph::{DType, ReadError, TensorView};
+use wushi_quant::{dequantize, dequantize_into};
 
-pub(crate) use block32::{Blocks, Int8Block, Q4_0, Q4_1, Q8_0};
+pub(crate) use block32::{Blocks, Int8Block, Iq4Nl, Mxfp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(crate) use float::{BF16, F16, F32, flush_bf16};
+pub(crate) use superblock::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K, SuperBlocks};
 
 use crate::activations::{Activations, Packing};
 use crate::memory::{ALIGN, SharedBytes};
@@ -30,6 +33,9 @@ pub enum WeightError {
         /// Canonical name.
         name: String,
     },
+    /// The file does not give it.
+    #[error(transparent)]
+    Read(ReadError),
     /// The file has it in another shape.
     #[error("tensor `{name}` has shape {found:?}, the model needs {expected:?}")]
     Shape {
@@ -92,8 +98,8 @@ pub(crate) trait Layout {
     fn sections(inputs: usize) -> [usize; 3];
     /// Writes one row of the file's bytes into lane `lane` of a panel. False if a value is not finite.
     fn pack_row(file: &[u8], lane: usize, panel: [&mut [u8]; 3]) -> bool;
-    /// Reads lane `lane` of a panel back, exactly the values the file stands for.
-    fn unpack_row(panel: [&[u8]; 3], lane: usize, out: &mut [f32]);
+    /// The inverse: the row's bytes in the file (zeros before), from block `first` on. BF16 below 2^-50 stays zero.
+    fn unpack_blocks(panel: [&[u8]; 3], lane: usize, first: usize, file: &mut [u8]);
 }
 
 /// Calls a generic function with the layout of a dtype.
@@ -105,17 +111,62 @@ macro_rules! with_layout {
             DType::BF16 => $f::<BF16>($($arg),*),
             DType::Q4_0 => $f::<Blocks<Q4_0>>($($arg),*),
             DType::Q4_1 => $f::<Blocks<Q4_1>>($($arg),*),
+            DType::Q5_0 => $f::<Blocks<Q5_0>>($($arg),*),
+            DType::Q5_1 => $f::<Blocks<Q5_1>>($($arg),*),
             DType::Q8_0 => $f::<Blocks<Q8_0>>($($arg),*),
-            other => unreachable!("no kernels for {other}"),
+            DType::Q2_K => $f::<SuperBlocks<Q2K>>($($arg),*),
+            DType::Q3_K => $f::<SuperBlocks<Q3K>>($($arg),*),
+            DType::Q4_K => $f::<SuperBlocks<Q4K>>($($arg),*),
+            DType::Q5_K => $f::<SuperBlocks<Q5K>>($($arg),*),
+            DType::Q6_K => $f::<SuperBlocks<Q6K>>($($arg),*),
+            DType::IQ4_NL => $f::<Blocks<Iq4Nl>>($($arg),*),
+            DType::IQ4_XS => $f::<SuperBlocks<Iq4Xs>>($($arg),*),
+            DType::MXFP4 => $f::<Blocks<Mxfp4>>($($arg),*),
         }
     };
 }
 
-/// A repacked matrix.
+/// The sizes of a matrix, or of one for each of several experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatrixShape {
+    /// Matrices.
+    pub(crate) experts: usize,
+    /// Output rows of each.
+    pub(crate) outputs: usize,
+    /// Input columns.
+    pub(crate) inputs: usize,
+}
+
+impl MatrixShape {
+    /// From a tensor's shape: `[outputs, inputs]` or `[experts, outputs, inputs]`.
+    pub(crate) fn of(shape: &[usize]) -> Self {
+        match *shape {
+            [outputs, inputs] => MatrixShape { experts: 1, outputs, inputs },
+            [experts, outputs, inputs] => MatrixShape { experts, outputs, inputs },
+            _ => unreachable!("matrices are declared with two or three dimensions"),
+        }
+    }
+
+    /// Panels of each matrix: every expert starts a new one.
+    pub(crate) fn panels_each(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// Panels of all matrices.
+    pub(crate) fn panels(&self) -> usize {
+        self.experts * self.panels_each()
+    }
+
+    /// Rows of all matrices.
+    fn rows(&self) -> usize {
+        self.experts * self.outputs
+    }
+}
+
+/// A repacked matrix, or one for each of several experts.
 pub(crate) struct Matrix {
     pub(crate) dtype: DType,
-    /// Output rows.
-    pub(crate) outputs: usize,
+    pub(crate) shape: MatrixShape,
     /// Input columns.
     pub(crate) inputs: usize,
     bytes: SharedBytes,
@@ -134,14 +185,15 @@ fn sections_of<L: Layout>(inputs: usize) -> [usize; 3] {
 }
 
 impl Matrix {
-    /// An empty matrix for a tensor of `[outputs, inputs]`.
-    pub(crate) fn new(dtype: DType, outputs: usize, inputs: usize) -> std::io::Result<Self> {
-        let (sections, len) = Self::layout(dtype, outputs, inputs);
-        Ok(Matrix { dtype, outputs, inputs, bytes: SharedBytes::zeroed_dense(len)?, sections })
+    /// An empty matrix for a tensor of this shape.
+    pub(crate) fn new(dtype: DType, shape: MatrixShape) -> std::io::Result<Self> {
+        let (sections, len) = Self::layout(dtype, shape);
+        let bytes = SharedBytes::zeroed_dense(len)?;
+        Ok(Matrix { dtype, shape, inputs: shape.inputs, bytes, sections })
     }
 
-    fn layout(dtype: DType, outputs: usize, inputs: usize) -> ([Section; 3], usize) {
-        let panels = outputs.div_ceil(PANEL);
+    fn layout(dtype: DType, shape: MatrixShape) -> ([Section; 3], usize) {
+        let (panels, inputs) = (shape.panels(), shape.inputs);
         let strides = with_layout!(dtype, sections_of(inputs));
         let mut len = 0;
         let sections = strides.map(|stride| {
@@ -152,13 +204,13 @@ impl Matrix {
         (sections, len)
     }
 
-    /// Bytes a matrix of this size takes.
-    pub(crate) fn planned_bytes(dtype: DType, outputs: usize, inputs: usize) -> usize {
-        Self::layout(dtype, outputs, inputs).1
+    /// Bytes a matrix of this shape takes.
+    pub(crate) fn planned_bytes(dtype: DType, shape: MatrixShape) -> usize {
+        Self::layout(dtype, shape).1
     }
 
     pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+        self.shape.panels()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -184,28 +236,39 @@ impl Matrix {
         with_layout!(self.dtype, pack_panels(self, view.bytes, panels))
     }
 
-    /// Writes the exact values of one row into `out`, which has `inputs` elements.
+    /// Writes the exact values of one row of a single matrix into `out`, which has `inputs` elements.
     pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.outputs && out.len() == self.inputs);
+        assert!(self.shape.experts == 1 && row < self.shape.outputs && out.len() == self.inputs);
         let panel = [0, 1, 2].map(|i| {
             let stride = self.sections[i].stride;
             // SAFETY: the panel exists; nobody writes a matrix after it was packed.
             unsafe { std::slice::from_raw_parts(self.section(i, row / PANEL), stride) }
         });
-        with_layout!(self.dtype, unpack_row(panel, row % PANEL, out));
+        // Some blocks at a time, as the file has them, so that what a block means is said in one place.
+        let (elements, bytes) = (self.dtype.block_elements(), self.dtype.block_bytes());
+        let mut file = [0; 1024];
+        let blocks = file.len() / bytes;
+        for (i, values) in out.chunks_mut(blocks * elements).enumerate() {
+            let file = &mut file[..values.len() / elements * bytes];
+            file.fill(0);
+            with_layout!(self.dtype, unpack_blocks(panel, row % PANEL, i * blocks, file));
+            dequantize_into(self.dtype, file, values);
+        }
     }
 }
 
-fn unpack_row<L: Layout>(panel: [&[u8]; 3], lane: usize, out: &mut [f32]) {
-    L::unpack_row(panel, lane, out);
+fn unpack_blocks<L: Layout>(panel: [&[u8]; 3], lane: usize, first: usize, file: &mut [u8]) {
+    L::unpack_blocks(panel, lane, first, file);
 }
 
 fn pack_panels<L: Layout>(matrix: &Matrix, file: &[u8], panels: Range<usize>) -> Option<usize> {
-    let row_bytes = file.len() / matrix.outputs;
+    let MatrixShape { outputs, .. } = matrix.shape;
+    let row_bytes = file.len() / matrix.shape.rows();
     let mut bad = None;
     for panel in panels {
-        let first = panel * PANEL;
-        for row in first..(first + PANEL).min(matrix.outputs) {
+        let (expert, within) = (panel / matrix.shape.panels_each(), panel % matrix.shape.panels_each());
+        let first = expert * outputs + within * PANEL;
+        for row in first..(first + PANEL).min((expert + 1) * outputs) {
             let sections = [0, 1, 2].map(|i| {
                 let stride = matrix.sections[i].stride;
                 // SAFETY: the panel exists, and only this thread touches it (see `pack`).
@@ -254,4 +317,64 @@ fn packing<F: Format>() -> Packing {
 /// The form in which activations meet weights of this dtype.
 pub(crate) fn packing_of(dtype: DType) -> Packing {
     with_layout!(dtype, packing())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any bytes but scales that are refused.
+    fn bytes_of(dtype: DType, outputs: usize, blocks: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // No byte of an infinite F16, BF16 or F32 number, nor the exponent 255.
+            Some((state >> 56) as u8).filter(|byte| byte & 0x7c != 0x7c && byte & 0x7f != 0x7f).unwrap_or(1)
+        };
+        (0..outputs * blocks * dtype.block_bytes()).map(|_| next()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn panels_give_the_files_bytes_back(
+            dtype in prop::sample::select(DType::ALL),
+            outputs in 1usize..40,
+            blocks in 1usize..9,
+            seed: u64,
+        ) {
+            let mut file = bytes_of(dtype, outputs, blocks, seed);
+            if dtype == DType::BF16 {
+                // Numbers that are not too small to be kept.
+                file.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = *byte & 0x83 | 0x3c);
+            }
+            let shape = [outputs, blocks * dtype.block_elements()];
+            let matrix = Matrix::new(dtype, MatrixShape::of(&shape)).unwrap();
+            let view = TensorView { dtype, shape: &shape, bytes: &file };
+            // SAFETY: nobody else knows the matrix.
+            prop_assert_eq!(unsafe { matrix.pack(&view, 0..matrix.panels()) }, None);
+            for row in 0..outputs {
+                let panel = [0, 1, 2].map(|i| {
+                    let stride = matrix.sections[i].stride;
+                    // SAFETY: the panel exists.
+                    unsafe { std::slice::from_raw_parts(matrix.section(i, row / PANEL), stride) }
+                });
+                let want = &file[row * blocks * dtype.block_bytes()..][..blocks * dtype.block_bytes()];
+                // From the second block on as well, if there is one.
+                for first in [0, 1].into_iter().take(blocks) {
+                    let mut got = vec![0; want.len() - first * dtype.block_bytes()];
+                    with_layout!(dtype, unpack_blocks(panel, row % PANEL, first, &mut got));
+                    prop_assert_eq!(&got, &want[first * dtype.block_bytes()..], "{} row {}", dtype, row);
+                }
+                let mut values = vec![0.0; shape[1]];
+                matrix.unpack_row(row, &mut values);
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&values), bits(&dequantize(dtype, want)));
+            }
+            let padded = outputs.next_multiple_of(PANEL) * blocks * dtype.block_bytes();
+            let odd = if dtype == DType::BF16 && blocks % 2 == 1 { matrix.panels() * PANEL * 2 } else { 0 };
+            prop_assert!(matrix.bytes() <= padded + odd + 3 * ALIGN, "no larger than in the file");
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! Random models in memory.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
-    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, Role, Rope, RopePairs, TensorView,
-    WeightSource,
+    Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, ReadError, Role, Rope, RopePairs,
+    RopeScaling, Routing, TensorDesc, WeightSource,
 };
 
 /// A small generator with a fixed seed: the same models everywhere.
@@ -42,9 +43,14 @@ pub struct RandomWeights {
 }
 
 impl WeightSource for RandomWeights {
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
         let t = self.tensors.get(name)?;
-        Some(TensorView { dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
+        Some(TensorDesc { dtype: t.dtype, shape: &t.shape })
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        let t = self.tensors.get(name).ok_or_else(|| ReadError::missing(name))?;
+        Ok(Cow::Borrowed(&t.bytes))
     }
 }
 
@@ -52,31 +58,48 @@ fn f16_bits(x: f32) -> [u8; 2] {
     half::f16::from_f32(x).to_le_bytes()
 }
 
+/// What a block's quants and small scales are.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Fill {
+    /// Anything.
+    Random,
+    /// This byte everywhere, the block's own scales apart.
+    Byte(u8),
+}
+
 /// Random elements of a dtype whose values are around `size`.
-fn random_bytes(dtype: DType, elements: usize, size: f32, random: &mut Random) -> Vec<u8> {
-    let mut out = Vec::new();
-    let quants = |out: &mut Vec<u8>, n: usize, random: &mut Random| {
-        out.extend((0..n).map(|_| random.bits() as u8));
-    };
-    for _ in 0..elements / dtype.block_elements() {
+fn random_bytes(dtype: DType, elements: usize, size: f32, fill: Fill, random: &mut Random) -> Vec<u8> {
+    let mut out = vec![0; dtype.bytes_of(elements).expect("whole blocks")];
+    for block in out.chunks_exact_mut(dtype.block_bytes()) {
+        for byte in block.iter_mut() {
+            *byte = match fill {
+                Fill::Random => random.bits() as u8,
+                Fill::Byte(byte) => byte,
+            };
+        }
         let x = random.number() * size;
+        let mut put = |at: usize, x: f32| block[at..at + 2].copy_from_slice(&f16_bits(x));
         match dtype {
-            DType::F32 => out.extend(x.to_le_bytes()),
-            DType::F16 => out.extend(f16_bits(x)),
-            DType::BF16 => out.extend(half::bf16::from_f32(x).to_le_bytes()),
-            DType::Q4_0 => {
-                out.extend(f16_bits(x / 8.0));
-                quants(&mut out, 16, random);
+            DType::F32 => block.copy_from_slice(&x.to_le_bytes()),
+            DType::F16 => put(0, x),
+            DType::BF16 => block.copy_from_slice(&half::bf16::from_f32(x).to_le_bytes()),
+            DType::Q4_0 => put(0, x / 8.0),
+            DType::Q5_0 => put(0, x / 16.0),
+            DType::Q8_0 | DType::IQ4_NL => put(0, x / 128.0),
+            DType::Q4_1 => (put(0, x / 8.0), put(2, -x)).1,
+            DType::Q5_1 => (put(0, x / 16.0), put(2, -x)).1,
+            DType::Q2_K => (put(80, x / 24.0), put(82, x / 16.0)).1,
+            DType::Q3_K => put(108, x / 64.0),
+            DType::Q4_K => (put(0, x / 256.0), put(2, x / 32.0)).1,
+            DType::Q5_K => (put(0, x / 512.0), put(2, x / 32.0)).1,
+            DType::Q6_K => put(208, x / 2048.0),
+            DType::IQ4_XS => put(0, x / 2048.0),
+            // 2^-2 to 2^5 of the size, in halves; and the exponents that are zero.
+            DType::MXFP4 => {
+                let exponent = 125 + (x.abs() / 8.0).log2().max(-100.0) as i32;
+                block[0] = if random.below(50) == 0 { random.below(3) as u8 } else { exponent as u8 };
             }
-            DType::Q4_1 => {
-                out.extend(f16_bits(x / 8.0));
-                out.extend(f16_bits(-x));
-                quants(&mut out, 16, random);
-            }
-            DType::Q8_0 => {
-                out.extend(f16_bits(x / 128.0));
-                quants(&mut out, 32, random);
-            }
+            other => unreachable!("no kernels for {other}"),
         }
     }
     out
@@ -85,15 +108,22 @@ fn random_bytes(dtype: DType, elements: usize, size: f32, random: &mut Random) -
 impl RandomWeights {
     /// Matrices in `dtype`, vectors in F32.
     pub fn new(graph: &Graph, dtype: DType, random: &mut Random) -> Self {
+        Self::filled(graph, dtype, Fill::Random, random)
+    }
+
+    /// The same with these quants.
+    pub fn filled(graph: &Graph, dtype: DType, fill: Fill, random: &mut Random) -> Self {
         let mut weights = RandomWeights::default();
         for decl in graph.weights() {
             let elements = decl.shape.iter().product();
             let (dtype, size) = match decl.role {
                 Role::Vector => (DType::F32, 1.0),
                 Role::Embedding => (dtype, 1.0),
-                Role::Matrix => (dtype, 1.5 / (decl.shape[1] as f32).sqrt()),
+                Role::Matrix | Role::Experts => {
+                    (dtype, 1.5 / (decl.shape[decl.shape.len() - 1] as f32).sqrt())
+                }
             };
-            let bytes = random_bytes(dtype, elements, size, random);
+            let bytes = random_bytes(dtype, elements, size, fill, random);
             weights.tensors.insert(decl.name.clone(), Stored { dtype, shape: decl.shape.clone(), bytes });
         }
         weights
@@ -142,6 +172,15 @@ impl Default for Shape {
 }
 
 impl Shape {
+    /// With sizes that this dtype can store.
+    pub fn storable(self, dtype: DType) -> Self {
+        let block = dtype.block_elements();
+        if self.width.is_multiple_of(block) && self.hidden.is_multiple_of(block) {
+            return self;
+        }
+        Shape { width: block, hidden: 2 * block, heads: 4, head_dim: block / 4, ..self }
+    }
+
     pub fn graph(&self) -> Graph {
         self.describe().expect("shapes fit")
     }
@@ -152,7 +191,8 @@ impl Shape {
             head_dim: self.head_dim,
             rotary_dim: if self.rich { self.head_dim / 4 * 2 } else { self.head_dim },
             base: 10_000.0,
-            position_scale: if self.rich { 2.0 } else { 1.0 },
+            scaling: if self.rich { RopeScaling::Linear(2.0) } else { RopeScaling::None },
+            magnitude: 1.0,
             pairs: self.pairs,
         };
         let attention = Attention {
@@ -195,6 +235,60 @@ impl Shape {
         let logits = g.linear(x, "token_embd", self.vocab)?;
         g.finish(if self.rich { g.softcap(logits, 20.0)? } else { logits })
     }
+}
+
+/// Two layers of a mixture of experts.
+pub fn mixture(experts: usize, used: usize, normalise: bool) -> Graph {
+    let build = || -> Result<Graph, wushi_graph::GraphError> {
+        let g = Builder::new();
+        let (width, hidden) = (64, 96);
+        let scaling =
+            RopeScaling::Yarn { factor: 4.0, original_context: 16.0, beta_fast: 32.0, beta_slow: 1.0 };
+        let rope = Rope { scaling, magnitude: 1.14, ..Rope::plain(32, 10_000.0, RopePairs::Halves) };
+        let mut x = g.embed("token_embd", 70, width)?;
+        for layer in 0..2 {
+            let b = g.block("blk", layer);
+            let h = b.rms_norm(x, "attn_norm", width, 1e-5)?;
+            let (q, k) =
+                (b.rope(b.linear(h, "attn_q", 64)?, rope)?, b.rope(b.linear(h, "attn_k", 32)?, rope)?);
+            let v = b.linear(h, "attn_v", 32)?;
+            let a = b.attention(q, k, v, Attention::causal(2, 1, 32))?;
+            x = b.add(x, b.linear(a, "attn_output", width)?)?;
+            let h = b.rms_norm(x, "ffn_norm", width, 1e-5)?;
+            let scores = b.linear(h, "ffn_gate_inp", experts)?;
+            let routes = b.route(scores, Routing { experts, used, normalise })?;
+            let gate = b.silu(b.expert_linear(h, routes, "ffn_gate_exps", hidden)?)?;
+            let up = b.mul(gate, b.expert_linear(h, routes, "ffn_up_exps", hidden)?)?;
+            let down = b.expert_linear(up, routes, "ffn_down_exps", width)?;
+            x = b.add(x, b.combine(down, routes)?)?;
+        }
+        let x = g.rms_norm(g.rows(x)?, "output_norm", width, 1e-5)?;
+        g.finish(g.linear(x, "output", 70)?)
+    };
+    build().expect("shapes fit")
+}
+
+/// Two layers of an encoder: layer norms, exact GELU, positions from a table, attention to everything.
+pub fn encoder(width: usize, positions: usize) -> Graph {
+    let build = || -> Result<Graph, wushi_graph::GraphError> {
+        let g = Builder::new();
+        let x = g.add(g.embed("token_embd", 70, width)?, g.embed_row("token_types", 2, width, 0)?)?;
+        let x = g.add(x, g.embed_position("position_embd", positions, width)?)?;
+        let mut x = g.layer_norm(x, "token_embd_norm", 1e-12)?;
+        for layer in 0..2 {
+            let b = g.block("blk", layer);
+            let heads = |name| b.linear_with(x, name, width, true);
+            let (q, k, v) = (heads("attn_q")?, heads("attn_k")?, heads("attn_v")?);
+            let a = b.attention(q, k, v, Attention::full(2, 2, width / 2))?;
+            let h = b.add(b.linear_with(a, "attn_output", width, true)?, x)?;
+            let h = b.layer_norm(h, "attn_output_norm", 1e-12)?;
+            let up = b.gelu_erf(b.linear_with(h, "ffn_up", 2 * width, true)?)?;
+            x = b.add(b.linear_with(up, "ffn_down", width, true)?, h)?;
+            x = b.layer_norm(x, "layer_output_norm", 1e-12)?;
+        }
+        g.finish(g.rows(x)?)
+    };
+    build().expect("shapes fit")
 }
 
 pub fn options(set: InstructionSet, threads: usize, cache: CacheType, context: usize) -> Options {

@@ -2,17 +2,18 @@
 
 use wushi_cpu::{InstructionSet, Options};
 use wushi_engine::load::describe;
-use wushi_formats::Gguf;
+use wushi_formats::{Checkpoint, Gguf};
 use wushi_graph::CacheType;
 
 /// Reads `bytes` as a GGUF file, describes its model and plans it, as loading does before it allocates.
 ///
 /// Says whether its graph could be planned, with or without a tokenizer. Whatever the bytes, nothing may panic.
 pub(crate) fn exercise(bytes: &[u8]) -> bool {
-    let Ok(gguf) = Gguf::from_bytes(bytes.to_vec()) else { return false };
-    let described = describe(&gguf);
+    let Ok(file) = Gguf::from_bytes(bytes.to_vec()) else { return false };
+    let checkpoint = Checkpoint::from_gguf(file);
+    let described = describe(&checkpoint);
     // A graph is planned even if the tokenizer beside it is of no use.
-    let Ok(model) = wushi_models::build(&gguf) else {
+    let Ok(model) = wushi_models::build(&checkpoint) else {
         assert!(described.is_err());
         return false;
     };
@@ -25,9 +26,9 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
         max_rows: 8,
         max_logit_rows: 2,
     };
-    let Ok(plan) = wushi_cpu::plan(&model.graph, &gguf, &options) else { return false };
+    let Ok(plan) = wushi_cpu::plan(&model.graph, &checkpoint, &options) else { return false };
     assert!(plan.weights > 0 && plan.cache > 0 && plan.arena > 0);
-    let steps = wushi_cpu::schedule(&model.graph, &gguf, &options, options.max_rows);
+    let steps = wushi_cpu::schedule(&model.graph, &checkpoint, &options, options.max_rows);
     assert!(steps.is_ok_and(|steps| !steps.is_empty()), "what can be planned has a schedule");
     true
 }

@@ -289,6 +289,11 @@ impl Metadata {
         self.entries.insert(key.into(), value.into());
     }
 
+    /// Removes the entries that `keep` does not want.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.entries.retain(|key, _| keep(key));
+    }
+
     /// Adds an entry unless the key is taken.
     pub(super) fn insert_new(&mut self, key: String, value: Value) -> Result<(), FormatError> {
         match self.entries.entry(key) {

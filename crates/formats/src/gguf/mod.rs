@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::{self, File};
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::{Mmap, UncheckedAdvice};
-use wushi_graph::{DType, TensorView, WeightSource};
+use wushi_graph::DType;
 
 use crate::FormatError;
+use crate::mapped::Mapped;
 
 mod metadata;
 mod parse;
@@ -20,6 +18,7 @@ mod write;
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use types::GgmlType;
 pub use write::Writer;
+pub(crate) use write::put_entry;
 
 /// One row of a file's tensor table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,84 +35,36 @@ pub struct TensorInfo {
     pub range: Range<usize>,
 }
 
-impl TensorInfo {
-    /// Number of elements: the product of the shape, which the reader has checked for overflow.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
-/// What a file holds of one storage type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TypeTotal {
-    /// The storage type.
-    pub ggml_type: GgmlType,
-    /// How many tensors have it.
-    pub tensors: usize,
-    /// Elements in all of them.
-    pub elements: u64,
-    /// Bytes of all of them.
-    pub bytes: u64,
-}
-
 /// An open GGUF file, its header read and checked.
 #[derive(Debug)]
 pub struct Gguf {
-    bytes: Bytes,
+    bytes: Mapped,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
-        }
-    }
-}
-
 impl Gguf {
     /// Maps the file and reads its header. Errors name the file.
     ///
-    /// Tensors of unsupported types are listed, not refused; see [`Gguf::check_supported`].
+    /// Tensors of unsupported types are listed, not refused; see [`crate::Checkpoint::check_supported`].
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, FormatError> {
         let path = path.as_ref();
-        let io = |source| FormatError::Io { path: path.to_owned(), source };
         let in_file = |error| FormatError::InFile { path: path.to_owned(), error: Box::new(error) };
-        // Asked before opening, because opening a pipe waits for its writer.
-        let about = fs::metadata(path).map_err(io)?;
-        if about.is_dir() {
+        if path.is_dir() {
             return Err(in_file(FormatError::NotGguf("it is a directory; name the file in it")));
         }
-        if !about.is_file() {
-            return Err(io(io::Error::new(io::ErrorKind::Unsupported, "not a regular file")));
-        }
-        if about.len() == 0 {
-            return Err(in_file(FormatError::NotGguf("it is empty")));
-        }
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: a private, read-only mapping. It stays sound as long as nobody shortens or rewrites the file in
-        // place while it is mapped, which no reader of files can rule out; Wushi itself only ever puts whole files
-        // into its store by renaming, so that an old mapping keeps the old file.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Gguf::read(Bytes::Mapped(map)).map_err(in_file)
+        let bytes = Mapped::open(path).map_err(|source| FormatError::Io { path: path.to_owned(), source })?;
+        Gguf::read(bytes).map_err(in_file)
     }
 
     /// Reads a file that is already in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Gguf, FormatError> {
-        Gguf::read(Bytes::Owned(bytes))
+        Gguf::read(Mapped::owned(bytes))
     }
 
-    fn read(bytes: Bytes) -> Result<Gguf, FormatError> {
+    fn read(bytes: Mapped) -> Result<Gguf, FormatError> {
         let header = parse::parse(bytes.as_slice())?;
         let mut by_name = HashMap::with_capacity(header.tensors.len());
         for (index, tensor) in header.tensors.iter().enumerate() {
@@ -161,67 +112,8 @@ impl Gguf {
         self.bytes.as_slice().get(tensor.range.clone()).unwrap_or_default()
     }
 
-    /// Elements of all tensors.
-    pub fn parameters(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.elements() as u64).fold(0, u64::saturating_add)
-    }
-
-    /// Totals by storage type, the one with the most elements first.
-    pub fn types(&self) -> Vec<TypeTotal> {
-        let mut totals: Vec<TypeTotal> = Vec::new();
-        for tensor in &self.tensors {
-            let ggml_type = tensor.ggml_type;
-            let place = totals.iter().position(|total| total.ggml_type == ggml_type).unwrap_or_else(|| {
-                totals.push(TypeTotal { ggml_type, tensors: 0, elements: 0, bytes: 0 });
-                totals.len() - 1
-            });
-            let total = &mut totals[place];
-            total.tensors += 1;
-            total.elements = total.elements.saturating_add(tensor.elements() as u64);
-            total.bytes += tensor.range.len() as u64;
-        }
-        totals.sort_by_key(|total| (std::cmp::Reverse(total.elements), total.ggml_type));
-        totals
-    }
-
-    /// Refuses a file that can be listed but not run, naming the first tensor in the way.
-    pub fn check_supported(&self) -> Result<(), FormatError> {
-        match self.metadata.u32("split.count")? {
-            None | Some(0 | 1) => {}
-            Some(parts) => return Err(FormatError::Split(parts)),
-        }
-        match self.tensors.iter().find(|tensor| tensor.dtype.is_none()) {
-            None => Ok(()),
-            Some(tensor) => Err(FormatError::UnsupportedType {
-                tensor: tensor.name.clone(),
-                found: tensor.ggml_type.to_string(),
-                supported: GgmlType::supported_names(),
-            }),
-        }
-    }
-}
-
-impl WeightSource for Gguf {
-    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let tensor = self.tensor_info(name)?;
-        Some(TensorView { dtype: tensor.dtype?, shape: &tensor.shape, bytes: self.tensor_bytes(tensor) })
-    }
-
-    fn release(&self, name: &str) {
-        // A multiple of every page size in use (4, 16 and 64 KiB), so that only whole pages of this tensor go.
-        const WHOLE_PAGES: usize = 64 << 10;
-        let (Bytes::Mapped(map), Some(tensor)) = (&self.bytes, self.tensor_info(name)) else { return };
-        let start = tensor.range.start.next_multiple_of(WHOLE_PAGES);
-        let end = tensor.range.end / WHOLE_PAGES * WHOLE_PAGES;
-        if start >= end {
-            return;
-        }
-        // SAFETY: the mapping is private, read-only and backed by a file, and nothing was ever written to it: pages
-        // dropped here are read from the file again when touched, with the same contents, so that views which are
-        // still alive stay valid.
-        let dropped = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
-        if let Err(error) = dropped {
-            tracing::debug!(tensor = name, %error, "the pages of a copied tensor stay in memory");
-        }
+    /// The mapping, the metadata and the tensor table.
+    pub(crate) fn into_parts(self) -> (Mapped, Metadata, Vec<TensorInfo>) {
+        (self.bytes, self.metadata, self.tensors)
     }
 }

@@ -80,8 +80,7 @@ impl<'a> Writer<'a> {
         put_len(&mut header, self.tensors.len());
         put_len(&mut header, self.metadata.len());
         for (key, value) in self.metadata.iter() {
-            put_string(&mut header, key);
-            put_value(&mut header, value);
+            put_entry(&mut header, key, value);
         }
         let mut offset = 0;
         for tensor in &self.tensors {
@@ -114,6 +113,12 @@ impl<'a> Writer<'a> {
 
 fn put_len(out: &mut Vec<u8>, length: usize) {
     out.extend((length as u64).to_le_bytes());
+}
+
+/// A metadata entry.
+pub(crate) fn put_entry(out: &mut Vec<u8>, key: &str, value: &Value) {
+    put_string(out, key);
+    put_value(out, value);
 }
 
 fn put_string(out: &mut Vec<u8>, string: &str) {

@@ -1,0 +1,122 @@
+//! A thread's working memory, allocated once.
+
+use wushi_graph::Routing;
+
+use crate::kernels::{AttentionScratch, Output};
+use crate::program::{Kind, Program};
+
+/// What a thread works with besides the arena.
+pub(crate) struct Scratch {
+    pub(crate) attention: AttentionScratch,
+    pub(crate) experts: ExpertLists,
+}
+
+/// How much of it a program needs.
+#[derive(Clone, Copy)]
+pub(crate) struct ScratchSize {
+    /// Elements of the widest head as stored.
+    head: usize,
+    /// Experts of the largest mixture.
+    experts: usize,
+    /// The most rows experts have in one step.
+    slots: usize,
+}
+
+impl ScratchSize {
+    /// For batches of up to `rows` rows.
+    pub(crate) fn of(program: &Program, rows: usize) -> Self {
+        let routings = program.steps.iter().filter_map(|step| match step.kind {
+            Kind::ExpertLinear { routing, .. } => Some(routing),
+            _ => None,
+        });
+        let mut size = ScratchSize { head: 0, experts: 0, slots: 0 };
+        size.head = program.attention_kinds.iter().map(|heads| heads.padded).max().unwrap_or(0);
+        for Routing { experts, used, .. } in routings {
+            size.experts = size.experts.max(experts);
+            size.slots = size.slots.max(used * rows);
+        }
+        size
+    }
+
+    /// Bytes it takes.
+    pub(crate) fn bytes(self) -> usize {
+        AttentionScratch::bytes(self.head) + 4 * (self.experts + 1 + self.slots)
+    }
+}
+
+impl Scratch {
+    pub(crate) fn new(size: ScratchSize) -> Self {
+        Scratch {
+            attention: AttentionScratch::new(size.head),
+            experts: ExpertLists {
+                ends: Vec::with_capacity(size.experts + 1),
+                slots: Vec::with_capacity(size.slots),
+            },
+        }
+    }
+}
+
+/// Which slots (a token's expert of some rank) each expert computes.
+pub(crate) struct ExpertLists {
+    /// Where each expert's slots end; the first entry is where the first one's begin.
+    ends: Vec<u32>,
+    slots: Vec<u32>,
+}
+
+impl ExpertLists {
+    /// Sorts the slots of `tokens` rows of routes by expert.
+    ///
+    /// # Safety
+    /// The rows were written by the routing kernel.
+    pub(crate) unsafe fn fill(&mut self, routes: Output, routing: &Routing, tokens: usize) {
+        let expert = |slot: usize| {
+            let (row, rank) = (slot / routing.used, slot % routing.used);
+            // SAFETY: a row of routes has `used` weights, then as many experts.
+            unsafe { (*routes.base.add(row * routes.stride + routing.used + rank)).to_bits() as usize }
+        };
+        let slots = tokens * routing.used;
+        self.ends.clear();
+        self.ends.resize(routing.experts + 1, 0);
+        (0..slots).for_each(|slot| self.ends[expert(slot) + 1] += 1);
+        // From counts to starts, which become ends as the slots are put in.
+        (1..routing.experts).for_each(|e| self.ends[e + 1] += self.ends[e]);
+        self.ends.copy_within(..routing.experts, 1);
+        self.ends[0] = 0;
+        self.slots.clear();
+        self.slots.resize(slots, 0);
+        for slot in 0..slots {
+            let end = &mut self.ends[expert(slot) + 1];
+            self.slots[*end as usize] = slot as u32;
+            *end += 1;
+        }
+    }
+
+    /// Experts that have slots, with them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        let ranges = self.ends.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
+        ranges.enumerate().filter(|(_, range)| !range.is_empty()).map(|(e, range)| (e, &self.slots[range]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_is_with_its_expert() {
+        let routing = Routing { experts: 5, used: 2, normalise: false };
+        // Weights, then experts, then padding to a stride of 6.
+        let chosen = [[3u32, 0], [0, 4], [3, 4]];
+        let mut rows: Vec<f32> = chosen
+            .iter()
+            .flat_map(|e| [0.5, 0.5, f32::from_bits(e[0]), f32::from_bits(e[1]), 9.0, 9.0])
+            .collect();
+        let mut lists = ExpertLists { ends: Vec::new(), slots: Vec::new() };
+        for _ in 0..2 {
+            // SAFETY: three rows as described.
+            unsafe { lists.fill(Output { base: rows.as_mut_ptr(), stride: 6 }, &routing, 3) };
+            let found: Vec<(usize, Vec<u32>)> = lists.iter().map(|(e, slots)| (e, slots.to_vec())).collect();
+            assert_eq!(found, [(0, vec![1, 2]), (3, vec![0, 4]), (4, vec![3, 5])]);
+        }
+    }
+}

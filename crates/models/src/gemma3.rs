@@ -1,0 +1,95 @@
+//! Gemma 3 (Gemma Team, 2025): scaled embeddings, norms before and after each half of a layer, norms on the heads of
+//! queries and keys; most layers see a sliding window and have a rope of their own.
+
+use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, RopePairs, Value};
+
+use crate::config::{Keys, ModelError};
+use crate::decoder::{Decoder, mask};
+use crate::rope::Rotary;
+use crate::{Model, Positions};
+
+#[derive(Clone, Debug)]
+struct Config {
+    decoder: Decoder,
+    hidden: usize,
+    /// Scores are multiplied by this.
+    scale: f32,
+    /// By layer: whether it sees the window only.
+    local: Vec<bool>,
+    window: Mask,
+    global_rotary: Rotary,
+    local_rotary: Rotary,
+    softcap: Option<f32>,
+}
+
+const KEYS: &[&str] = &[
+    "attention.scale",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "rope.freq_base_swa",
+    "final_logit_softcapping",
+];
+
+/// Every so many layers one sees everything, unless the file says otherwise.
+const PATTERN: usize = 6;
+
+impl Config {
+    fn read(keys: &Keys<'_>, positions: &Positions) -> Result<Self, ModelError> {
+        let decoder = Decoder::read(keys, KEYS)?;
+        let head_dim = decoder.head_dim;
+        let window = mask(keys)?;
+        let local = match window {
+            Mask::Causal => vec![false; decoder.layers],
+            _ => keys.pattern("attention.sliding_window_pattern", PATTERN, decoder.layers)?,
+        };
+        let local_base = keys.number_or("rope.freq_base_swa", 10_000.0)?;
+        // The 27B model, which has 62 layers, divides by the root of another length; files do not tell.
+        let divisor = if decoder.layers == 62 { decoder.width / decoder.heads } else { head_dim };
+        let scale = (1.0 / (divisor as f64).sqrt()) as f32;
+        Ok(Config {
+            hidden: keys.count("feed_forward_length")?,
+            scale: keys.number_or("attention.scale", scale)?,
+            local,
+            window,
+            global_rotary: Rotary::read(keys, head_dim, 1_000_000.0, RopePairs::Halves, positions)?,
+            local_rotary: Rotary::plain(head_dim, local_base, RopePairs::Halves),
+            softcap: keys.optional_number("final_logit_softcapping")?,
+            decoder,
+        })
+    }
+
+    fn graph(&self) -> Result<Graph, GraphError> {
+        let (g, c) = (Builder::new(), &self.decoder);
+        let mut x = g.scale(c.embed(&g)?, (c.width as f32).sqrt())?;
+        for layer in 0..c.layers {
+            x = self.layer(&g.block("blk", layer), self.local[layer], x)?;
+        }
+        let logits = c.output(&g, x)?;
+        g.finish(self.softcap.map_or(Ok(logits), |cap| g.softcap(logits, cap))?)
+    }
+
+    fn layer(&self, b: &Builder, local: bool, x: Value) -> Result<Value, GraphError> {
+        let c = &self.decoder;
+        let norm = |x, name| b.rms_norm(x, name, c.width, c.eps);
+        let (rotary, mask) = match local {
+            true => (self.local_rotary, self.window),
+            false => (self.global_rotary, Mask::Causal),
+        };
+        let h = norm(x, "attn_norm")?;
+        let q = b.rms_norm(b.linear(h, "attn_q", c.q_width())?, "attn_q_norm", c.head_dim, c.eps)?;
+        let k = b.rms_norm(b.linear(h, "attn_k", c.kv_width())?, "attn_k_norm", c.head_dim, c.eps)?;
+        let v = b.linear(h, "attn_v", c.kv_width())?;
+        let attention = Attention { scale: self.scale, ..c.attention(mask) };
+        let a = b.attention(rotary.apply(b, q)?, rotary.apply(b, k)?, v, attention)?;
+        let x = b.add(x, norm(b.linear(a, "attn_output", c.width)?, "post_attention_norm")?)?;
+        let h = norm(x, "ffn_norm")?;
+        let gate = b.gelu_tanh(b.linear(h, "ffn_gate", self.hidden)?)?;
+        let up = b.mul(gate, b.linear(h, "ffn_up", self.hidden)?)?;
+        b.add(x, norm(b.linear(up, "ffn_down", c.width)?, "post_ffw_norm")?)
+    }
+}
+
+pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+    let config = Config::read(keys, positions)?;
+    Model::new(keys, config.graph()?, config.decoder.pooling)
+}

@@ -1,0 +1,53 @@
+//! Phi 3, 3.5 and 4 mini (Abdin et al., 2024): Llama's layer; files keep queries, keys and values in one matrix, gate and
+//! up in another. Long contexts by LongRoPE's factors.
+
+use wushi_graph::{Builder, GraphError, Mask, RopePairs, Value};
+
+use crate::config::{Keys, ModelError};
+use crate::decoder::{Decoder, mask};
+use crate::rope::Rotary;
+use crate::{Model, Positions};
+
+#[derive(Clone, Debug)]
+struct Config {
+    decoder: Decoder,
+    hidden: usize,
+    rotary: Rotary,
+    mask: Mask,
+}
+
+const KEYS: &[&str] = &["attention.sliding_window"];
+
+impl Config {
+    fn read(keys: &Keys<'_>, positions: &Positions) -> Result<Self, ModelError> {
+        let decoder = Decoder::read(keys, KEYS)?;
+        Ok(Config {
+            rotary: Rotary::read(keys, decoder.head_dim, 10_000.0, RopePairs::Halves, positions)?,
+            hidden: keys.count("feed_forward_length")?,
+            mask: mask(keys)?,
+            decoder,
+        })
+    }
+
+    fn layer(&self, b: &Builder, x: Value) -> Result<Value, GraphError> {
+        let (c, hidden) = (&self.decoder, self.hidden);
+        let (q_width, kv_width) = (c.q_width(), c.kv_width());
+        let (keys, values) = (q_width + kv_width, q_width + 2 * kv_width);
+        let h = b.rms_norm(x, "attn_norm", c.width, c.eps)?;
+        let q = b.linear_rows(h, "attn_qkv", 0..q_width, values)?;
+        let k = b.linear_rows(h, "attn_qkv", q_width..keys, values)?;
+        let v = b.linear_rows(h, "attn_qkv", keys..values, values)?;
+        let (q, k) = (self.rotary.apply(b, q)?, self.rotary.apply(b, k)?);
+        let a = b.attention(q, k, v, c.attention(self.mask))?;
+        let x = b.add(x, b.linear(a, "attn_output", c.width)?)?;
+        let h = b.rms_norm(x, "ffn_norm", c.width, c.eps)?;
+        let gate = b.silu(b.linear_rows(h, "ffn_up", 0..hidden, 2 * hidden)?)?;
+        let up = b.mul(gate, b.linear_rows(h, "ffn_up", hidden..2 * hidden, 2 * hidden)?)?;
+        b.add(x, b.linear(up, "ffn_down", c.width)?)
+    }
+}
+
+pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+    let config = Config::read(keys, positions)?;
+    Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}

@@ -1,0 +1,45 @@
+//! Qwen 2 and 2.5 (Yang et al., 2024): Llama's layer with biases on queries, keys and values.
+
+use wushi_graph::{Builder, GraphError, Mask, RopePairs, Value};
+
+use crate::config::{Keys, ModelError};
+use crate::decoder::Decoder;
+use crate::rope::Rotary;
+use crate::{Model, Positions};
+
+#[derive(Clone, Debug)]
+struct Config {
+    decoder: Decoder,
+    hidden: usize,
+    rotary: Rotary,
+}
+
+impl Config {
+    fn read(keys: &Keys<'_>, positions: &Positions) -> Result<Self, ModelError> {
+        let decoder = Decoder::read(keys, &[])?;
+        Ok(Config {
+            rotary: Rotary::read(keys, decoder.head_dim, 1_000_000.0, RopePairs::Halves, positions)?,
+            hidden: keys.count("feed_forward_length")?,
+            decoder,
+        })
+    }
+
+    fn layer(&self, b: &Builder, x: Value) -> Result<Value, GraphError> {
+        let c = &self.decoder;
+        let h = b.rms_norm(x, "attn_norm", c.width, c.eps)?;
+        let q = self.rotary.apply(b, b.linear_with(h, "attn_q", c.q_width(), true)?)?;
+        let k = self.rotary.apply(b, b.linear_with(h, "attn_k", c.kv_width(), true)?)?;
+        let v = b.linear_with(h, "attn_v", c.kv_width(), true)?;
+        let a = b.attention(q, k, v, c.attention(Mask::Causal))?;
+        let x = b.add(x, b.linear(a, "attn_output", c.width)?)?;
+        let h = b.rms_norm(x, "ffn_norm", c.width, c.eps)?;
+        let gate = b.silu(b.linear(h, "ffn_gate", self.hidden)?)?;
+        let up = b.mul(gate, b.linear(h, "ffn_up", self.hidden)?)?;
+        b.add(x, b.linear(up, "ffn_down", c.width)?)
+    }
+}
+
+pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+    let config = Config::read(keys, positions)?;
+    Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}

@@ -1,0 +1,89 @@
+//! Qwen 3 (Yang et al., 2025): Llama's layer with a norm on every head of queries and keys; `qwen3moe` has a mixture of
+//! experts in place of the feed-forward network.
+
+use wushi_graph::{Builder, GraphError, Mask, RopePairs, Routing, Value};
+
+use crate::config::{Keys, ModelError};
+use crate::decoder::Decoder;
+use crate::rope::Rotary;
+use crate::{Model, Positions};
+
+#[derive(Clone, Debug)]
+struct Config {
+    decoder: Decoder,
+    rotary: Rotary,
+    feed_forward: FeedForward,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FeedForward {
+    /// One network of so many hidden elements.
+    Dense(usize),
+    /// Some of several networks of so many hidden elements each.
+    Experts(Routing, usize),
+}
+
+/// What only the mixture of experts knows.
+const EXPERT_KEYS: &[&str] =
+    &["expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"];
+
+impl Config {
+    fn read(keys: &Keys<'_>, positions: &Positions, experts: bool) -> Result<Self, ModelError> {
+        let decoder = Decoder::read(keys, if experts { EXPERT_KEYS } else { &[] })?;
+        let feed_forward = match experts {
+            false => FeedForward::Dense(keys.count("feed_forward_length")?),
+            true => FeedForward::Experts(
+                Routing {
+                    experts: keys.count("expert_count")?,
+                    used: keys.count("expert_used_count")?,
+                    normalise: keys.truth_or("expert_weights_norm", true)?,
+                },
+                keys.count("expert_feed_forward_length")?,
+            ),
+        };
+        let rotary = Rotary::read(keys, decoder.head_dim, 1_000_000.0, RopePairs::Halves, positions)?;
+        Ok(Config { decoder, rotary, feed_forward })
+    }
+
+    fn layer(&self, b: &Builder, x: Value) -> Result<Value, GraphError> {
+        let c = &self.decoder;
+        let h = b.rms_norm(x, "attn_norm", c.width, c.eps)?;
+        let q = b.rms_norm(b.linear(h, "attn_q", c.q_width())?, "attn_q_norm", c.head_dim, c.eps)?;
+        let k = b.rms_norm(b.linear(h, "attn_k", c.kv_width())?, "attn_k_norm", c.head_dim, c.eps)?;
+        let v = b.linear(h, "attn_v", c.kv_width())?;
+        let (q, k) = (self.rotary.apply(b, q)?, self.rotary.apply(b, k)?);
+        let a = b.attention(q, k, v, c.attention(Mask::Causal))?;
+        let x = b.add(x, b.linear(a, "attn_output", c.width)?)?;
+        let h = b.rms_norm(x, "ffn_norm", c.width, c.eps)?;
+        b.add(x, self.feed_forward(b, h)?)
+    }
+
+    fn feed_forward(&self, b: &Builder, h: Value) -> Result<Value, GraphError> {
+        let width = self.decoder.width;
+        match self.feed_forward {
+            FeedForward::Dense(hidden) => {
+                let gate = b.silu(b.linear(h, "ffn_gate", hidden)?)?;
+                let up = b.mul(gate, b.linear(h, "ffn_up", hidden)?)?;
+                b.linear(up, "ffn_down", width)
+            }
+            FeedForward::Experts(routing, hidden) => {
+                let routes = b.route(b.linear(h, "ffn_gate_inp", routing.experts)?, routing)?;
+                let gate = b.silu(b.expert_linear(h, routes, "ffn_gate_exps", hidden)?)?;
+                let up = b.mul(gate, b.expert_linear(h, routes, "ffn_up_exps", hidden)?)?;
+                b.combine(b.expert_linear(up, routes, "ffn_down_exps", width)?, routes)
+            }
+        }
+    }
+}
+
+pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+    model(keys, &Config::read(keys, positions, false)?)
+}
+
+pub(crate) fn build_moe(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+    model(keys, &Config::read(keys, positions, true)?)
+}
+
+fn model(keys: &Keys<'_>, config: &Config) -> Result<Model, ModelError> {
+    Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}
