@@ -3,7 +3,7 @@
 use crate::http::{Download, hugging_face_url};
 use crate::package::Package;
 use crate::partial::{Arrived, Partial, Wanted, sha256_of};
-use crate::store::{Publication, plain};
+use crate::store::{Publication, plain, size_of};
 use crate::{Attempt, HubError, ModelRef, Options, Progress, Source, SourceFailure, Store};
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ use std::path::PathBuf;
 /// A model that is on this disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The file.
+    /// The file, or the folder of several.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// Bytes of all of them.
     pub bytes: u64,
     /// Its SHA-256 in lower-case hexadecimal; `None` for a path, which is used as it is.
     pub sha256: Option<String>,
@@ -59,6 +59,10 @@ pub fn pull(
         return match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => {
                 Ok(Pulled { path: path.clone(), bytes: meta.len(), sha256: None, source: None })
+            }
+            Ok(meta) if meta.is_dir() => {
+                let bytes = size_of(&path.join(""));
+                Ok(Pulled { path: path.clone(), bytes, sha256: None, source: None })
             }
             Ok(_) => Err(HubError::NotAFile { path: path.clone() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

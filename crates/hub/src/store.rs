@@ -119,7 +119,7 @@ impl Store {
     /// The file of a model, if it is on this disk and sound. Nothing is fetched.
     pub fn find(&self, model: &ModelRef) -> Option<PathBuf> {
         match model {
-            ModelRef::Path(path) => path.is_file().then(|| path.clone()),
+            ModelRef::Path(path) => (path.is_file() || path.is_dir()).then(|| path.clone()),
             _ => self.find_stored(model).map(|stored| stored.path),
         }
     }

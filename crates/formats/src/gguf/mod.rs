@@ -16,7 +16,7 @@ mod types;
 mod write;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
-pub use types::GgmlType;
+pub use types::{GgmlType, file_type};
 pub use write::Writer;
 pub(crate) use write::put_entry;
 
