@@ -11,5 +11,5 @@ mod error;
 
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
-pub use template::{ChatTemplate, Message, RenderOptions};
+pub use template::{ChatTemplate, Content, Message, RenderOptions};
 pub use tokenizer::Tokenizer;

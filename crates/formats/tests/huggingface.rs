@@ -76,7 +76,8 @@ fn ids_are_those_of_tokenizers() {
                 let ids = tokenizer.encode(&case.text, enclosed, true).unwrap();
                 if ids != expected {
                     let text = &case.text;
-                    differences.push(format!("{}: {text:?}: {ids:?}, but should be {expected:?}", entry.name));
+                    differences
+                        .push(format!("{}: {text:?}: {ids:?}, but should be {expected:?}", entry.name));
                 }
             }
         }

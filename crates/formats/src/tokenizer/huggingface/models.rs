@@ -74,9 +74,10 @@ pub(super) fn sentencepiece(
             return Err(FormatError::UnsupportedTokenizer {
                 key: "tokenizer.json's model",
                 found: excerpt(&format!("BPE with byte fallback that is not SentencePiece's: {why}")),
-                supported: "merges that are every pair of tokens that makes a token, in the order of a score, or \
+                supported:
+                    "merges that are every pair of tokens that makes a token, in the order of a score, or \
                             any merges where no space is put in front"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
     }
