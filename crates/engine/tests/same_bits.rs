@@ -46,17 +46,21 @@ fn graph(fixture: &str) -> Graph {
         ("attention.sliding_window_pattern", 2),
     ];
     for (key, size) in sizes {
-        if has(key) || key.ends_with("pattern") && has("attention.sliding_window") && architecture == "gemma3" {
+        if has(key) || key.ends_with("pattern") && has("attention.sliding_window") && architecture == "gemma3"
+        {
             writer.set(format!("{architecture}.{key}"), size);
         }
     }
     // Of the tensors only names are read, and rows of tables.
     let zeros = vec![0; 4 << 20];
     for tensor in file.tensors() {
-        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let layer =
+            tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         if layer.is_none_or(|layer| layer < 2) {
             let bytes = &zeros[..4 * tensor.elements()];
-            writer.tensor(tensor.name.clone(), GgmlType::from(DType::F32), &tensor.shape, bytes).expect("it fits");
+            writer
+                .tensor(tensor.name.clone(), GgmlType::from(DType::F32), &tensor.shape, bytes)
+                .expect("it fits");
         }
     }
     let bytes = writer.to_bytes().expect("it can be written");
@@ -143,8 +147,8 @@ fn check(fixture: &str, dtype: DType, cache: CacheType) {
     let mut case = Case { weights, tokens, want, width, what: String::new() };
     for set in InstructionSet::available() {
         for threads in [1, 3] {
-            let mut executor =
-                CpuExecutor::new(graph.clone(), &case.weights, options(set, threads, cache)).expect("it loads");
+            let mut executor = CpuExecutor::new(graph.clone(), &case.weights, options(set, threads, cache))
+                .expect("it loads");
             case.what = format!("{fixture} in {dtype}, cache {cache}, {set}, {threads} threads");
             case.among_others(&mut executor);
             case.chunked(&mut executor, LENGTH);

@@ -115,7 +115,7 @@ impl Fixture {
 
     fn check(&self) {
         let mut sources = 0;
-        for source in [Source::Gguf] {
+        for source in [Source::Directory, Source::Gguf] {
             if let Some(path) = self.expected[source.key()].as_str() {
                 let checkpoint = wushi_models::open(&fixtures().join(path)).expect("a sound model");
                 self.check_logits(&checkpoint, source);
@@ -123,7 +123,7 @@ impl Fixture {
                 sources += 1;
             }
         }
-        assert!(sources < 9, "{}: nothing to check", self.name);
+        assert!(sources > 0, "{}: nothing to check", self.name);
     }
 
     fn check_logits(&self, checkpoint: &Checkpoint, source: Source) {
