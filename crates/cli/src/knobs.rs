@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use wushi_cpu::InstructionSet;
 use wushi_graph::CacheType;
+use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
     at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, repetition_penalty, seed,
-    size, switch, temperature, text, threads, top_p,
+    size, stretch, switch, temperature, text, threads, top_p,
 };
 
 /// One row of the table.
@@ -98,6 +99,9 @@ knobs! {
         ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
             "Longest conversation in tokens, prompt and answer together",
             default: "what the model was trained for, at most 4096" [short = 'c'];
+        rope_scaling: Option<Stretch>, --"rope-scaling" "HOW", "WUSHI_ROPE_SCALING", stretch,
+            "How positions are stretched if --ctx is more than the model was trained for: yarn or linear",
+            default: "such a context is refused";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
             "Key of the random numbers; the same seed gives the same answer", default: "drawn, and reported"
             [short = 's'];
@@ -155,6 +159,7 @@ mod tests {
         "tensors",
         "no-bos",
         "no-special",
+        "no-normalise",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use wushi_cpu::InstructionSet;
 use wushi_engine::load::DEFAULT_MAX_ROWS;
 use wushi_graph::CacheType;
+use wushi_models::Stretch;
 
 /// A number for which `fits` holds, else `expected` with an article.
 fn number<T: FromStr>(text: &str, fits: impl Fn(&T) -> bool, expected: impl Display) -> Result<T, String> {
@@ -109,6 +110,15 @@ pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
     let types = [CacheType::F16, CacheType::F32];
     let named = |cache: &CacheType| cache.name() == text.trim().to_ascii_lowercase();
     types.into_iter().find(named).ok_or_else(|| "expected f16 or f32".to_owned())
+}
+
+/// How a model is stretched beyond the context it was trained for.
+pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "yarn" => Ok(Stretch::Yarn),
+        "linear" => Ok(Stretch::Linear),
+        _ => Err("expected yarn or linear".to_owned()),
+    }
 }
 
 /// An instruction set that this machine has.
