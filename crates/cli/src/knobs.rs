@@ -87,7 +87,7 @@ knobs! {
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
             "Instruction set: avx512, avx2 or portable; the answer is the same", default: "the best there is";
         cache: Option<CacheType>, --"cache" "TYPE", "WUSHI_CACHE", cache_type,
-            "Type of cached keys and values: f16 or f32", default: "f16";
+            "Type of cached keys and values: f16, f32 or q8_0", default: "f16";
         memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
             "The most memory for weights, cache and buffers, as in 900M or 2.5G", default: "what is available";
         prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,

@@ -107,9 +107,8 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
-    let types = [CacheType::F16, CacheType::F32];
     let named = |cache: &CacheType| cache.name() == text.trim().to_ascii_lowercase();
-    types.into_iter().find(named).ok_or_else(|| "expected f16 or f32".to_owned())
+    CacheType::ALL.into_iter().find(named).ok_or_else(|| "expected f16, f32 or q8_0".to_owned())
 }
 
 /// How a model is stretched beyond the context it was trained for.
@@ -155,6 +154,7 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(cache_type("F16"), Ok(CacheType::F16));
+        assert_eq!(cache_type("q8_0"), Ok(CacheType::Q8_0));
         assert!(cache_type("q8").is_err());
         assert!(instruction_set("portable").is_ok());
         assert!(instruction_set("sse9").unwrap_err().contains("portable"));
