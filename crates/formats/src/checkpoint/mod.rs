@@ -131,7 +131,7 @@ impl Checkpoint {
         }
         let mut joined = joined.unwrap_or_else(|| Checkpoint::empty(Metadata::new(), Container::Gguf(3)));
         // What said that there are parts is no longer true of the whole.
-        joined.metadata.retain(|key| !key.starts_with("split."));
+        joined.metadata.remove_below("split.");
         Ok(joined)
     }
 

@@ -17,8 +17,8 @@ mod write;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use types::{GgmlType, file_type};
-pub use write::Writer;
 pub(crate) use write::put_entry;
+pub use write::{Outline, Stream, Writer};
 
 /// One row of a file's tensor table.
 #[derive(Clone, Debug, PartialEq, Eq)]
