@@ -25,7 +25,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 KEY = "tokenizer.ggml."
 SEPARATOR = "\n__ggml_vocab_test__\n"
 # How much is kept that the texts do not reach.
-FIRST_TOKENS, FIRST_MERGES, SPECIAL_TOKENS = 700, 900, 24
+FIRST_TOKENS, FIRST_MERGES, SPECIAL_TOKENS = 500, 500, 24
 
 
 def read_texts(models, name):

@@ -44,6 +44,7 @@ pub(crate) enum Command {
     List(ListArgs),
     Rm(RmArgs),
     Inspect(InspectArgs),
+    Embed(EmbedArgs),
     Convert(ConvertArgs),
     Tokenize(TokenizeArgs),
     Perplexity(PerplexityArgs),
@@ -130,6 +131,29 @@ pub(crate) struct InspectArgs {
     /// Tokens of the step that --schedule shows
     #[arg(long, value_name = "N", default_value = "1", requires = "schedule", allow_negative_numbers = true, value_parser = crate::values::step_rows)]
     pub(crate) rows: usize,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// Compute embeddings of texts with an embedding model
+///
+/// One line of numbers for each text, of length 1 unless said otherwise: the closer two texts' meanings, the greater the
+/// sum of their numbers' products. How tokens become one embedding (their mean, the first, the last) is what the model's
+/// files say. The same text gives the same numbers to the bit, on any number of threads and on any processor.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct EmbedArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// The texts; without any, each line of stdin is one
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) texts: Vec<String>,
+    /// Leave embeddings at the length they have
+    #[arg(long)]
+    pub(crate) no_normalise: bool,
     /// Write one JSON object to stdout
     #[arg(long)]
     pub(crate) json: bool,

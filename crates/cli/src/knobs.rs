@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use wushi_cpu::InstructionSet;
 use wushi_graph::{CacheType, DType};
+use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
     at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, repetition_penalty, seed,
-    size, storage_type, switch, temperature, text, threads, top_p,
+    size, storage_type, stretch, switch, temperature, text, threads, top_p,
 };
 
 /// One row of the table.
@@ -88,7 +89,7 @@ knobs! {
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
             "Instruction set: avx512, avx2 or portable; the answer is the same", default: "the best there is";
         cache: Option<CacheType>, --"cache" "TYPE", "WUSHI_CACHE", cache_type,
-            "Type of cached keys and values: f16 or f32", default: "f16";
+            "Type of cached keys and values: f16, f32 or q8_0", default: "f16";
         memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
             "The most memory for weights, cache and buffers, as in 900M or 2.5G", default: "what is available";
         prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,
@@ -100,6 +101,9 @@ knobs! {
         ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
             "Longest conversation in tokens, prompt and answer together",
             default: "what the model was trained for, at most 4096" [short = 'c'];
+        rope_scaling: Option<Stretch>, --"rope-scaling" "HOW", "WUSHI_ROPE_SCALING", stretch,
+            "How positions are stretched if --ctx is more than the model was trained for: yarn or linear",
+            default: "such a context is refused";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
             "Key of the random numbers; the same seed gives the same answer", default: "drawn, and reported"
             [short = 's'];
@@ -157,6 +161,7 @@ mod tests {
         "tensors",
         "no-bos",
         "no-special",
+        "no-normalise",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",

@@ -75,7 +75,7 @@ impl Counter<'_> {
             Kind::Attention { layer, .. } => self.attention(*layer, &mut cost),
             Kind::Cache { layer, .. } => {
                 let heads = self.program.layers[*layer].heads;
-                let position = heads.page_elements() / crate::kernels::PAGE_TOKENS * self.cache.bytes();
+                let position = heads.page_bytes(self.cache) / crate::kernels::PAGE_TOKENS;
                 cost.activation_bytes += rows * position as u64;
                 cost.what = format!("{} heads, {}", heads.attention.kv_heads, self.cache);
             }
@@ -107,7 +107,7 @@ impl Counter<'_> {
         let keys: u64 =
             (0..self.rows as usize).map(|p| heads.visible(p, self.rows as usize).len() as u64).sum();
         cost.macs = 2 * keys * (a.heads * a.head_dim) as u64;
-        let position = 2 * a.kv_heads * heads.padded * self.cache.bytes();
+        let position = heads.page_bytes(self.cache) / crate::kernels::PAGE_TOKENS;
         cost.activation_bytes += self.rows * position as u64;
         cost.what = format!("{} heads over {} of {}, {}", a.heads, a.kv_heads, a.head_dim, self.cache);
     }

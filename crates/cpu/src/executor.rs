@@ -81,7 +81,7 @@ pub enum CpuError {
 
 /// Bytes of one page of keys and values, all layers.
 pub fn page_bytes(graph: &Graph, cache: CacheType) -> usize {
-    cost::layers(graph).map(|heads| heads.page_elements() * cache.bytes()).sum()
+    cost::layers(graph).map(|heads| heads.page_bytes(cache)).sum()
 }
 
 /// Checks that every weight is there in its shape, and says what memory [`CpuExecutor::new`] will take.
@@ -176,7 +176,7 @@ impl CpuExecutor {
             .map(|kind| rope_frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
             .collect();
         let cache_layer = |heads: crate::kernels::Heads| {
-            SharedBytes::zeroed(options.pages * heads.page_elements() * options.cache.bytes())
+            SharedBytes::zeroed(options.pages * heads.page_bytes(options.cache))
         };
         let vocab = program.buffer(program.output).width;
         let scratch_size = ScratchSize::of(&program, options.max_rows);

@@ -84,8 +84,8 @@ impl Context<'_> {
     }
 
     fn pages(&self, layer: usize) -> Pages {
-        let elements = self.program.layers[layer].heads.page_elements();
-        Pages { base: self.cache[layer].as_ptr(), stride: elements * self.cache_type.bytes() }
+        let stride = self.program.layers[layer].heads.page_bytes(self.cache_type);
+        Pages { base: self.cache[layer].as_ptr(), stride }
     }
 
     /// A thread's share of a step.

@@ -13,22 +13,32 @@ pub enum CacheType {
     F32,
     /// Rounded to nearest even: half the memory, the default.
     F16,
+    /// Signed bytes; every [`CacheType::BLOCK`] elements of a head share an F16 scale. A quarter of the memory and a bit.
+    Q8_0,
 }
 
 impl CacheType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
+    /// All of them, the default first.
+    pub const ALL: [CacheType; 3] = [CacheType::F16, CacheType::F32, CacheType::Q8_0];
+
+    /// Elements of a head that share a scale; a last block may be shorter.
+    pub const BLOCK: usize = 32;
+
+    /// Bytes of one head's key or value of so many elements.
+    pub const fn bytes(self, elements: usize) -> usize {
         match self {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
+            CacheType::F32 => 4 * elements,
+            CacheType::F16 => 2 * elements,
+            CacheType::Q8_0 => elements + 2 * elements.div_ceil(Self::BLOCK),
         }
     }
 
-    /// The name on the command line: `f32` or `f16`.
+    /// The name on the command line: `f32`, `f16` or `q8_0`.
     pub const fn name(self) -> &'static str {
         match self {
             CacheType::F32 => "f32",
             CacheType::F16 => "f16",
+            CacheType::Q8_0 => "q8_0",
         }
     }
 }

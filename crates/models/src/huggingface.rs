@@ -1,7 +1,7 @@
 //! Folders as published on Hugging Face, read as the GGUF files that llama.cpp's converter makes of them: a family says
 //! which keys of `config.json` become which metadata, and which tensors become which.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wushi_formats::checkpoint::Recipe;
 use wushi_formats::gguf::{self, file_type};
 use wushi_formats::huggingface::CONFIG;
@@ -28,7 +28,6 @@ pub(crate) enum As {
     Same,
     /// Its rows are of so many heads, whose halves rotate together there and neighbours here.
     Pairs(usize),
-    #[expect(dead_code, reason = "for families that store norms so")]
     /// The norm multiplies by one plus its weight there, by its weight here.
     PlusOne,
 }
@@ -41,6 +40,10 @@ pub(crate) struct Importer {
     folder: Folder,
     /// Where the text model's keys are, if not at the top of `config.json`.
     section: Option<&'static str>,
+    /// What the class takes keys to be that are not there.
+    defaults: Map<String, Value>,
+    /// What the names of the text model's tensors begin with.
+    prefix: &'static str,
     architecture: &'static str,
     metadata: Metadata,
     tensors: Vec<(String, Recipe)>,
@@ -71,6 +74,8 @@ pub(crate) fn import<'a>(
     let mut importer = Importer {
         folder,
         section: None,
+        defaults: Map::new(),
+        prefix: "model",
         architecture: import.architecture,
         metadata: Metadata::new(),
         tensors: Vec::new(),
@@ -90,10 +95,31 @@ fn shown(text: &str) -> String {
 }
 
 impl Importer {
-    /// Looks for keys in a section of `config.json` first.
-    #[expect(dead_code, reason = "for families whose text model is part of another")]
-    pub(crate) fn enter(&mut self, section: &'static str) {
-        self.section = Some(section);
+    /// Reads the text model of several that share a folder: its keys in this section of `config.json` first, its tensors
+    /// below this name; those of the other models are left alone.
+    pub(crate) fn enter(&mut self, section: &'static str, prefix: &'static str) {
+        let others =
+            self.folder.tensor_names().filter(|name| !name.starts_with(prefix) && *name != "lm_head.weight");
+        let others: Vec<String> = others.map(str::to_owned).collect();
+        others.iter().for_each(|name| self.folder.ignore(name));
+        (self.section, self.prefix) = (Some(section), prefix);
+    }
+
+    /// What the class takes these keys to be where they are not there.
+    pub(crate) fn defaults(&mut self, defaults: Value) {
+        if let Value::Object(defaults) = defaults {
+            self.defaults = defaults;
+        }
+    }
+
+    /// Tensors that embeddings do not need, if they are there.
+    pub(crate) fn ignore(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| self.folder.ignore(name));
+    }
+
+    /// A JSON file beside the configuration.
+    pub(crate) fn json(&self, file: &str) -> Result<Option<Value>, ModelError> {
+        Ok(self.folder.json(file)?)
     }
 
     /// A value of `config.json`, if there is one that is not null.
@@ -103,6 +129,7 @@ impl Importer {
         section
             .and_then(|section| section.get(key))
             .or_else(|| config.get(key))
+            .or_else(|| self.defaults.get(key))
             .filter(|value| !value.is_null())
     }
 
@@ -153,6 +180,14 @@ impl Importer {
             Some(value) if !allowed.iter().any(|allowed| value == allowed) => {
                 Err(self.unsupported(key, value, hint))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that is set to anything but false or nothing.
+    pub(crate) fn refuse(&self, key: &str, hint: &'static str) -> Result<(), ModelError> {
+        match self.get(key) {
+            Some(value) if *value != Value::Bool(false) => Err(self.unsupported(key, value, hint)),
             _ => Ok(()),
         }
     }
@@ -252,19 +287,25 @@ impl Importer {
 
     /// Embedding, layers, last norm, output: under their usual names, with these parts in a layer.
     pub(crate) fn decoder(&mut self, layers: usize, parts: Parts<'_>, norm: As) -> Result<(), ModelError> {
-        self.part("token_embd", "model.embed_tokens", As::Same);
+        let prefix = self.prefix;
+        self.part("token_embd", &format!("{prefix}.embed_tokens"), As::Same);
         for layer in 0..layers {
-            for (name, there, how) in parts {
-                self.part(&format!("blk.{layer}.{name}"), &format!("model.layers.{layer}.{there}"), *how);
-            }
+            self.layer(layer, &format!("{prefix}.layers.{layer}"), parts);
         }
-        self.part("output_norm", "model.norm", norm);
+        self.part("output_norm", &format!("{prefix}.norm"), norm);
         // A tied output matrix is sometimes stored all the same.
         match self.flag("tie_word_embeddings")? {
             true => self.folder.ignore("lm_head.weight"),
             false => self.part("output", "lm_head", As::Same),
         }
         Ok(())
+    }
+
+    /// The parts of one layer, whose names there begin with `there`.
+    pub(crate) fn layer(&mut self, layer: usize, there: &str, parts: Parts<'_>) {
+        for (name, part, how) in parts {
+            self.part(&format!("blk.{layer}.{name}"), &format!("{there}.{part}"), *how);
+        }
     }
 
     /// What is said of any model.

@@ -70,12 +70,12 @@ struct Family {
 /// Every family. A new one is a file and a line here.
 const FAMILIES: &[Family] = &[
     Family { architecture: "llama", build: llama::build, imports: llama::IMPORTS },
-    Family { architecture: "qwen2", build: qwen2::build, imports: &[] },
-    Family { architecture: "qwen3", build: qwen3::build, imports: &[] },
-    Family { architecture: "qwen3moe", build: qwen3::build_moe, imports: &[] },
-    Family { architecture: "gemma3", build: gemma3::build, imports: &[] },
-    Family { architecture: "phi3", build: phi3::build, imports: &[] },
-    Family { architecture: "bert", build: bert::build, imports: &[] },
+    Family { architecture: "qwen2", build: qwen2::build, imports: qwen2::IMPORTS },
+    Family { architecture: "qwen3", build: qwen3::build, imports: qwen3::IMPORTS },
+    Family { architecture: "qwen3moe", build: qwen3::build_moe, imports: qwen3::MOE_IMPORTS },
+    Family { architecture: "gemma3", build: gemma3::build, imports: gemma3::IMPORTS },
+    Family { architecture: "phi3", build: phi3::build, imports: phi3::IMPORTS },
+    Family { architecture: "bert", build: bert::build, imports: bert::IMPORTS },
 ];
 
 /// The names of all supported architectures.

@@ -1,13 +1,14 @@
 //! Attention over paged keys and values.
 //!
-//! A page holds [`PAGE_TOKENS`] positions of one layer: for each key head the keys as `[element][slot]`, so that
-//! scores of neighbouring keys are SIMD lanes, then the values as `[slot][element]`, so that a value's elements
-//! are. Every sum then runs in sequence per lane: over a head's elements for a score, over keys for an output.
+//! A page holds [`PAGE_TOKENS`] positions of one layer (see [`cache`](super::cache)): keys so that scores of neighbouring
+//! keys are SIMD lanes, values so that a value's elements are. Every sum then runs in sequence per lane: over a head's
+//! elements for a score, over keys for an output.
 
 use std::ops::Range;
 
-use wushi_graph::{Attention, Mask, PageId};
+use wushi_graph::{Attention, CacheType, Mask, PageId};
 
+use super::cache::{BLOCK, Cache, Half};
 use super::elementwise::{Unary, unary};
 use crate::simd::{self, Isa, PANEL};
 use crate::weights::SEGMENT;
@@ -34,14 +35,14 @@ impl Heads {
         Heads { attention, padded: attention.head_dim.next_multiple_of(PANEL) }
     }
 
-    /// Elements of one head's keys and values in a page.
-    fn head_elements(&self) -> usize {
-        2 * self.padded * PAGE_TOKENS
+    /// Bytes of one head's keys and values in a page.
+    fn head_bytes(&self, cache: CacheType) -> usize {
+        2 * PAGE_TOKENS * cache.bytes(self.padded)
     }
 
-    /// Elements of a page of this layer.
-    pub(crate) fn page_elements(&self) -> usize {
-        self.attention.kv_heads * self.head_elements()
+    /// Bytes of a page of this layer.
+    pub(crate) fn page_bytes(&self, cache: CacheType) -> usize {
+        self.attention.kv_heads * self.head_bytes(cache)
     }
 
     /// Positions that the query at `position` sees, of a sequence that has so many by the end of the step.
@@ -60,46 +61,6 @@ pub(crate) struct Pages {
     pub(crate) base: *mut u8,
     /// Bytes from page to page.
     pub(crate) stride: usize,
-}
-
-/// The type keys and values are kept in.
-pub(super) trait Cache {
-    const BYTES: usize;
-    unsafe fn load<S: Isa>(p: *const u8) -> S::V;
-    unsafe fn store<S: Isa>(p: *mut u8, v: S::V);
-}
-
-/// Exact.
-pub(super) struct F32Cache;
-/// Rounded to nearest even.
-pub(super) struct F16Cache;
-
-impl Cache for F32Cache {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
-        // SAFETY: as above.
-        unsafe { S::load(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Isa>(p: *mut u8, v: S::V) {
-        // SAFETY: as above.
-        unsafe { S::store(p.cast(), v) }
-    }
-}
-
-impl Cache for F16Cache {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Isa>(p: *const u8) -> S::V {
-        // SAFETY: as above.
-        unsafe { S::load_f16(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store<S: Isa>(p: *mut u8, v: S::V) {
-        // SAFETY: as above.
-        unsafe { S::store_f16(p.cast(), v) }
-    }
 }
 
 /// Writes one row's keys and values of some key heads into its page.
@@ -123,34 +84,40 @@ pub(super) unsafe fn write<S: Isa, C: Cache>(call: &WriteCall) {
         // SAFETY: see `Entry`.
         unsafe {
             let page = call.pages.base.add(call.page as usize * call.pages.stride);
-            let keys = page.add(head * call.heads.head_elements() * C::BYTES);
-            let values = keys.add((padded * PAGE_TOKENS + call.slot * padded) * C::BYTES);
+            let base = page.add(head * call.heads.head_bytes(C::TYPE));
+            let [keys, values] = Half::both::<C>(base, padded);
             let (k, v) = (call.k.add(head * dim), call.v.add(head * dim));
-            for i in (0..dim).step_by(PANEL) {
-                let n = (dim - i).min(PANEL);
-                let mut rounded = [0u8; 4 * PANEL];
-                round_panel::<S, C>(k.add(i), n, &mut rounded);
+            for i in (0..dim).step_by(BLOCK) {
+                let n = (dim - i).min(BLOCK);
+                let (rounded, scale) = round_block::<S, C>(k.add(i), n);
                 for j in 0..n {
-                    let key = keys.add(((i + j) * PAGE_TOKENS + call.slot) * C::BYTES);
+                    let key = keys.key::<C>(i + j, call.slot);
                     std::ptr::copy_nonoverlapping(rounded.as_ptr().add(j * C::BYTES), key, C::BYTES);
                 }
-                round_panel::<S, C>(v.add(i), n, &mut rounded);
-                std::ptr::copy_nonoverlapping(rounded.as_ptr(), values.add(i * C::BYTES), PANEL * C::BYTES);
+                if C::SCALED {
+                    *keys.key_scale::<C>(i, call.slot) = scale;
+                }
+                let (rounded, scale) = round_block::<S, C>(v.add(i), n);
+                let value = values.value::<C>(i, call.slot);
+                std::ptr::copy_nonoverlapping(rounded.as_ptr(), value, (padded - i).min(BLOCK) * C::BYTES);
+                if C::SCALED {
+                    *values.value_scale::<C>(i, call.slot) = scale;
+                }
             }
         }
     }
 }
 
-/// Rounds `n` elements, at most a panel, to the cache's type; the rest become zero.
+/// Rounds `n` elements, at most a block, to the cache's type; the rest become zero. Returns the scale's bits as well.
 #[inline(always)]
-unsafe fn round_panel<S: Isa, C: Cache>(x: *const f32, n: usize, out: &mut [u8; 4 * PANEL]) {
+unsafe fn round_block<S: Isa, C: Cache>(x: *const f32, n: usize) -> ([u8; 4 * BLOCK], u16) {
     // SAFETY: see `Entry`.
     unsafe {
-        let mut panel = [0.0f32; PANEL];
-        std::ptr::copy_nonoverlapping(x, panel.as_mut_ptr(), n);
-        for part in (0..PANEL).step_by(S::LANES) {
-            C::store::<S>(out.as_mut_ptr().add(part * C::BYTES), S::load(panel.as_ptr().add(part)));
-        }
+        let mut block = [0.0f32; BLOCK];
+        std::ptr::copy_nonoverlapping(x, block.as_mut_ptr(), n);
+        let mut rounded = [0; 4 * BLOCK];
+        let scale = C::round::<S>(&block, &mut rounded);
+        (rounded, scale.to_bits())
     }
 }
 
@@ -292,12 +259,13 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
         let padded = call.heads.padded;
         let head = |page: usize| {
             let id = *call.tables.add(item.table + start / PAGE_TOKENS + page) as usize;
-            call.pages.base.add(id * call.pages.stride + item.kv_head * call.heads.head_elements() * C::BYTES)
+            let base = id * call.pages.stride + item.kv_head * call.heads.head_bytes(C::TYPE);
+            Half::both::<C>(call.pages.base.add(base), padded)
         };
         let first_page = keys[0].start / PAGE_TOKENS;
         let last_page = keys[Q - 1].end.div_ceil(PAGE_TOKENS);
         for page in first_page..last_page {
-            scores::<S, C, Q>(call, head(page), page * PAGE_TOKENS, scratch);
+            scores::<S, C, Q>(call, head(page)[0], page * PAGE_TOKENS, scratch);
         }
         let mut partial = [(0.0, 0.0); Q];
         for t in 0..Q {
@@ -337,7 +305,7 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
 #[inline(always)]
 unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
     call: &AttentionCall,
-    keys: *const u8,
+    keys: Half,
     at: usize,
     scratch: &mut AttentionScratch,
 ) {
@@ -347,12 +315,20 @@ unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
         let queries = scratch.queries.as_ptr();
         for slot in (0..PAGE_TOKENS).step_by(2 * S::LANES) {
             let mut sum = [[S::splat(0.0); 2]; Q];
-            for i in 0..attention.head_dim {
-                let k = keys.add((i * PAGE_TOKENS + slot) * C::BYTES);
-                let k = [C::load::<S>(k), C::load::<S>(k.add(S::LANES * C::BYTES))];
-                for t in 0..Q {
-                    let q = S::splat(*queries.add(t * padded + i));
-                    sum[t] = [S::fma(q, k[0], sum[t][0]), S::fma(q, k[1], sum[t][1])];
+            for block in (0..attention.head_dim).step_by(BLOCK) {
+                let mut scale = [S::splat(1.0); 2];
+                for part in 0..if C::SCALED { 2 } else { 0 } {
+                    scale[part] = S::load_f16(keys.key_scale::<C>(block, slot + part * S::LANES));
+                }
+                for i in block..(block + BLOCK).min(attention.head_dim) {
+                    let mut k = [0, 1].map(|part| C::load::<S>(keys.key::<C>(i, slot + part * S::LANES)));
+                    if C::SCALED {
+                        k = [S::mul(k[0], scale[0]), S::mul(k[1], scale[1])];
+                    }
+                    for t in 0..Q {
+                        let q = S::splat(*queries.add(t * padded + i));
+                        sum[t] = [S::fma(q, k[0], sum[t][0]), S::fma(q, k[1], sum[t][1])];
+                    }
                 }
             }
             for t in 0..Q {
@@ -402,7 +378,7 @@ unsafe fn softmax<S: Isa>(scores: *mut f32, keys: &Range<usize>) -> (f32, f32) {
 /// Adds the values of `keys`, weighted, to the segment's outputs of the queries `first..first + Q`, key by key.
 #[inline(always)]
 unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
-    head: impl Fn(usize) -> *mut u8,
+    head: impl Fn(usize) -> [Half; 2],
     keys: Range<usize>,
     scratch: &mut AttentionScratch,
     first: usize,
@@ -416,8 +392,8 @@ unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
         while key < keys.end {
             let page = key / PAGE_TOKENS;
             let end = keys.end.min((page + 1) * PAGE_TOKENS);
-            let values = head(page).add((padded * PAGE_TOKENS) * C::BYTES);
-            // Two panels at a time keep enough sums in flight; a last odd panel goes alone.
+            let [_, values] = head(page);
+            // Two vectors at a time keep enough sums in flight; a last odd one goes alone. Both are of one block.
             let mut i = 0;
             while i < padded {
                 let wide = i + 2 * S::LANES <= padded;
@@ -429,11 +405,15 @@ unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
                     }
                 }
                 for j in key..end {
-                    let v = values.add((j % PAGE_TOKENS * padded + i) * C::BYTES);
-                    let v = [
+                    let v = values.value::<C>(i, j % PAGE_TOKENS);
+                    let mut v = [
                         C::load::<S>(v),
                         if wide { C::load::<S>(v.add(S::LANES * C::BYTES)) } else { S::splat(0.0) },
                     ];
+                    if C::SCALED {
+                        let scale = S::splat_f16(values.value_scale::<C>(i, j % PAGE_TOKENS));
+                        v = v.map(|v| S::mul(v, scale));
+                    }
                     for t in 0..Q {
                         let p = S::splat(*weights.add(t * SEGMENT + j));
                         sum[t] = [S::fma(p, v[0], sum[t][0]), S::fma(p, v[1], sum[t][1])];

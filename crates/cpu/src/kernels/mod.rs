@@ -1,6 +1,7 @@
 //! Kernels: each written once over [`Isa`], collected in one table per instruction set.
 
 mod attention;
+mod cache;
 mod elementwise;
 mod experts;
 mod linear;
@@ -47,8 +48,8 @@ pub(crate) struct Kernels {
     pub(crate) route: Entry<RouteCall>,
     pub(crate) combine: Entry<CombineCall>,
     pub(crate) pack: Entry<PackCall>,
-    attention: [Entry<AttentionCall>; 2],
-    write_cache: [Entry<WriteCall>; 2],
+    attention: [Entry<AttentionCall>; 3],
+    write_cache: [Entry<WriteCall>; 3],
     /// Lanes of a vector, and the kernels that measure the machine.
     pub(crate) lanes: usize,
     pub(crate) probe_stream: Entry<ProbeCall>,
@@ -117,12 +118,14 @@ impl Kernels {
             combine: entry!(CombineCall, experts::combine::<S>),
             pack: entry!(PackCall, pack::<S>),
             attention: [
-                entry!(AttentionCall, attention::run::<S, attention::F32Cache>),
-                entry!(AttentionCall, attention::run::<S, attention::F16Cache>),
+                entry!(AttentionCall, attention::run::<S, cache::F32Cache>),
+                entry!(AttentionCall, attention::run::<S, cache::F16Cache>),
+                entry!(AttentionCall, attention::run::<S, cache::Q8Cache>),
             ],
             write_cache: [
-                entry!(WriteCall, attention::write::<S, attention::F32Cache>),
-                entry!(WriteCall, attention::write::<S, attention::F16Cache>),
+                entry!(WriteCall, attention::write::<S, cache::F32Cache>),
+                entry!(WriteCall, attention::write::<S, cache::F16Cache>),
+                entry!(WriteCall, attention::write::<S, cache::Q8Cache>),
             ],
             lanes: S::LANES,
             probe_stream: entry!(ProbeCall, probe::stream::<S>),
@@ -148,5 +151,6 @@ fn cache_index(cache: CacheType) -> usize {
     match cache {
         CacheType::F32 => 0,
         CacheType::F16 => 1,
+        CacheType::Q8_0 => 2,
     }
 }

@@ -93,7 +93,7 @@ fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cac
         (0..how.kv_heads)
             .map(|head| {
                 let rows = x.chunks(how.kv_heads * dim);
-                rows.flat_map(|row| &row[head * dim..(head + 1) * dim]).map(|x| cached(*x, cache)).collect()
+                rows.flat_map(|row| cached(&row[head * dim..(head + 1) * dim], cache)).collect()
             })
             .collect()
     };

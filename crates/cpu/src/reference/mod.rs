@@ -44,10 +44,22 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32>
     x.iter().zip(weight).zip(bias).map(|((x, w), b)| ((x - mean) * scale).mul_add(*w, *b)).collect()
 }
 
-/// What is read back from a cache of this type.
-pub fn cached(x: f32, cache: CacheType) -> f32 {
+/// What is read back of one head's key or value from a cache of this type.
+pub fn cached(head: &[f32], cache: CacheType) -> Vec<f32> {
     match cache {
-        CacheType::F32 => x,
-        CacheType::F16 => f16::from_f32(x).to_f32(),
+        CacheType::F32 => head.to_vec(),
+        CacheType::F16 => head.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+        CacheType::Q8_0 => head.chunks(32).flat_map(cached_bytes).collect(),
     }
+}
+
+/// Largest magnitude to 127 by a scale in F16, round half to even, then multiplied again (which is exact).
+fn cached_bytes(block: &[f32]) -> Vec<f32> {
+    let largest = block.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let scale = f16::from_f32(largest / 127.0).to_f32();
+    if scale == 0.0 {
+        return vec![0.0; block.len()];
+    }
+    let inverse = 1.0 / scale;
+    block.iter().map(|x| scale * (x * inverse).round_ties_even().clamp(-127.0, 127.0)).collect()
 }

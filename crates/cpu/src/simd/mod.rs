@@ -44,6 +44,8 @@ pub(crate) trait Isa: Send + Sync + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     /// Widens binary16.
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// One binary16 number in every lane, widened.
+    unsafe fn splat_f16(p: *const u16) -> Self::V;
     /// Rounds to binary16, to nearest even.
     unsafe fn store_f16(p: *mut u16, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;

@@ -70,6 +70,11 @@ impl Isa for Portable {
         each(|i| f16::from_bits(bits[i]).to_f32())
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u16) -> Self::V {
+        // SAFETY: as above.
+        [f16::from_bits(unsafe { p.read_unaligned() }).to_f32(); LANES]
+    }
+    #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: Self::V) {
         let bits: [u16; LANES] = array::from_fn(|i| f16::from_f32(v[i]).to_bits());
         // SAFETY: as above.

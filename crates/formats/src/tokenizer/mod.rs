@@ -81,7 +81,7 @@ const KNOWN_KEYS: &[&str] = &[
     "wushi.strip_right",
 ];
 
-/// Where SentencePiece's BPE puts a space in front, if not as llama.cpp does.
+/// Where SentencePiece puts a space in front, if not as llama.cpp does.
 const SPACE_PREFIX_KEY: &str = "tokenizer.wushi.space_prefix";
 /// What is done to text before everything else: `nfc`, Unicode's composed form.
 const NORMALIZER_KEY: &str = "tokenizer.wushi.normalizer";
@@ -235,7 +235,7 @@ impl Tokenizer {
             }
             Model::WordPiece(model) => model.encode(&self.vocabulary, text, ids),
             Model::Unigram(model) => {
-                model.encode(&self.vocabulary, text, ids);
+                model.encode(&self.vocabulary, text, at_start, ids);
                 Ok(())
             }
         }
@@ -324,6 +324,14 @@ fn kind_and_pre(metadata: &Metadata) -> Result<(ModelKind, &'static PreTokenizer
         _ => "default",
     };
     Ok((kind, PreTokenizer::named(pre)?))
+}
+
+fn unknown_space_prefix(found: &str) -> FormatError {
+    FormatError::UnsupportedTokenizer {
+        key: SPACE_PREFIX_KEY,
+        found: excerpt(found),
+        supported: "segments-unless-space, start-unless-space".to_owned(),
+    }
 }
 
 /// What llama.cpp takes where a file says nothing.

@@ -30,11 +30,7 @@ impl Prefix {
             None => Ok(Prefix::Segments),
             Some("segments-unless-space") => Ok(Prefix::SegmentsUnlessSpace),
             Some("start-unless-space") => Ok(Prefix::StartUnlessSpace),
-            Some(other) => Err(FormatError::UnsupportedTokenizer {
-                key: super::SPACE_PREFIX_KEY,
-                found: crate::error::excerpt(other),
-                supported: "segments-unless-space, start-unless-space".to_owned(),
-            }),
+            Some(other) => Err(super::unknown_space_prefix(other)),
         }
     }
 

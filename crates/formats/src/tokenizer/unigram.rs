@@ -13,6 +13,28 @@ const UNKNOWN_PENALTY: f64 = 10.0;
 /// SentencePiece's own limit is far lower; the search takes time in proportion.
 const MAX_TOKEN: usize = 4096;
 
+/// Where the first word of a text is marked as one without a space in front.
+#[derive(Clone, Copy)]
+enum Prefix {
+    /// Wherever a text begins.
+    Words,
+    /// There too, unless it begins with the mark.
+    UnlessSpace,
+    /// At the very beginning, and not behind a special token, under the same condition.
+    StartUnlessSpace,
+}
+
+impl Prefix {
+    fn read(metadata: &Metadata) -> Result<Prefix, FormatError> {
+        match metadata.str(super::SPACE_PREFIX_KEY)? {
+            None => Ok(Prefix::Words),
+            Some("segments-unless-space") => Ok(Prefix::UnlessSpace),
+            Some("start-unless-space") => Ok(Prefix::StartUnlessSpace),
+            Some(other) => Err(super::unknown_space_prefix(other)),
+        }
+    }
+}
+
 /// Scores, normalisation, and the tokens in order.
 pub(super) struct Unigram {
     scores: Vec<f32>,
@@ -22,6 +44,7 @@ pub(super) struct Unigram {
     first: Box<[u32; 257]>,
     charsmap: CharsMap,
     add_space_prefix: bool,
+    prefix: Prefix,
     remove_extra_whitespaces: bool,
     unknown: u32,
     unknown_score: f64,
@@ -69,6 +92,7 @@ impl Unigram {
             first,
             charsmap: CharsMap::new(&charsmap_bytes(metadata)?)?,
             add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
+            prefix: Prefix::read(metadata)?,
             remove_extra_whitespaces: metadata
                 .bool("tokenizer.ggml.remove_extra_whitespaces")?
                 .unwrap_or(false),
@@ -79,8 +103,13 @@ impl Unigram {
     }
 
     /// Appends the ids of a text.
-    pub(super) fn encode(&self, vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
-        let text = self.normalize(text);
+    pub(super) fn encode(&self, vocabulary: &Vocabulary, text: &str, at_start: bool, ids: &mut Vec<u32>) {
+        let may_prefix = match self.prefix {
+            Prefix::Words => true,
+            Prefix::UnlessSpace => !text.starts_with('▁'),
+            Prefix::StartUnlessSpace => at_start && !text.starts_with('▁'),
+        };
+        let text = self.normalize(text, may_prefix);
         let none = Best { id: self.unknown, start: 0, score: f64::NEG_INFINITY };
         let mut best = vec![none; text.len() + 1];
         best[0].score = 0.0;
@@ -136,16 +165,18 @@ impl Unigram {
     }
 
     /// The text as the model was trained to see it: characters replaced by the table, spaces as `▁`, one in front.
-    fn normalize(&self, text: &str) -> String {
+    /// Unless told to, not even by way of beginning a word, where the text has no space.
+    fn normalize(&self, text: &str, may_prefix: bool) -> String {
         const SPACE: char = '▁';
         let mut out = String::with_capacity(text.len() + text.len() / 2);
+        let mut may_mark = may_prefix;
         let (mut rest, mut is_prefixed, mut in_word) = (text, false, false);
         while let Some(c) = rest.chars().next() {
             let (consumed, replacement) =
                 self.charsmap.prefix(rest).unwrap_or((c.len_utf8(), &rest[..c.len_utf8()]));
             for c in replacement.chars() {
                 if c == ' ' {
-                    in_word = false;
+                    (in_word, may_mark) = (false, true);
                     if !self.remove_extra_whitespaces {
                         out.push(SPACE);
                     }
@@ -153,7 +184,8 @@ impl Unigram {
                 }
                 if !in_word {
                     in_word = true;
-                    if self.remove_extra_whitespaces || (self.add_space_prefix && !is_prefixed) {
+                    let is_marked = self.remove_extra_whitespaces || (self.add_space_prefix && !is_prefixed);
+                    if may_mark && is_marked {
                         out.push(SPACE);
                         is_prefixed = true;
                     }

@@ -15,18 +15,14 @@ const MAX_DIM: usize = 1 << 16;
 const BASE: f32 = 10_000.0;
 
 impl Importer {
-    /// Frequencies and how they are scaled, for `dim` rotating elements of a head.
-    pub(crate) fn rope(&mut self, dim: usize) -> Result<(), ModelError> {
+    /// Frequencies and how they are scaled, for heads of `head_dim` elements.
+    pub(crate) fn rope(&mut self, head_dim: usize) -> Result<(), ModelError> {
+        let dim = self.rotary_dim(head_dim)?;
         self.set_count("rope.dimension_count", dim);
         let base =
             self.rope_value("rope_theta").map(|value| self.to_number("rope_theta", value)).transpose()?;
         let base = base.unwrap_or(BASE);
         self.set("rope.freq_base", base);
-        if let Some(value) =
-            self.rope_value("partial_rotary_factor").filter(|value| value.as_f64() != Some(1.0))
-        {
-            return Err(self.unsupported("partial_rotary_factor", value, "this family rotates whole heads"));
-        }
         let kind = self.scaling("rope_type").or_else(|| self.scaling("type")).cloned().unwrap_or(Value::Null);
         match kind.as_str() {
             None | Some("default") => Ok(()),
@@ -43,11 +39,23 @@ impl Importer {
                 Ok(())
             }
             Some("yarn") => self.yarn(),
+            // The first is what the first Phi 3 called it.
+            Some("su" | "longrope") => self.longrope(dim),
             Some(_) => Err(self.unsupported(
                 "rope_scaling.rope_type",
                 &kind,
-                "`default`, `linear`, `llama3` and `yarn` are",
+                "`default`, `linear`, `llama3`, `yarn` and `longrope` are",
             )),
+        }
+    }
+
+    /// Elements of a head that rotate.
+    fn rotary_dim(&self, head_dim: usize) -> Result<usize, ModelError> {
+        let Some(value) = self.rope_value("partial_rotary_factor") else { return Ok(head_dim) };
+        let dim = value.as_f64().map_or(0.0, |factor| factor * head_dim as f64);
+        match dim >= 2.0 && dim <= head_dim as f64 {
+            true => Ok(dim as usize),
+            false => Err(self.invalid("partial_rotary_factor", value, "it must be above 0, and at most 1")),
         }
     }
 
@@ -67,6 +75,37 @@ impl Importer {
         let reason = "it must be a positive number";
         let value = self.scaling(key).unwrap_or(&Value::Null);
         value.as_f64().filter(|number| *number > 0.0).ok_or_else(|| self.invalid(key, value, reason))
+    }
+
+    /// LongRoPE: two vectors of factors, one for sequences of the original length and one for longer ones.
+    fn longrope(&mut self, dim: usize) -> Result<(), ModelError> {
+        let context = self.count("max_position_embeddings")? as f64;
+        let original = match self.scaling("original_max_position_embeddings") {
+            Some(_) => self.scale("original_max_position_embeddings")?,
+            None => self.count("original_max_position_embeddings")? as f64,
+        };
+        self.set("rope.scaling.original_context_length", original as u32);
+        let stretch = context / original;
+        let attention = match self.scaling("attention_factor") {
+            Some(_) => self.scale("attention_factor")?,
+            None if stretch > 1.0 => (1.0 + stretch.ln() / original.ln()).sqrt(),
+            None => 1.0,
+        };
+        self.set("rope.scaling.attn_factor", attention as f32);
+        for (name, there) in [("rope_factors_long", "long_factor"), ("rope_factors_short", "short_factor")] {
+            let value = self.scaling(there).unwrap_or(&Value::Null);
+            let list = value.as_array().into_iter().flatten();
+            let factors: Vec<f32> = list.filter_map(Value::as_f64).map(|factor| factor as f32).collect();
+            if factors.len() != dim / 2 || !factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
+                return Err(self.invalid(
+                    there,
+                    value,
+                    "it must be a positive number for each rotating pair",
+                ));
+            }
+            self.tensor(format!("{name}.weight"), Recipe::computed(factors, &[dim / 2]));
+        }
+        Ok(())
     }
 
     fn yarn(&mut self) -> Result<(), ModelError> {

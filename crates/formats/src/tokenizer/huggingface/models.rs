@@ -41,7 +41,8 @@ pub(super) fn byte_level(
     Ok(())
 }
 
-/// SentencePiece's BPE (`llama`): the order of merges becomes scores.
+/// SentencePiece's BPE: the order of merges becomes scores (`llama`). Where it cannot, the merges themselves are written
+/// if no space is put in front, as such files have none (`gemma4`).
 pub(super) fn sentencepiece(
     json: &TokenizerJson,
     table: &mut Table,
@@ -51,36 +52,61 @@ pub(super) fn sentencepiece(
         return Err(unsupported_model("BPE over characters without byte fallback"));
     }
     let prefix = steps::sentencepiece_prefix(&json.normalizer, &json.pre_tokenizer)?;
-    metadata.set("tokenizer.ggml.model", "llama");
-    metadata.set("tokenizer.ggml.pre", "default");
     metadata.set("tokenizer.ggml.add_space_prefix", prefix != SpacePrefix::Never);
-    match prefix {
-        SpacePrefix::Never | SpacePrefix::Segments => {}
-        SpacePrefix::SegmentsUnlessSpace => metadata.set(SPACE_PREFIX_KEY, "segments-unless-space"),
-        SpacePrefix::StartUnlessSpace => metadata.set(SPACE_PREFIX_KEY, "start-unless-space"),
-    }
+    write_prefix(prefix, metadata);
     for (text, kind) in table.texts.iter().zip(&mut table.types) {
         if *kind == token_type::NORMAL && byte_of(text).is_some() {
             *kind = token_type::BYTE;
         }
     }
-    let scores = scores_of_merges(json, table)?;
-    metadata.set("tokenizer.ggml.scores", scores);
+    match scores_of_merges(json, table)? {
+        Ok(scores) => {
+            metadata.set("tokenizer.ggml.model", "llama");
+            metadata.set("tokenizer.ggml.pre", "default");
+            metadata.set("tokenizer.ggml.scores", scores);
+        }
+        Err(_) if prefix == SpacePrefix::Never && !json.model.ignore_merges && breaks_at_lines(json) => {
+            metadata.set("tokenizer.ggml.model", "gemma4");
+            let merges = json.model.merges.iter().map(|merge| format!("{} {}", merge.0, merge.1));
+            metadata.set("tokenizer.ggml.merges", merges.collect::<StringArray>());
+        }
+        Err(why) => {
+            return Err(FormatError::UnsupportedTokenizer {
+                key: "tokenizer.json's model",
+                found: excerpt(&format!("BPE with byte fallback that is not SentencePiece's: {why}")),
+                supported:
+                    "merges that are every pair of tokens that makes a token, in the order of a score, or \
+                            any merges where no space is put in front"
+                        .to_owned(),
+            });
+        }
+    }
     Ok(())
 }
 
+/// Whether no merge joins a line feed with anything else, or has a space: then text can be cut at line feeds first.
+fn breaks_at_lines(json: &TokenizerJson) -> bool {
+    let is_apart = |text: &str| !text.contains('\n') || text.bytes().all(|byte| byte == b'\n');
+    json.model.merges.iter().all(|merge| {
+        let joined = format!("{}{}", merge.0, merge.1);
+        is_apart(&joined) && !joined.contains(' ')
+    })
+}
+
+fn write_prefix(prefix: SpacePrefix, metadata: &mut Metadata) {
+    match prefix {
+        SpacePrefix::Never | SpacePrefix::Segments => {}
+        SpacePrefix::SegmentsUnlessSpace => metadata.set(SPACE_PREFIX_KEY, "segments-unless-space"),
+        SpacePrefix::StartUnlessSpace => metadata.set(SPACE_PREFIX_KEY, "start-unless-space"),
+    }
+}
+
 /// A score for each token, such that merging whatever makes a token, the best score first, does what the list of merges
-/// does. Lists that were made from SentencePiece's scores allow this: they have every pair that makes a token, and
-/// all pairs of one token in a row. Others are refused.
-fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Vec<f32>, FormatError> {
-    let refused = |why: String| FormatError::UnsupportedTokenizer {
-        key: "tokenizer.json's model",
-        found: excerpt(&format!("BPE with byte fallback that is not SentencePiece's: {why}")),
-        supported: "merges that are every pair of tokens that makes a token, in the order of a score"
-            .to_owned(),
-    };
+/// does; or why there are none. Lists that were made from SentencePiece's scores allow this: they have every pair that
+/// makes a token, and all pairs of one token in a row.
+fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Result<Vec<f32>, String>, FormatError> {
     if json.model.ignore_merges {
-        return Err(refused("it has ignore_merges".to_owned()));
+        return Ok(Err("it has ignore_merges".to_owned()));
     }
     let mut ranks: Vec<Option<u32>> = vec![None; table.texts.len()];
     let mut pairs = HashSet::with_capacity(json.model.merges.len());
@@ -97,7 +123,7 @@ fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Vec<f32>, For
         if last != Some(made) {
             rank += 1;
             if ranks[made as usize].is_some() {
-                return Err(refused(format!("`{joined}` is made at two places of the list")));
+                return Ok(Err(format!("`{joined}` is made at two places of the list")));
             }
             ranks[made as usize] = Some(rank);
             last = Some(made);
@@ -110,7 +136,7 @@ fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Vec<f32>, For
                 |text: &str| table.id(text).filter(|&id| table.types[id as usize] == token_type::NORMAL);
             let (Some(first), Some(second)) = (part(left), part(right)) else { continue };
             if !pairs.contains(&(first, second)) {
-                return Err(refused(format!("it does not merge `{left}` and `{right}`")));
+                return Ok(Err(format!("it does not merge `{left}` and `{right}`")));
             }
         }
     }
@@ -121,7 +147,7 @@ fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Vec<f32>, For
         // Single characters, which nothing merges into, and bytes.
         (None, _) => 0.0,
     };
-    Ok(ranks.iter().zip(&table.types).map(score).collect())
+    Ok(Ok(ranks.iter().zip(&table.types).map(score).collect()))
 }
 
 /// BERT's WordPiece (`bert`): GGUF files mark the beginnings of words, not what goes on.
@@ -174,7 +200,8 @@ pub(super) fn unigram(
         return Err(unsupported_model("Unigram without a token for what is unknown"));
     };
     table.types[unknown as usize] = token_type::UNKNOWN;
-    let charsmap = steps::unigram_charsmap(&json.normalizer, &json.pre_tokenizer)?;
+    let (charsmap, prefix) = steps::unigram_settings(&json.normalizer, &json.pre_tokenizer)?;
+    write_prefix(prefix, metadata);
     metadata.set("tokenizer.ggml.model", "t5");
     metadata.set("tokenizer.ggml.pre", "default");
     metadata.set("tokenizer.ggml.add_space_prefix", true);

@@ -203,11 +203,12 @@ fn scheme(part: &Value) -> Option<&str> {
     }
 }
 
-/// The normalisation table of a unigram tokenizer; its spaces must be handled as SentencePiece does.
-pub(super) fn unigram_charsmap(
+/// The normalisation table of a unigram tokenizer, and where it puts a space in front; spaces must be handled as
+/// SentencePiece does.
+pub(super) fn unigram_settings(
     normalizer: &Value,
     pre_tokenizer: &Value,
-) -> Result<Option<String>, FormatError> {
+) -> Result<(Option<String>, SpacePrefix), FormatError> {
     let refused_normalizer = || {
         let supported = "Precompiled, then Strip on the right and Replace \" {2,}\" (with Unigram)";
         unsupported("tokenizer.json's normalizer", normalizer, supported)
@@ -233,17 +234,17 @@ pub(super) fn unigram_charsmap(
         [strip, join] if strips(strip) && joins(join) => true,
         _ => return Err(refused_normalizer()),
     };
-    match parts(pre_tokenizer, "pretokenizers")[..] {
-        [metaspace] if stripped && scheme(metaspace) == Some("always") => Ok(charsmap),
-        [split, metaspace]
-            if kind(split) == "WhitespaceSplit"
-                && scheme(metaspace) == Some("always")
-                && charsmap.is_some() =>
-        {
-            Ok(charsmap)
-        }
+    let metaspace = match parts(pre_tokenizer, "pretokenizers")[..] {
+        [metaspace] if stripped => metaspace,
+        [split, metaspace] if kind(split) == "WhitespaceSplit" && charsmap.is_some() => metaspace,
+        _ => &Value::Null,
+    };
+    match scheme(metaspace) {
+        Some("always") => Ok((charsmap, SpacePrefix::SegmentsUnlessSpace)),
+        // Behind WhitespaceSplit, every word would be the first.
+        Some("first") if stripped => Ok((charsmap, SpacePrefix::StartUnlessSpace)),
         _ => {
-            let supported = "Metaspace that puts `▁` in front always, after WhitespaceSplit or a normalizer that strips (with Unigram)";
+            let supported = "Metaspace that puts `▁` in front, after WhitespaceSplit or a normalizer that strips (with Unigram)";
             Err(unsupported("tokenizer.json's pre_tokenizer", pre_tokenizer, supported))
         }
     }
