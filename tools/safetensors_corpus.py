@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the seeds of the safetensors fuzz corpus: small sound files, and files with one thing wrong each.
+"""Makes the seeds of the safetensors and folder fuzz corpora: small sound files, and files with one thing wrong each.
 
-    python3 tools/safetensors_corpus.py fuzz/corpus/safetensors
+    python3 tools/safetensors_corpus.py fuzz/corpus
 
 Names say what a reader must do: `valid-` is read, `bad-` is refused. What a fuzzer finds goes beside them.
 """
@@ -96,11 +96,69 @@ def seeds():
     yield "bad-lfs-pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "hidden_size": 32, "intermediate_size": 32,
+    "max_position_embeddings": 64, "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "vocab_size": 291,
+}
+
+
+def decoder(shapes):
+    tensors, start = {}, 0
+    for name, shape in shapes.items():
+        size = 2
+        for n in shape:
+            size *= n
+        tensors[name] = tensor("BF16", shape, start, start + size)
+        start += size
+    return file(tensors, b"\x10\x3c" * (start // 2))
+
+
+def llama(**more):
+    layer = "model.layers.0."
+    shapes = {
+        "model.embed_tokens.weight": [291, 32], f"{layer}input_layernorm.weight": [32],
+        f"{layer}self_attn.q_proj.weight": [32, 32], f"{layer}self_attn.k_proj.weight": [16, 32],
+        f"{layer}self_attn.v_proj.weight": [16, 32], f"{layer}self_attn.o_proj.weight": [32, 32],
+        f"{layer}post_attention_layernorm.weight": [32], f"{layer}mlp.gate_proj.weight": [32, 32],
+        f"{layer}mlp.up_proj.weight": [32, 32], f"{layer}mlp.down_proj.weight": [32, 32], "model.norm.weight": [32],
+    }
+    return json.dumps({**CONFIG, **more}).encode() + b"\0" + decoder({**shapes, **more.pop("shapes", {})})
+
+
+def folders():
+    """`config.json`, a zero, and the weights."""
+    yield "valid-llama", llama()
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    yield "valid-llama3", llama(rope_scaling={**scaling, "original_max_position_embeddings": 16})
+    yield "valid-sampling", llama(temperature=0.5, top_k=3, eos_token_id=[1, 2])
+    yield "bad-class", llama(architectures=["NoSuchForCausalLM"])
+    yield "bad-class-missing", llama(architectures=[])
+    yield "bad-activation", llama(hidden_act="tanh")
+    yield "bad-layers", llama(num_hidden_layers=4_000_000_000)
+    yield "bad-layers-few", llama(num_hidden_layers=2)
+    yield "bad-heads", llama(num_attention_heads=3)
+    yield "bad-heads-huge", llama(num_attention_heads=4_294_967_295)
+    yield "bad-head-dim", llama(head_dim=4_294_967_294, rope_scaling={**scaling, "original_max_position_embeddings": 16})
+    yield "bad-scaling", llama(rope_scaling={**scaling, "factor": -1})
+    yield "bad-scaling-zero", llama(rope_scaling={**scaling, "high_freq_factor": 0})
+    yield "bad-scaling-unknown", llama(rope_scaling={"rope_type": "dynamic", "factor": 2})
+    yield "bad-quantised", llama(quantization_config={"quant_method": "gptq"})
+    yield "bad-number", llama(rms_norm_eps="small")
+    yield "bad-temperature", llama(temperature="hot")
+    yield "bad-experts", llama(
+        architectures=["Qwen3MoeForCausalLM"], num_experts=4_000_000_000, num_experts_per_tok=1,
+        moe_intermediate_size=32)
+    yield "bad-config-only", json.dumps(CONFIG).encode()
+    yield "bad-truncated", llama()[:-1]
+
+
 def main():
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in seeds():
-        (folder / f"{name}.safetensors").write_bytes(data)
+    for below, end, made in [("safetensors", "safetensors", seeds()), ("folder", "bin", folders())]:
+        (folder / below).mkdir(parents=True, exist_ok=True)
+        for name, data in made:
+            (folder / below / f"{name}.{end}").write_bytes(data)
 
 
 if __name__ == "__main__":

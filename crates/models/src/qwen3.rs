@@ -2,7 +2,6 @@
 //! experts in place of the feed-forward network.
 
 use serde_json::json;
-use wushi_formats::checkpoint::Recipe;
 use wushi_graph::{Builder, GraphError, Mask, RopePairs, Routing, Value};
 
 use crate::config::{Keys, ModelError};
