@@ -4,6 +4,7 @@ use wushi_cpu::{InstructionSet, Options};
 use wushi_engine::load::describe;
 use wushi_formats::{Checkpoint, Gguf};
 use wushi_graph::CacheType;
+use wushi_models::Positions;
 
 /// Reads `bytes` as a GGUF file, describes its model and plans it, as loading does before it allocates.
 ///
@@ -13,7 +14,7 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
     let checkpoint = Checkpoint::from_gguf(file);
     let described = describe(&checkpoint);
     // A graph is planned even if the tokenizer beside it is of no use.
-    let Ok(model) = wushi_models::build(&checkpoint) else {
+    let Ok(model) = wushi_models::build(&checkpoint, &Positions { context: 64, stretch: None }) else {
         assert!(described.is_err());
         return false;
     };
