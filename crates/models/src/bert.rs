@@ -111,7 +111,7 @@ fn import(from: &mut Importer) -> Result<(), ModelError> {
         ("position_embd", "position_embeddings"),
         ("token_embd_norm", "LayerNorm"),
     ] {
-        from.part(name, &format!("{prefix}embeddings.{there}"), As::Same);
+        from.part(name, &format!("{prefix}embeddings.{there}"), As::Same)?;
     }
     let parts = [
         ("attn_q", "attention.self.query", As::Same),
@@ -124,7 +124,7 @@ fn import(from: &mut Importer) -> Result<(), ModelError> {
         ("layer_output_norm", "output.LayerNorm", As::Same),
     ];
     for layer in 0..layers {
-        from.layer(layer, &format!("{prefix}encoder.layer.{layer}"), &parts);
+        from.layer(layer, &format!("{prefix}encoder.layer.{layer}"), &parts)?;
     }
     Ok(())
 }

@@ -216,13 +216,39 @@ impl Importer {
         self.tensors.push((name.into(), recipe));
     }
 
+    /// Adds a tensor of one from each of so many experts. What is missing is noticed as it is come to, so that no number
+    /// in a file makes this loop for long.
+    pub(crate) fn experts(
+        &mut self,
+        name: String,
+        experts: usize,
+        there: impl Fn(usize) -> String,
+    ) -> Result<(), ModelError> {
+        let mut each = Vec::new();
+        for expert in 0..experts {
+            let there = there(expert);
+            self.needs(&there)?;
+            each.push(there);
+        }
+        self.tensor(name, Recipe::stacked(each));
+        Ok(())
+    }
+
+    fn needs(&self, there: &str) -> Result<(), ModelError> {
+        match self.has(there) {
+            true => Ok(()),
+            false => Err(FormatError::MissingTensor(there.to_owned()).into()),
+        }
+    }
+
     /// Adds the weight of a linear layer, norm or table, and its bias if the folder has one.
-    pub(crate) fn part(&mut self, name: &str, there: &str, how: As) {
+    pub(crate) fn part(&mut self, name: &str, there: &str, how: As) -> Result<(), ModelError> {
         for (end, optional) in [("weight", false), ("bias", true)] {
             let there = format!("{there}.{end}");
             if optional && !self.has(&there) {
                 continue;
             }
+            self.needs(&there)?;
             let recipe = Recipe::tensor(there);
             let recipe = match how {
                 As::Same => recipe,
@@ -231,6 +257,7 @@ impl Importer {
             };
             self.tensor(format!("{name}.{end}"), recipe);
         }
+        Ok(())
     }
 
     /// Whether the folder has a tensor.
@@ -288,24 +315,25 @@ impl Importer {
     /// Embedding, layers, last norm, output: under their usual names, with these parts in a layer.
     pub(crate) fn decoder(&mut self, layers: usize, parts: Parts<'_>, norm: As) -> Result<(), ModelError> {
         let prefix = self.prefix;
-        self.part("token_embd", &format!("{prefix}.embed_tokens"), As::Same);
+        self.part("token_embd", &format!("{prefix}.embed_tokens"), As::Same)?;
         for layer in 0..layers {
-            self.layer(layer, &format!("{prefix}.layers.{layer}"), parts);
+            self.layer(layer, &format!("{prefix}.layers.{layer}"), parts)?;
         }
-        self.part("output_norm", &format!("{prefix}.norm"), norm);
+        self.part("output_norm", &format!("{prefix}.norm"), norm)?;
         // A tied output matrix is sometimes stored all the same.
         match self.flag("tie_word_embeddings")? {
             true => self.folder.ignore("lm_head.weight"),
-            false => self.part("output", "lm_head", As::Same),
+            false => self.part("output", "lm_head", As::Same)?,
         }
         Ok(())
     }
 
     /// The parts of one layer, whose names there begin with `there`.
-    pub(crate) fn layer(&mut self, layer: usize, there: &str, parts: Parts<'_>) {
+    pub(crate) fn layer(&mut self, layer: usize, there: &str, parts: Parts<'_>) -> Result<(), ModelError> {
         for (name, part, how) in parts {
-            self.part(&format!("blk.{layer}.{name}"), &format!("{there}.{part}"), *how);
+            self.part(&format!("blk.{layer}.{name}"), &format!("{there}.{part}"), *how)?;
         }
+        Ok(())
     }
 
     /// What is said of any model.

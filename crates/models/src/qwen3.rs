@@ -2,7 +2,6 @@
 //! experts in place of the feed-forward network.
 
 use serde_json::json;
-use wushi_formats::checkpoint::Recipe;
 use wushi_graph::{Builder, GraphError, Mask, RopePairs, Routing, Value};
 
 use crate::config::{Keys, ModelError};
@@ -157,8 +156,8 @@ fn import_moe(from: &mut Importer) -> Result<(), ModelError> {
     for layer in 0..layers {
         let mlp = format!("model.layers.{layer}.mlp");
         for (name, there) in [("gate", "gate_proj"), ("up", "up_proj"), ("down", "down_proj")] {
-            let each = (0..experts).map(|expert| format!("{mlp}.experts.{expert}.{there}.weight"));
-            from.tensor(format!("blk.{layer}.ffn_{name}_exps.weight"), Recipe::stacked(each));
+            let name = format!("blk.{layer}.ffn_{name}_exps.weight");
+            from.experts(name, experts, |expert| format!("{mlp}.experts.{expert}.{there}.weight"))?;
         }
     }
     let router = [("ffn_gate_inp", "mlp.gate", As::Same)];
