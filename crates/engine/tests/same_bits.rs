@@ -57,7 +57,7 @@ fn graph(fixture: &str) -> Graph {
         let layer =
             tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         if layer.is_none_or(|layer| layer < 2) {
-            let bytes = &zeros[..4 * tensor.elements()];
+            let bytes = &zeros[..4 * tensor.shape.iter().product::<usize>()];
             writer
                 .tensor(tensor.name.clone(), GgmlType::from(DType::F32), &tensor.shape, bytes)
                 .expect("it fits");
@@ -168,7 +168,7 @@ macro_rules! families {
             for &dtype in DType::ALL {
                 check($fixture, dtype, CacheType::F16);
             }
-            for &cache in CacheType::ALL {
+            for cache in CacheType::ALL {
                 check($fixture, DType::Q8_0, cache);
             }
         }
