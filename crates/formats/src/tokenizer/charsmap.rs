@@ -29,7 +29,7 @@ impl CharsMap {
             return Err(invalid("ends within its first four bytes"));
         };
         let length = u32::from_le_bytes(*length) as usize;
-        if length % 4 != 0 || length > rest.len() {
+        if !length.is_multiple_of(4) || length > rest.len() {
             return Err(invalid(&format!("has {} bytes, but its trie takes {length}", rest.len())));
         }
         let (trie, replacements) = rest.split_at(length);
