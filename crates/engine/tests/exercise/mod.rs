@@ -3,13 +3,8 @@
 use wushi_cpu::{InstructionSet, Options};
 use wushi_engine::Weights;
 use wushi_engine::load::describe;
-<<<<<<< HEAD
-use wushi_formats::{Checkpoint, Gguf};
-use wushi_graph::CacheType;
-=======
 use wushi_formats::{Checkpoint, Folder, Gguf};
 use wushi_graph::{CacheType, DType, WeightSource};
->>>>>>> ckpt
 use wushi_models::Positions;
 
 /// Reads `bytes` as a GGUF file, describes its model and plans it, as loading does before it allocates.
@@ -54,11 +49,7 @@ pub(crate) fn exercise_folder(bytes: &[u8]) -> bool {
 fn exercise_checkpoint(checkpoint: &Checkpoint) -> bool {
     let described = describe(checkpoint);
     // A graph is planned even if the tokenizer beside it is of no use.
-<<<<<<< HEAD
-    let Ok(model) = wushi_models::build(&checkpoint, &Positions { context: 64, stretch: None }) else {
-=======
     let Ok(model) = wushi_models::build(checkpoint, &Positions { context: 64, stretch: None }) else {
->>>>>>> ckpt
         assert!(described.is_err());
         return false;
     };
