@@ -47,7 +47,7 @@ def read_ids(models, name, texts, tokenize):
             file.write(text.encode())
             file.flush()
             command = [tokenize, "-m", models / f"ggml-vocab-{name}.gguf", "-f", file.name]
-            command += ["--ids", "--no-bos", "--no-parse-special", "--log-disable"]
+            command += ["--ids", "--no-bos", "--no-escape", "--no-parse-special", "--log-disable"]
             run = subprocess.run(command, capture_output=True, text=True, check=True)
         ids.append(json.loads(run.stdout.strip() or "[]"))
     return ids

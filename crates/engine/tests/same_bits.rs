@@ -17,10 +17,13 @@ mod common;
 
 use common::{Random, RandomWeights, assert_same_bits};
 
-/// Tokens of a sequence: several pages, and beyond the sliding windows of the checkpoints.
-const LENGTH: usize = 2 * PAGE_TOKENS + 5;
+/// Tokens of a sequence: more than a page, and than the sliding windows of the checkpoints.
+const LENGTH: usize = PAGE_TOKENS + 13;
 /// Rows of every matrix have so many elements: a block of every type.
 const ROW: u32 = 256;
+
+/// Tokens are below this, which every checkpoint has.
+const VOCABULARY: usize = 128;
 
 /// The family's graph with long rows, as its own code describes it.
 fn graph(fixture: &str) -> Graph {
@@ -141,7 +144,7 @@ fn check(fixture: &str, dtype: DType, cache: CacheType) {
     let graph = graph(fixture);
     let mut random = Random(fixture.len() as u64 * 31 + dtype as u64);
     let weights = RandomWeights::new(&graph, dtype, &mut random);
-    let tokens: Vec<u32> = (0..LENGTH).map(|_| random.below(256) as u32).collect();
+    let tokens: Vec<u32> = (0..LENGTH).map(|_| random.below(VOCABULARY) as u32).collect();
     let want = reference::evaluate(&graph, &weights, &tokens, cache).expect("the reference computes it");
     let width = want.len() / LENGTH;
     let mut case = Case { weights, tokens, want, width, what: String::new() };
@@ -183,4 +186,5 @@ families! {
     qwen3moe: "qwen3moe-tiny",
     gemma3: "gemma3-tiny",
     phi3: "phi-tiny-longrope",
+    bert: "bert-tiny",
 }

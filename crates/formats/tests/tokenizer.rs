@@ -170,7 +170,9 @@ fn contradictory_vocabularies_are_refused_with_a_reason() {
         refusal("tokenizer.ggml.eos_token_id", 1_000_000u32)
             .contains("eos_token_id is 1000000, but there are")
     );
-    assert!(refusal("tokenizer.ggml.model", "llama").contains("`llama`, which is not supported"));
+    assert!(
+        refusal("tokenizer.ggml.model", "rwkv").contains("`rwkv`, which is not supported; supported: gpt2")
+    );
     assert!(
         refusal("tokenizer.ggml.pre", "klingon")
             .contains("`klingon`, which is not supported; supported: gpt-2")

@@ -83,3 +83,19 @@ fn ids_are_llama_cpps_under_whole_vocabularies() {
         NAMES.iter().flat_map(|name| differences(name, &path(name), |case| &case.whole)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// Phi-3's tokens for roles and turns take the spaces behind them along, as its own tokenizer has it.
+#[test]
+fn special_tokens_strip_where_the_model_was_trained_so() {
+    let file = Gguf::open(fixture("phi-3.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(file.metadata()).unwrap();
+    let ids = |text: &str| tokenizer.encode(text, false, true).unwrap();
+    assert_eq!(ids("<|user|>\n Hi<|end|>\n<|assistant|>\n"), ids("<|user|>Hi<|end|><|assistant|>"));
+    assert_ne!(ids("<|endoftext|>\nHi"), ids("<|endoftext|>Hi"));
+    let file = Gguf::open(fixture("llama-spm.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(file.metadata()).unwrap();
+    assert_ne!(
+        tokenizer.encode("</s> Hi", false, true).unwrap(),
+        tokenizer.encode("</s>Hi", false, true).unwrap()
+    );
+}

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, Output, State};
+use minijinja::{Error, ErrorKind, Output, State};
 
-/// Deeper values are printed by the template engine, whose own recursion the stack is measured for.
-const MAX_DEPTH: usize = 32;
+/// Deeper values are not printed: the template engine would print them, without asking for fuel, however often a value
+/// holds itself.
+const MAX_DEPTH: usize = 100;
 
 /// Prints what stands between `{{` and `}}`.
 pub(super) fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
@@ -27,38 +28,38 @@ pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
 /// The text of a value whose own is another than Python's: numbers with a fraction, and what may hold some.
 fn text(state: &State, value: &Value) -> Result<Option<String>, Error> {
     match value.kind() {
-        ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
+        ValueKind::Number | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
             let mut text = String::new();
-            Ok(repr(state, value, 0, &mut text)?.then_some(text))
+            repr(state, value, 0, &mut text)?;
+            Ok(Some(text))
         }
         _ => Ok(None),
     }
 }
 
-/// Appends a value; says whether it could.
-fn repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Result<bool, Error> {
+/// Appends a value.
+fn repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
     // Paid for as it is made: a value that holds itself many times over may be small and its text endless.
     state.consume_fuel(1)?;
     if depth > MAX_DEPTH {
-        return Ok(false);
+        let problem = format!("a value of more than {MAX_DEPTH} levels cannot be printed");
+        return Err(Error::new(ErrorKind::InvalidOperation, problem));
     }
     match value.kind() {
-        ValueKind::Number if !value.is_integer() => {
-            let Ok(number) = f64::try_from(value.clone()) else { return Ok(false) };
-            out.push_str(&float(number));
-        }
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => out.push_str(&float(number)),
+            Err(_) => plain(value, out),
+        },
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
             state.consume_fuel(text.len() as u64 / 64)?;
             quote(text, out);
         }
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             out.push('[');
             for (place, item) in value.try_iter()?.enumerate() {
                 out.push_str(if place > 0 { ", " } else { "" });
-                if !repr(state, &item, depth + 1, out)? {
-                    return Ok(false);
-                }
+                repr(state, &item, depth + 1, out)?;
             }
             out.push(']');
         }
@@ -66,23 +67,21 @@ fn repr(state: &State, value: &Value, depth: usize, out: &mut String) -> Result<
             out.push('{');
             for (place, key) in value.try_iter()?.enumerate() {
                 out.push_str(if place > 0 { ", " } else { "" });
-                if !repr(state, &key, depth + 1, out)? {
-                    return Ok(false);
-                }
+                repr(state, &key, depth + 1, out)?;
                 out.push_str(": ");
-                if !repr(state, &value.get_item(&key)?, depth + 1, out)? {
-                    return Ok(false);
-                }
+                repr(state, &value.get_item(&key)?, depth + 1, out)?;
             }
             out.push('}');
         }
-        ValueKind::Undefined | ValueKind::None | ValueKind::Bool | ValueKind::Number => {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{value}");
-        }
-        _ => return Ok(false),
+        _ => plain(value, out),
     }
-    Ok(true)
+    Ok(())
+}
+
+/// Appends what has no parts, as the template engine prints it.
+fn plain(value: &Value, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{value}");
 }
 
 /// A text in quotes: single ones, unless it has such and no double ones.

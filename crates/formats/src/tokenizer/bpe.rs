@@ -116,11 +116,10 @@ impl Bpe {
         ids: &mut Vec<u32>,
     ) {
         // Line feeds are never merged, but runs of them may be tokens.
-        if self.ignore_merges || word.bytes().all(|byte| byte == b'\n') {
-            if let Some(id) = vocabulary.id(word) {
-                ids.push(id);
-                return;
-            }
+        let may_be_whole = self.ignore_merges || word.bytes().all(|byte| byte == b'\n');
+        if let Some(id) = vocabulary.id(word).filter(|_| may_be_whole) {
+            ids.push(id);
+            return;
         }
         merger.clear();
         for (at, c) in word.char_indices() {

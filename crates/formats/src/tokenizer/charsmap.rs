@@ -6,6 +6,10 @@
 
 use crate::FormatError;
 
+/// Longer prefixes and replacements than any table has; without a bound a hostile one could take all time and memory.
+const MAX_PREFIX: usize = 64;
+const MAX_REPLACEMENT: usize = 256;
+
 /// A table that was read.
 pub(super) struct CharsMap {
     units: Vec<u32>,
@@ -25,13 +29,16 @@ impl CharsMap {
             return Err(invalid("ends within its first four bytes"));
         };
         let length = u32::from_le_bytes(*length) as usize;
-        if length % 4 != 0 || length > rest.len() {
+        if !length.is_multiple_of(4) || length > rest.len() {
             return Err(invalid(&format!("has {} bytes, but its trie takes {length}", rest.len())));
         }
         let (trie, replacements) = rest.split_at(length);
         let units = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
         let replacements =
             std::str::from_utf8(replacements).map_err(|_| invalid("has replacements that are no text"))?;
+        if replacements.split('\0').any(|replacement| replacement.len() > MAX_REPLACEMENT) {
+            return Err(invalid("has a replacement that no text needs"));
+        }
         Ok(CharsMap { units, replacements: replacements.to_owned() })
     }
 
@@ -41,7 +48,7 @@ impl CharsMap {
         let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
         let mut node = offset(*self.units.first()?);
         let mut longest = None;
-        for (at, byte) in text.bytes().enumerate() {
+        for (at, byte) in text.bytes().take(MAX_PREFIX).enumerate() {
             node ^= u32::from(byte);
             let Some(&unit) = self.units.get(node as usize) else { break };
             // Of a leaf the highest bit is set, so that it is no child.

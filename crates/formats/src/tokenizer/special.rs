@@ -132,8 +132,11 @@ pub(super) struct Stripping {
 pub(super) const STRIP_LEFT_KEY: &str = "tokenizer.wushi.strip_left";
 pub(super) const STRIP_RIGHT_KEY: &str = "tokenizer.wushi.strip_right";
 
+/// Phi-3's and Phi-3.5's. llama.cpp knows these models by their name, which files made from them often lack.
+const STRIPPING_MARKS: &[&str] = &["<|placeholder1|>", "<|placeholder6|>", "<|assistant|>", "<|end|>"];
+
 impl Stripping {
-    /// What the file says; where it says nothing, Phi-3 is known by its name, as llama.cpp knows it.
+    /// What the file says. Where it says nothing, one vocabulary whose tokens all strip is known by those it has.
     pub(super) fn read(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Stripping, FormatError> {
         let ids = |key: &str| {
             let mut ids = metadata.u32_array(key)?.unwrap_or_default();
@@ -141,8 +144,7 @@ impl Stripping {
             Ok::<_, FormatError>(ids)
         };
         let mut right = ids(STRIP_RIGHT_KEY)?;
-        let name = metadata.str("general.name")?.unwrap_or_default().to_lowercase();
-        if metadata.get(STRIP_RIGHT_KEY).is_none() && (name.contains("phi-3") || name.contains("phi3")) {
+        if metadata.get(STRIP_RIGHT_KEY).is_none() && vocabulary.has_special(STRIPPING_MARKS) {
             let strips = |text: &str, kind: Kind| {
                 matches!(kind, Kind::Control | Kind::UserDefined)
                     && !["<unk>", "<s>", "<|endoftext|>"].contains(&text)

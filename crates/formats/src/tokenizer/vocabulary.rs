@@ -91,6 +91,13 @@ impl Vocabulary {
         (0u32..).zip(self.tokens.iter()).zip(&self.kinds).map(|((id, text), &kind)| (id, text, kind))
     }
 
+    /// Whether all these are control tokens.
+    pub(super) fn has_special(&self, texts: &[&str]) -> bool {
+        let is_control =
+            |text: &&str| self.iter().any(|(_, other, kind)| kind == Kind::Control && other == *text);
+        texts.iter().all(is_control)
+    }
+
     /// Number of tokens.
     pub(super) fn len(&self) -> usize {
         self.kinds.len()

@@ -15,6 +15,9 @@ use super::{NORMALIZER_KEY, SPACE_PREFIX_KEY, Table, invalid, token_type, unsupp
 const ADDED_SCORE: f32 = -1000.0;
 const UNUSED_SCORE: f32 = -10000.0;
 
+/// SentencePiece's tokens are far shorter; looking at all parts of one takes time in proportion.
+const MAX_TOKEN: usize = 512;
+
 /// Byte-level BPE (`gpt2`).
 pub(super) fn byte_level(
     json: &TokenizerJson,
@@ -107,6 +110,9 @@ fn write_prefix(prefix: SpacePrefix, metadata: &mut Metadata) {
 fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Result<Vec<f32>, String>, FormatError> {
     if json.model.ignore_merges {
         return Ok(Err("it has ignore_merges".to_owned()));
+    }
+    if let Some(text) = table.texts.iter().find(|text| text.len() > MAX_TOKEN) {
+        return Ok(Err(format!("a token has {} bytes", text.len())));
     }
     let mut ranks: Vec<Option<u32>> = vec![None; table.texts.len()];
     let mut pairs = HashSet::with_capacity(json.model.merges.len());
@@ -229,7 +235,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
         b'/' => Some(63),
         _ => None,
     };
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let padding = text.bytes().rev().take_while(|&byte| byte == b'=').count();
