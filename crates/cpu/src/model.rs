@@ -1,5 +1,6 @@
 //! Weights bound to a graph: checked first, then repacked by the whole team, tensor by tensor.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 
 use wushi_graph::{DType, Graph, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
@@ -56,10 +57,15 @@ impl Weights {
     /// Repacks every weight; the source's pages are released one tensor after the other.
     pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &mut Team) -> Result<Self, CpuError> {
         let mut slots = Vec::with_capacity(graph.weights().len());
+        // Weights that share a tensor follow each other: it is read, and made if need be, once for all of them.
+        let mut held = None::<(&str, Cow<'_, [u8]>)>;
         for decl in graph.weights() {
             let TensorDesc { dtype, shape } = check(source, decl)?;
-            let bytes = source.read(&decl.name).map_err(WeightError::Read)?;
-            let view = TensorView { dtype, shape, bytes: decl.bytes_in(&bytes) };
+            let (_, bytes) = match held.take().filter(|(name, _)| *name == decl.name) {
+                Some(same) => held.insert(same),
+                None => held.insert((&decl.name, source.read(&decl.name).map_err(WeightError::Read)?)),
+            };
+            let view = TensorView { dtype, shape, bytes: decl.bytes_in(bytes) };
             slots.push(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
                 Role::Embedding | Role::Matrix | Role::Experts => Slot::Matrix(pack(decl, &view, team)?),

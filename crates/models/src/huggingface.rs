@@ -357,13 +357,15 @@ impl Importer {
             ("penalty_repeat", "repetition_penalty"),
         ] {
             if let Some(value) = generation.get(there).filter(|value| !value.is_null()) {
-                let number = self.to_number(there, value)?;
+                let number = self.to_number(&format!("generation_config.json: {there}"), value)?;
                 self.metadata.set(format!("general.sampling.{key}"), number);
             }
         }
         if let Some(value) = generation.get("top_k").filter(|value| !value.is_null()) {
             let count = value.as_u64().and_then(|count| i32::try_from(count).ok());
-            let count = count.ok_or_else(|| self.invalid("top_k", value, "it must be a whole number"))?;
+            let count = count.ok_or_else(|| {
+                self.invalid("generation_config.json: top_k", value, "it must be a whole number")
+            })?;
             self.metadata.set("general.sampling.top_k", count);
         }
         Ok(())
