@@ -208,7 +208,7 @@ fn folders_without_a_model_say_what_is_missing() {
     assert!(told(&[]).contains("no config.json"));
     assert!(told(&[("m.gguf", Vec::new())]).contains("as in m.gguf"));
     assert!(told(&[config.clone(), ("pytorch_model.bin", Vec::new())]).contains("pickle"));
-    assert!(told(&[config.clone()]).contains("no model.safetensors"));
+    assert!(told(std::slice::from_ref(&config)).contains("no model.safetensors"));
     assert!(told(&[("config.json", b"[]".to_vec()), ("model.safetensors", file(&[]))]).contains("no object"));
     assert!(told(&[("config.json", b"{".to_vec())]).contains("config.json"));
     let mut metadata = Metadata::new();

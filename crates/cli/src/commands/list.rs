@@ -61,6 +61,7 @@ fn stored_json(model: &StoredModel) -> Value {
         "path": model.path,
         "bytes": model.bytes,
         "sha256": model.sha256,
+        "files": model.files.iter().map(|file| json!({ "file": file.name, "bytes": file.bytes, "sha256": file.sha256 })).collect::<Vec<_>>(),
         "source": model.source,
         "licence": model.licence,
         "fetched": model.fetched,

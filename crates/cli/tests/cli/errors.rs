@@ -55,7 +55,7 @@ fn files_that_are_no_models() {
     assert!(error(&text.display().to_string()).contains("not a GGUF file"));
     assert!(error("./none.gguf").contains("none.gguf"));
     assert!(error("smollm3").contains("smollm2"), "the names that exist are listed");
-    assert!(error("hf:org/repo").contains("which of its files"));
+    assert!(error("hf:org").contains("hf:org/repo or hf:org/repo/file"));
     assert!(error("What is this?").contains("wushi run smollm2 \"What is this?\""));
 }
 

@@ -1,6 +1,7 @@
 //! Drives the real binary on tiny models.
 
 mod bench;
+mod convert;
 mod determinism;
 mod errors;
 mod help;
