@@ -18,58 +18,22 @@ are committed and the tests never run this.
 """
 
 import argparse
-import contextlib
 import copy
 import hashlib
 import platform
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import tokenizers
 import torch
 import transformers
+from family_bert import NAME as BERT, make_bert
 from family_models import DTYPES, SAMPLING, Case, Checkpoint, Greedy, checkpoints, published_tokenizer
+from family_tools import convert, doubled
 from gguf import GGMLQuantizationType as Type
 from make_fixtures import FIXTURES, SPECIAL, TEXTS, relative_error, round_activations, vocabulary, write_json
-
-# Runs the converter as its own program, the tiny tokenizer taken for the one it stands for: the converter tells
-# tokenizers apart by a hash of their whole vocabulary.
-CONVERT = """
-import sys
-source, pre, *arguments = sys.argv[1:]
-sys.path.insert(0, source)
-sys.argv = ["convert_hf_to_gguf.py", *arguments]
-import convert_hf_to_gguf
-from conversion.base import TextModel
-TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
-convert_hf_to_gguf.main()
-"""
-
-
-def convert(llama_cpp: Path, directory: Path, pre: str, storage: str, to: Path) -> None:
-    command = [sys.executable, "-c", CONVERT, llama_cpp, pre, directory, "--outfile", to, "--outtype", storage.lower()]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"the converter failed on {directory.name}:\n{done.stderr}")
-
-
-@contextlib.contextmanager
-def doubled() -> Iterator[None]:
-    """F64 wherever `transformers` asks for F32 by name: in norms, softmax and rope tables."""
-    kept = torch.float32, torch.float, torch.Tensor.float
-    torch.float32 = torch.float = torch.float64
-    torch.Tensor.float = torch.Tensor.double
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.float32, torch.float, torch.Tensor.float = kept
-        torch.set_default_dtype(torch.float32)
-
 
 class Reference:
     """A saved directory in `transformers`: in F32; in F64, to tell how far F32 is from exact; and for BF16 in F64 with
@@ -336,6 +300,8 @@ def main() -> None:
     for checkpoint in checkpoints():
         if not args.names or checkpoint.name in args.names:
             make_model(checkpoint, models, args.llama_cpp)
+    if not args.names or BERT in args.names:
+        make_bert(models, args.llama_cpp)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def qwen3moe() -> list[Checkpoint]:
     other = {"norm_topk_prob": ("short", {"norm_topk_prob": True})}
     return [
         Checkpoint("qwen3moe-tiny", config=config(**shape, norm_topk_prob=True), seed=33, off=off, **parts),
-        Checkpoint("qwen3moe-tiny-raw", config=config(**shape, norm_topk_prob=False), seed=43, off=other, gguf=False, **parts),
+        Checkpoint("qwen3moe-tiny-raw", config=config(**{**shape, "num_hidden_layers": 1}, norm_topk_prob=False), seed=43, off=other, gguf=False, **parts),
     ]
 
 

@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../crates/engine/tests/exercise/mod.rs"]
+#[allow(dead_code, reason = "the other half is another target's")]
 mod exercise;
 
 fuzz_target!(|bytes: &[u8]| {

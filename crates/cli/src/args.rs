@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use wushi_graph::DType;
 
 use crate::knobs::{Common, Compute, Generation};
 
@@ -12,9 +13,10 @@ pub(crate) const DEFAULT_MODEL: &str = "smollm2";
 const MODELS: &str = "\
 MODEL is one of
   smollm2                    a short name of the catalogue (`wushi list` shows them)
+  hf:org/repo                a repository on Hugging Face: its safetensors, or its only GGUF
   hf:org/repo/file.gguf      a file on Hugging Face
   https://host/file.gguf     an address
-  ./file.gguf                a file on this disk
+  ./file.gguf, ./folder      a GGUF file or a folder of safetensors on this disk
 What is not on this disk yet is fetched and verified first.";
 
 const KNOBS: &str = "\
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     List(ListArgs),
     Rm(RmArgs),
     Inspect(InspectArgs),
+    Embed(EmbedArgs),
+    Convert(ConvertArgs),
     Tokenize(TokenizeArgs),
     Perplexity(PerplexityArgs),
     Bench(BenchArgs),
@@ -132,6 +136,55 @@ pub(crate) struct InspectArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// Compute embeddings of texts with an embedding model
+///
+/// One line of numbers for each text, of length 1 unless said otherwise: the closer two texts' meanings, the greater the
+/// sum of their numbers' products. How tokens become one embedding (their mean, the first, the last) is what the model's
+/// files say. The same text gives the same numbers to the bit, on any number of threads and on any processor.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct EmbedArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// The texts; without any, each line of stdin is one
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) texts: Vec<String>,
+    /// Leave embeddings at the length they have
+    #[arg(long)]
+    pub(crate) no_normalise: bool,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// Write a model as one GGUF file, quantised if wanted
+///
+/// MODEL may be a folder as published on Hugging Face, a GGUF file, or one of several that a model was cut into. The file
+/// holds the weights as they are stored, or quantised to --quant; vectors stay F32, and what gives the logits is never
+/// coarser than Q6_K. llama.cpp reads it too. Quantise from F32, F16 or BF16: doing it twice loses twice.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS)]
+pub(crate) struct ConvertArgs {
+    /// Which model
+    pub(crate) model: String,
+    /// The file to write
+    pub(crate) out: PathBuf,
+    /// Quantise the weights to TYPE, as in q8_0, q4_0 or q4_k
+    #[arg(long, value_name = "TYPE", value_parser = crate::values::storage_type)]
+    pub(crate) quant: Option<DType>,
+    /// Threads that quantise; the file is the same
+    #[arg(short, long, value_name = "N", value_parser = crate::values::threads)]
+    pub(crate) threads: Option<usize>,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Show the tokens of a text

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one ends the answer under way, the next one, or one without an answer, the process.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -18,6 +19,8 @@ struct State {
     answer: Option<Canceller>,
     /// Whether it has been told to end.
     cancelled: bool,
+    /// A file that must not outlive the process.
+    temporary: Option<PathBuf>,
 }
 
 impl Interrupts {
@@ -31,7 +34,13 @@ impl Interrupts {
 
     /// Until the guard is dropped, the first signal ends this answer instead of the process.
     pub(crate) fn guard(&self, answer: Canceller) -> Guard<'_> {
-        *self.state() = State { answer: Some(answer), cancelled: false };
+        *self.state() = State { answer: Some(answer), ..State::default() };
+        Guard(self)
+    }
+
+    /// Until the guard is dropped, a signal removes this file before it ends the process.
+    pub(crate) fn leave_behind(&self, temporary: PathBuf) -> Guard<'_> {
+        *self.state() = State { temporary: Some(temporary), ..State::default() };
         Guard(self)
     }
 
@@ -39,7 +48,12 @@ impl Interrupts {
         let mut state = self.state();
         match &state.answer {
             Some(answer) if !state.cancelled => answer.cancel(),
-            _ => std::process::exit(EXIT_CODE.into()),
+            _ => {
+                if let Some(temporary) = state.temporary.take() {
+                    let _ = std::fs::remove_file(temporary);
+                }
+                std::process::exit(EXIT_CODE.into())
+            }
         }
         state.cancelled = true;
     }

@@ -6,12 +6,13 @@
 use std::path::PathBuf;
 
 use wushi_cpu::InstructionSet;
-use wushi_graph::CacheType;
+use wushi_graph::{CacheType, DType};
+use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
     at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, repetition_penalty, seed,
-    size, switch, temperature, text, threads, top_p,
+    size, storage_type, stretch, switch, temperature, text, threads, top_p,
 };
 
 /// One row of the table.
@@ -79,8 +80,10 @@ knobs! {
             [short = 'q', global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true"];
     }
 
-    /// How a model is computed. None of it changes an answer, except `cache`, which changes its last bits.
+    /// How a model is computed. None of it changes an answer, except `quant`, and `cache`, which changes its last bits.
     Compute "Computing" {
+        quant: Option<DType>, --"quant" "TYPE", "WUSHI_QUANT", storage_type,
+            "Quantise the weights to TYPE while loading, as in q8_0, q4_0 or q4_k", default: "as they are stored";
         threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
             "Threads that compute", default: "all processors" [short = 't'];
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
@@ -98,6 +101,9 @@ knobs! {
         ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
             "Longest conversation in tokens, prompt and answer together",
             default: "what the model was trained for, at most 4096" [short = 'c'];
+        rope_scaling: Option<Stretch>, --"rope-scaling" "HOW", "WUSHI_ROPE_SCALING", stretch,
+            "How positions are stretched if --ctx is more than the model was trained for: yarn or linear",
+            default: "such a context is refused";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
             "Key of the random numbers; the same seed gives the same answer", default: "drawn, and reported"
             [short = 's'];
@@ -155,6 +161,7 @@ mod tests {
         "tensors",
         "no-bos",
         "no-special",
+        "no-normalise",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",

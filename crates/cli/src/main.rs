@@ -67,6 +67,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::List(args) => commands::list::run(&args, &app),
         Command::Rm(args) => commands::rm::run(&args, &app),
         Command::Inspect(args) => commands::inspect::run(args, &app),
+        Command::Convert(args) => commands::convert::run(&args, &app),
+        Command::Embed(args) => commands::embed::run(args, &app),
         Command::Tokenize(args) => commands::tokenize::run(&args, &app),
         Command::Perplexity(args) => commands::perplexity::run(args, &app),
         Command::Bench(args) => commands::bench::run(args, &app),

@@ -46,14 +46,15 @@ pub(crate) fn pull(reference: &str, app: &App) -> Result<Pulled> {
     Ok(wushi_hub::pull(&store(app)?, &model, &options, &Bar::new(app.quiet()))?)
 }
 
-/// The file of a model, fetched if need be.
+/// The file or folder of a model, fetched if need be.
 pub(crate) fn locate(reference: &str, app: &App) -> Result<PathBuf> {
     Ok(pull(reference, app)?.path)
 }
 
-/// What the knobs say about loading the file at `path`.
+/// What the knobs say about loading the model at `path`.
 pub(crate) fn load_options(path: PathBuf, compute: &Compute) -> LoadOptions {
     let mut options = LoadOptions::new(path);
+    options.quant = compute.quant;
     options.threads = compute.threads;
     options.instruction_set = compute.isa;
     options.cache = compute.cache.unwrap_or(options.cache);
@@ -106,14 +107,14 @@ fn describe(plan: &LoadPlan) -> String {
     )
 }
 
-/// A progress bar on stderr for one pull.
-struct Bar {
+/// A progress bar on stderr.
+pub(crate) struct Bar {
     quiet: bool,
     bar: RefCell<Option<ProgressBar>>,
 }
 
 impl Bar {
-    fn new(quiet: bool) -> Bar {
+    pub(crate) fn new(quiet: bool) -> Bar {
         Bar { quiet, bar: RefCell::new(None) }
     }
 }

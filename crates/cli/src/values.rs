@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use wushi_cpu::InstructionSet;
 use wushi_engine::load::DEFAULT_MAX_ROWS;
-use wushi_graph::CacheType;
+use wushi_graph::{CacheType, DType};
+use wushi_models::Stretch;
 
 /// A number for which `fits` holds, else `expected` with an article.
 fn number<T: FromStr>(text: &str, fits: impl Fn(&T) -> bool, expected: impl Display) -> Result<T, String> {
@@ -110,6 +111,22 @@ pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
     CacheType::ALL.into_iter().find(named).ok_or_else(|| "expected f16, f32 or q8_0".to_owned())
 }
 
+/// How a model is stretched beyond the context it was trained for.
+pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "yarn" => Ok(Stretch::Yarn),
+        "linear" => Ok(Stretch::Linear),
+        _ => Err("expected yarn or linear".to_owned()),
+    }
+}
+
+/// A storage type of weights.
+pub(crate) fn storage_type(text: &str) -> Result<DType, String> {
+    let names =
+        || DType::ALL.iter().map(|dtype| dtype.name().to_ascii_lowercase()).collect::<Vec<_>>().join(", ");
+    DType::named(text.trim()).ok_or_else(|| format!("expected one of {}", names()))
+}
+
 /// An instruction set that this machine has.
 pub(crate) fn instruction_set(text: &str) -> Result<InstructionSet, String> {
     text.trim().to_ascii_lowercase().parse()
@@ -146,6 +163,8 @@ mod tests {
         assert_eq!(cache_type("F16"), Ok(CacheType::F16));
         assert_eq!(cache_type("q8_0"), Ok(CacheType::Q8_0));
         assert!(cache_type("q8").is_err());
+        assert_eq!(storage_type("q4_k"), Ok(DType::Q4_K));
+        assert!(storage_type("q4_k_m").unwrap_err().contains("q4_k, q5_k"));
         assert!(instruction_set("portable").is_ok());
         assert!(instruction_set("sse9").unwrap_err().contains("portable"));
     }

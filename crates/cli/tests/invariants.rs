@@ -50,7 +50,7 @@ fn imports_run_downward() {
         ("models", &["wushi-formats", "wushi-graph"][..]),
         ("quant", &["wushi-graph"][..]),
         ("cpu", &["wushi-graph", "wushi-quant"][..]),
-        ("engine", &["wushi-cpu", "wushi-models", "wushi-formats", "wushi-graph"][..]),
+        ("engine", &["wushi-cpu", "wushi-models", "wushi-formats", "wushi-graph", "wushi-quant"][..]),
         ("hub", &[][..]),
     ]);
     for entry in fs::read_dir(crates()).expect("crates/") {

@@ -12,6 +12,7 @@ use wushi_engine::load::{LoadOptions, LoadedModel, plan};
 use wushi_engine::{Output, Request, Sampling};
 use wushi_formats::{Gguf, Tokenizer};
 use wushi_graph::{Batch, CacheType, Executor};
+use wushi_models::Positions;
 
 /// Where models are kept between runs: the user's choice, else the build folder.
 fn home() -> PathBuf {
@@ -198,7 +199,8 @@ fn same_bits_among_others() {
 #[test]
 fn kernels_equal_the_reference_on_the_real_weights() {
     let checkpoint = wushi_models::open(model()).expect("a valid file");
-    let graph = wushi_models::build(&checkpoint).expect("a supported model").graph;
+    let positions = Positions { context: 32, stretch: None };
+    let graph = wushi_models::build(&checkpoint, &positions).expect("a supported model").graph;
     let tokens = text_tokens(5);
     for cache in [CacheType::F16, CacheType::F32] {
         let want = reference::evaluate(&graph, &checkpoint, &tokens, cache).expect("evaluates");

@@ -14,6 +14,7 @@
 //! An answer depends on the model, the tokens, the sampling settings and the seed only: not on the other
 //! requests, the size of chunks, the prefix cache or a lack of pages.
 
+pub mod convert;
 mod detokenize;
 mod embed;
 mod engine;
@@ -31,6 +32,7 @@ mod sequence;
 mod softmax;
 mod stats;
 mod vocabulary;
+mod weights;
 mod worker;
 
 pub use embed::{Embedder, normalise};
@@ -40,3 +42,4 @@ pub use event::{Event, FinishReason, Finished, Logprob, Timings, Token, Usage};
 pub use request::{MAX_STOP_STRINGS, Request, Sampling};
 pub use stats::Stats;
 pub use vocabulary::Vocabulary;
+pub use weights::Weights;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
-use wushi_graph::{CacheType, Executor, Graph, Lookup, Op};
+use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
-use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, memory};
+use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -24,8 +24,10 @@ const HEADROOM: u64 = 64 << 20;
 /// What is loaded, and how.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// The GGUF file.
+    /// The GGUF file, or the folder as published on Hugging Face.
     pub path: PathBuf,
+    /// The type that weights are quantised to on their way. `None`: as they are stored.
+    pub quant: Option<DType>,
     /// Threads that compute. `None`: as many as this process may run at once.
     pub threads: Option<usize>,
     /// Kernels. `None`: the best this machine has. The answer does not depend on it.
@@ -53,6 +55,7 @@ impl LoadOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         LoadOptions {
             path: path.into(),
+            quant: None,
             threads: None,
             instruction_set: None,
             cache: CacheType::F16,
@@ -252,7 +255,7 @@ pub struct RecommendedSampling {
 #[derive(Debug)]
 pub struct LoadPlan {
     path: PathBuf,
-    checkpoint: Checkpoint,
+    weights: Weights,
     graph: Graph,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
@@ -332,22 +335,26 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let positions = positions(options, trained)?;
     let Description { model, tokenizer, template } =
         describe_for(&checkpoint, &positions).map_err(unusable)?;
-    let info = info(&checkpoint, &model).map_err(|error| unusable(error.into()))?;
+    let weights = match options.quant {
+        None => Weights::stored(checkpoint),
+        Some(wanted) => Weights::quantised(checkpoint, &model.graph, wanted, options.executor(1, 1).threads),
+    };
+    let info = info(&weights, &model).map_err(|error| unusable(error.into()))?;
     let context = positions.context;
     let (executor, memory, available) = match model.pooling {
-        None => fit(options, &checkpoint, &model.graph, context)?,
+        None => fit(options, &weights, &model.graph, context)?,
         // One text at a time, whose tokens may all be wanted and may all see each other.
         Some(_) => {
             let max_rows = context.max(options.max_rows);
             let one = LoadOptions { sequences: 1, max_rows, max_logit_rows: max_rows, ..options.clone() };
-            fit(&one, &checkpoint, &model.graph, context)?
+            fit(&one, &weights, &model.graph, context)?
         }
     };
-    let fingerprint = fingerprint(&checkpoint, &model.graph, executor.cache);
+    let fingerprint = fingerprint(&weights, &model.graph, executor.cache, options.quant);
     let engine = options.engine.clone();
     Ok(LoadPlan {
         path: path.clone(),
-        checkpoint,
+        weights,
         graph: model.graph,
         tokenizer: Arc::new(tokenizer),
         template,
@@ -392,7 +399,7 @@ impl LoadPlan {
     /// # Errors
     /// None that [`plan`] has not ruled out, except for zero rows.
     pub fn schedule(&self, rows: usize) -> Result<Vec<StepCost>, LoadError> {
-        wushi_cpu::schedule(&self.graph, &self.checkpoint, &self.executor, rows)
+        wushi_cpu::schedule(&self.graph, &self.weights, &self.executor, rows)
             .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
     }
 
@@ -416,7 +423,7 @@ impl LoadPlan {
         if self.pooling.is_some() {
             return Err(LoadError::NoText { path: self.path });
         }
-        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
+        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -439,7 +446,7 @@ impl LoadPlan {
         let Some(pooling) = self.pooling else {
             return Err(LoadError::NoEmbeddings { path: self.path });
         };
-        let executor = CpuExecutor::new(self.graph, &self.checkpoint, self.executor)
+        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let executor: Box<dyn Executor> = Box::new(executor);
         Ok(LoadedEmbedder {
@@ -464,14 +471,14 @@ impl Vocabulary for TokenizerVocabulary {
     }
 }
 
-fn info(checkpoint: &Checkpoint, model: &Model) -> Result<ModelInfo, FormatError> {
-    let metadata = checkpoint.metadata();
+fn info(weights: &Weights, model: &Model) -> Result<ModelInfo, FormatError> {
+    let metadata = weights.checkpoint().metadata();
     let number = |key: &str| metadata.f32(key);
     Ok(ModelInfo {
         architecture: model.architecture.clone(),
         name: metadata.str("general.name")?.map(str::to_owned),
-        parameters: checkpoint.parameters(),
-        dtype: checkpoint.types().first().map(|total| total.ggml_type.to_string()).unwrap_or_default(),
+        parameters: weights.checkpoint().parameters(),
+        dtype: weights.main_type().map(|main| main.to_string()).unwrap_or_default(),
         trained_context: model.trained_context,
         sampling: RecommendedSampling {
             temperature: number("general.sampling.temp")?,
@@ -501,7 +508,7 @@ fn positions(options: &LoadOptions, trained: usize) -> Result<Positions, LoadErr
 /// for one.
 fn fit(
     options: &LoadOptions,
-    checkpoint: &Checkpoint,
+    weights: &Weights,
     graph: &Graph,
     context: usize,
 ) -> Result<(wushi_cpu::Options, MemoryPlan, Option<u64>), LoadError> {
@@ -517,7 +524,7 @@ fn fit(
     }
     let pages_of_one = context.div_ceil(PAGE_TOKENS);
     let mut executor = options.executor(context, pages_of_one);
-    let least = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
+    let least = wushi_cpu::plan(graph, weights, &executor).map_err(cpu)?;
     let machine = memory::available().map(|bytes| bytes.saturating_sub(HEADROOM));
     let available = match (machine, options.memory) {
         (Some(machine), Some(budget)) => Some(machine.min(budget)),
@@ -539,11 +546,11 @@ fn fit(
             wanted.min(pages_of_one.saturating_add((spare / 2 / page) as usize))
         }
     };
-    let plan = wushi_cpu::plan(graph, checkpoint, &executor).map_err(cpu)?;
+    let plan = wushi_cpu::plan(graph, weights, &executor).map_err(cpu)?;
     Ok((executor, plan, available))
 }
 
-fn fingerprint(checkpoint: &Checkpoint, graph: &Graph, cache: CacheType) -> [u8; 32] {
+fn fingerprint(weights: &Weights, graph: &Graph, cache: CacheType, quant: Option<DType>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("wushi arithmetic {} cache {cache}\n", wushi_cpu::ARITHMETIC_VERSION).as_bytes());
     // What the context decided.
@@ -558,7 +565,10 @@ fn fingerprint(checkpoint: &Checkpoint, graph: &Graph, cache: CacheType) -> [u8;
     ropes.iter().for_each(|rope| {
         hasher.update(rope.as_bytes());
     });
-    checkpoint.identify(&mut |bytes| {
+    if let Some(quant) = quant {
+        hasher.update(format!("quantised to {quant}\n").as_bytes());
+    }
+    weights.checkpoint().identify(&mut |bytes| {
         hasher.update(bytes);
     });
     *hasher.finalize().as_bytes()

@@ -13,14 +13,18 @@ use wushi_graph::DType;
 
 mod exercise;
 
-use exercise::exercise;
+use exercise::{exercise, exercise_folder};
 
 /// The files of a folder that end in `.gguf`, in order.
 fn files(folder: &str) -> Vec<PathBuf> {
+    files_of(folder, "gguf")
+}
+
+fn files_of(folder: &str, kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let mut files: Vec<PathBuf> =
-        entries.filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect();
+        entries.filter(|path| path.extension().is_some_and(|end| end == kind)).collect();
     files.sort();
     files
 }
@@ -63,6 +67,37 @@ fn the_fuzz_corpus() {
     for path in corpus {
         let (what, bytes) = (path.display().to_string(), read(&path));
         soon(&what, move || exercise(&bytes));
+    }
+}
+
+#[test]
+fn the_fuzz_corpus_of_folders() {
+    let corpus = files_of("fuzz/corpus/folder", "bin");
+    assert!(corpus.len() >= 20, "the corpus shrank");
+    for path in corpus {
+        let (what, bytes) = (path.display().to_string(), read(&path));
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let planned = soon(&what, move || exercise_folder(&bytes));
+        assert!(!name.starts_with("valid-") || planned, "{name} should be planned");
+        assert!(!name.starts_with("bad-") || !planned, "{name} should be refused");
+    }
+}
+
+#[test]
+fn flipped_bytes_of_folders() {
+    for path in files_of("fuzz/corpus/folder", "bin") {
+        let (name, bytes) = (path.display().to_string(), read(&path));
+        // The configuration and the header of the weights.
+        let header = bytes.len().min(2200);
+        soon(&name, move || {
+            let mut bytes = bytes;
+            for (count, place) in (0..header).step_by(3).enumerate() {
+                let pattern = [0x01, 0x80, 0x08][count % 3];
+                bytes[place] ^= pattern;
+                exercise_folder(&bytes);
+                bytes[place] ^= pattern;
+            }
+        });
     }
 }
 

@@ -27,6 +27,29 @@ pub enum FormatError {
     /// The bytes are something else, or nothing.
     #[error("not a GGUF file: {0}")]
     NotGguf(&'static str),
+    /// The bytes are something else, or damaged.
+    #[error("not a sound safetensors file: {0}")]
+    BadSafetensors(String),
+    /// A folder without a model that can be read.
+    #[error("{0}")]
+    BadFolder(String),
+    /// A file of JSON that is none, or says what it must not.
+    #[error("{file}: {problem}")]
+    BadJson {
+        /// Its name.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A tensor that no part of the model uses.
+    #[error(
+        "tensor `{0}` has no place in the model that config.json describes; the files do not belong together, or use a \
+         feature that is not supported"
+    )]
+    UnusedTensor(String),
+    /// A tensor that a model needs.
+    #[error("tensor `{0}` is missing")]
+    MissingTensor(String),
     /// Written on a big-endian machine.
     #[error("big-endian GGUF files are not supported; convert the model again as little-endian")]
     BigEndian,

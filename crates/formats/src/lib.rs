@@ -5,6 +5,8 @@
 
 pub mod checkpoint;
 pub mod gguf;
+pub mod huggingface;
+pub mod safetensors;
 pub mod template;
 pub mod tokenizer;
 
@@ -14,5 +16,6 @@ mod mapped;
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
-pub use template::{ChatTemplate, Message, RenderOptions};
+pub use huggingface::Folder;
+pub use template::{ChatTemplate, Content, Message, RenderOptions};
 pub use tokenizer::Tokenizer;

@@ -12,7 +12,7 @@ pub enum HubError {
     /// Neither a name of the catalogue, nor anything that looks like a path or an address.
     #[error(
         "`{given}` is no model that this catalogue knows ({}), and no file; \
-         give a path, hf:org/repo/file or an https:// address",
+         give a path, hf:org/repo, hf:org/repo/file or an https:// address",
         known.join(", ")
     )]
     UnknownModel {
@@ -22,15 +22,22 @@ pub enum HubError {
         known: Vec<String>,
     },
 
-    /// `hf:org/repo`, without the file.
-    #[error(
-        "`{given}` names a repository; say which of its files is wanted, as in hf:{repo}/model-Q4_K_M.gguf"
-    )]
-    MissingFile {
-        /// What was asked for.
-        given: String,
-        /// The `org/repo` in it.
+    /// A repository without a model that can be read.
+    #[error("hf:{repo} holds no model that can be used: {why}")]
+    NoModel {
+        /// `org/repo`.
         repo: String,
+        /// What is missing.
+        why: String,
+    },
+
+    /// A repository with several models, as those in GGUF often are.
+    #[error("hf:{repo} holds several models; say which one:{}", Choices(files))]
+    SeveralModels {
+        /// `org/repo`.
+        repo: String,
+        /// Each as it can be typed.
+        files: Vec<String>,
     },
 
     /// A reference that cannot be read.
@@ -257,6 +264,14 @@ impl fmt::Display for Lines<'_> {
             write!(f, "\n  {}: {}", attempt.source, attempt.failure)?;
         }
         Ok(())
+    }
+}
+
+struct Choices<'a>(&'a [String]);
+
+impl fmt::Display for Choices<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|choice| write!(f, "\n  {choice}"))
     }
 }
 

@@ -22,9 +22,14 @@ const MAX_REDIRECTS: usize = 5;
 /// How often a transfer that breaks off after some progress is taken up again.
 const MAX_RESUMES: usize = 5;
 
-/// The address of a file on Hugging Face.
-pub(crate) fn hugging_face_url(endpoint: &str, repo: &str, file: &str) -> String {
-    let mut url = format!("{endpoint}/{repo}/resolve/main/");
+/// Where Hugging Face says what a repository holds, with the files' sizes and digests.
+pub(crate) fn hugging_face_api(endpoint: &str, repo: &str) -> String {
+    format!("{endpoint}/api/models/{repo}?blobs=true")
+}
+
+/// The address of a file on Hugging Face; `revision` is a branch or a commit.
+pub(crate) fn hugging_face_url(endpoint: &str, repo: &str, revision: &str, file: &str) -> String {
+    let mut url = format!("{endpoint}/{repo}/resolve/{revision}/");
     for byte in file.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
             url.push(char::from(byte));
@@ -128,6 +133,22 @@ impl Download<'_> {
                 Err(Stop::Stale(failure)) => return Err(failure.into()),
             }
         }
+    }
+
+    /// Fetches an answer of at most `limit` bytes into memory.
+    pub(crate) fn text(&self, limit: u64) -> Result<Vec<u8>, Failure> {
+        let answer = self.open(0, None)?;
+        match answer.response.status() {
+            StatusCode::OK => {}
+            status => return Err(SourceFailure::Status { status: status.as_u16() }.into()),
+        }
+        let mut bytes = Vec::new();
+        let read = answer.response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| self.broke_off(error.into(), bytes.len() as u64, None))?;
+        if bytes.len() as u64 > limit {
+            return Err(SourceFailure::Protocol("it is endless".to_owned()).into());
+        }
+        Ok(bytes)
     }
 
     fn request(&self, partial: &Partial, have: u64) -> Result<Arrived, Stop> {
@@ -403,7 +424,7 @@ mod tests {
     #[test]
     fn addresses_on_hugging_face_are_escaped() {
         assert_eq!(
-            hugging_face_url("https://hf.example", "org/repo", "sub dir/m#1?.gguf"),
+            hugging_face_url("https://hf.example", "org/repo", "main", "sub dir/m#1?.gguf"),
             "https://hf.example/org/repo/resolve/main/sub%20dir/m%231%3F.gguf"
         );
     }

@@ -1,21 +1,22 @@
-//! From a reference to a file: look, lock, try each source, verify, publish.
+//! From a reference to its files: look, lock, try each source, verify, publish.
 
 use crate::http::{Download, hugging_face_url};
 use crate::package::Package;
 use crate::partial::{Arrived, Partial, Wanted, sha256_of};
-use crate::store::{Publication, plain};
-use crate::{Attempt, HubError, ModelRef, Options, Progress, Source, SourceFailure, Store};
+use crate::repository::{Chosen, all_parts, choose};
+use crate::store::{Publication, check_room, plain, size_of};
+use crate::{Attempt, HubError, ModelRef, Options, Progress, Source, SourceFailure, Store, StoredFile};
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A model that is on this disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The file.
+    /// The file, or the folder of several.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// Bytes of all of them.
     pub bytes: u64,
-    /// Its SHA-256 in lower-case hexadecimal; `None` for a path, which is used as it is.
+    /// See [`crate::StoredModel::sha256`]; `None` for a path, which is used as it is.
     pub sha256: Option<String>,
     /// Where it was fetched from; `None` if it was here already.
     pub source: Option<String>,
@@ -48,7 +49,8 @@ impl From<HubError> for Failure {
 ///
 /// # Errors
 /// [`HubError::AllSourcesFailed`] with each source's reason, [`HubError::NoSpace`], [`HubError::Io`]; for a path
-/// [`HubError::NoSuchFile`] and [`HubError::NotAFile`].
+/// [`HubError::NoSuchFile`] and [`HubError::NotAFile`]; for a repository [`HubError::NoModel`] and
+/// [`HubError::SeveralModels`].
 pub fn pull(
     store: &Store,
     model: &ModelRef,
@@ -56,34 +58,54 @@ pub fn pull(
     progress: &dyn Progress,
 ) -> Result<Pulled, HubError> {
     if let ModelRef::Path(path) = model {
-        return match std::fs::metadata(path) {
-            Ok(meta) if meta.is_file() => {
-                Ok(Pulled { path: path.clone(), bytes: meta.len(), sha256: None, source: None })
-            }
-            Ok(_) => Err(HubError::NotAFile { path: path.clone() }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(HubError::NoSuchFile { path: path.clone() })
-            }
-            Err(error) => Err(HubError::io("read", path, error)),
-        };
+        return at_path(path);
     }
     if let Some(pulled) = already_here(store, model) {
         return Ok(pulled);
     }
-    let plan = Plan::new(model);
-    let _lock = store.lock(&plan.key, &plan.name, progress)?;
+    let (name, key) = (model.to_string(), key(model));
+    let _lock = store.lock(&key, &name, progress)?;
     // It may have come while we waited.
     if let Some(pulled) = already_here(store, model) {
         return Ok(pulled);
     }
-    let partial = Partial::new(&store.partials(), &plan.key);
-    store.recover(&plan.key, &plan.file_name, &partial)?;
-    let (arrived, source) = plan.fetch(&partial, options, progress)?;
-    let publication =
-        Publication { reference: model, file_name: &plan.file_name, source: &source, licence: plan.licence };
-    let path = store.publish(&plan.key, &partial, &arrived, &publication)?;
-    tracing::info!(model = plan.name, source, bytes = arrived.bytes, "pulled");
-    Ok(Pulled { path, bytes: arrived.bytes, sha256: Some(arrived.sha256), source: Some(source) })
+    let plan = Plan::new(model, name, key, options, progress)?;
+    let partials: Vec<Partial> =
+        plan.files.iter().map(|file| Partial::new(&store.partials(), &file.key)).collect();
+    let staged = |i: usize| (plan.files[i].name.as_str(), &partials[i]);
+    store.recover(&plan.key, (0..partials.len()).map(staged))?;
+    plan.check_room(store, &partials)?;
+    let mut files = Vec::with_capacity(plan.files.len());
+    let mut sources = Vec::new();
+    for (file, partial) in plan.files.iter().zip(&partials) {
+        let (arrived, source) = plan.fetch(file, partial, options, progress)?;
+        let Arrived { bytes, sha256 } = arrived;
+        files.push(StoredFile { name: file.name.clone(), bytes, sha256 });
+        sources.push(source);
+    }
+    let source = match (model, sources.as_slice()) {
+        (ModelRef::Repository { .. }, _) => plan.name.clone(),
+        (_, [first, ..]) => first.clone(),
+        (_, []) => String::new(),
+    };
+    let publication = Publication { reference: model, source: &source, licence: plan.licence };
+    let stored = store.publish(&plan.key, &partials, files, &publication)?;
+    tracing::info!(model = plan.name, source, bytes = stored.bytes, "pulled");
+    Ok(Pulled { path: stored.path, bytes: stored.bytes, sha256: Some(stored.sha256), source: Some(source) })
+}
+
+fn at_path(path: &Path) -> Result<Pulled, HubError> {
+    let here = |bytes| Ok(Pulled { path: path.to_path_buf(), bytes, sha256: None, source: None });
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => here(meta.len()),
+        // Through a link to the folder as well.
+        Ok(meta) if meta.is_dir() => here(size_of(&path.join(""))),
+        Ok(_) => Err(HubError::NotAFile { path: path.to_path_buf() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(HubError::NoSuchFile { path: path.to_path_buf() })
+        }
+        Err(error) => Err(HubError::io("read", path, error)),
+    }
 }
 
 fn already_here(store: &Store, model: &ModelRef) -> Option<Pulled> {
@@ -91,66 +113,138 @@ fn already_here(store: &Store, model: &ModelRef) -> Option<Pulled> {
     Some(Pulled { path: stored.path, bytes: stored.bytes, sha256: Some(stored.sha256), source: None })
 }
 
+/// Names what is on its way to a model: the digest of the wanted file, else of its name.
+fn key(model: &ModelRef) -> String {
+    match model {
+        ModelRef::Catalogue(entry) => entry.sha256.to_owned(),
+        _ => sha256_of(&model.to_string()),
+    }
+}
+
 /// What is to be fetched, and from where.
 struct Plan<'a> {
     name: String,
-    /// Names the partial file: the digest of the wanted file, else of its name.
+    /// See [`key`].
     key: String,
-    file_name: String,
     licence: Option<&'a str>,
+    files: Vec<Planned<'a>>,
+}
+
+/// One file to be fetched.
+struct Planned<'a> {
+    /// What it is called in the model's folder, which may have folders in it.
+    name: String,
+    /// Names the partial file: the plan's key, with something added if there are several files.
+    key: String,
     bytes: Option<u64>,
-    sha256: Option<&'a str>,
+    sha256: Option<Cow<'a, str>>,
+    /// Of a repository: a branch or a commit.
+    revision: Cow<'a, str>,
     sources: Cow<'a, [Source]>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(model: &'a ModelRef) -> Plan<'a> {
-        let name = model.to_string();
-        let unverified = |source| Plan {
-            key: sha256_of(&name),
-            file_name: plain(&model.file_name(), 200),
-            licence: None,
-            bytes: None,
-            sha256: None,
-            sources: Cow::Owned(source),
-            name: name.clone(),
-        };
+    fn new(
+        model: &'a ModelRef,
+        name: String,
+        key: String,
+        options: &Options,
+        progress: &dyn Progress,
+    ) -> Result<Plan<'a>, HubError> {
+        let mut plan = Plan { name, key, licence: None, files: Vec::new() };
+        let file_name = plain(&model.file_name(), 200);
         match model {
-            ModelRef::Catalogue(entry) => Plan {
-                key: entry.sha256.to_owned(),
-                file_name: entry.file_name.to_owned(),
-                licence: Some(entry.licence),
-                bytes: Some(entry.bytes),
-                sha256: Some(entry.sha256),
-                sources: Cow::Borrowed(entry.sources),
-                name,
+            ModelRef::Catalogue(entry) => {
+                plan.licence = Some(entry.licence);
+                plan.files.push(Planned {
+                    name: entry.file_name.to_owned(),
+                    key: plan.key.clone(),
+                    bytes: Some(entry.bytes),
+                    sha256: Some(Cow::Borrowed(entry.sha256)),
+                    revision: Cow::Borrowed("main"),
+                    sources: Cow::Borrowed(entry.sources),
+                });
+            }
+            ModelRef::Repository { repo } => {
+                let Chosen { revision, files } = choose(repo, options, progress)?;
+                for file in files {
+                    let mut planned =
+                        plan.unverified(file.name.clone(), true, hugging_face(repo, &file.name));
+                    planned.bytes = file.size;
+                    planned.sha256 = file.sha256().map(Cow::Owned);
+                    planned.revision = Cow::Owned(revision.clone());
+                    plan.files.push(planned);
+                }
+                // As a single one is called when it is asked for by name.
+                if let [only] = plan.files.as_mut_slice() {
+                    only.name = plain(only.name.rsplit('/').next().unwrap_or_default(), 200);
+                }
+            }
+            ModelRef::HuggingFace { repo, file } => match all_parts(file) {
+                None => plan.files.push(plan.unverified(file_name, false, hugging_face(repo, file))),
+                Some(parts) => {
+                    for file in parts {
+                        let name = file.rsplit('/').next().unwrap_or_default().to_owned();
+                        plan.files.push(plan.unverified(name, true, hugging_face(repo, &file)));
+                    }
+                }
             },
-            ModelRef::HuggingFace { repo, file } => unverified(vec![Source::HuggingFace {
-                repo: Cow::Owned(repo.clone()),
-                file: Cow::Owned(file.clone()),
-            }]),
-            ModelRef::Url(url) => unverified(vec![Source::Url { url: Cow::Owned(url.clone()) }]),
-            ModelRef::Path(_) => unverified(Vec::new()),
+            ModelRef::Url(url) => {
+                let source = |url: String| Source::Url { url: Cow::Owned(url) };
+                let parts = all_parts(&model.file_name());
+                match parts {
+                    None => plan.files.push(plan.unverified(file_name, false, source(url.clone()))),
+                    Some(parts) => {
+                        for name in parts {
+                            let url = source(url.replacen(&model.file_name(), &name, 1));
+                            plan.files.push(plan.unverified(name, true, url));
+                        }
+                    }
+                }
+            }
+            ModelRef::Path(_) => {}
         }
+        Ok(plan)
+    }
+
+    /// A file of which nothing but its source is known.
+    fn unverified(&self, name: String, several: bool, source: Source) -> Planned<'a> {
+        let key = match several {
+            false => self.key.clone(),
+            true => format!("{}-{}", self.key, sha256_of(&name).get(..12).unwrap_or_default()),
+        };
+        let (revision, sources) = (Cow::Borrowed("main"), Cow::Owned(vec![source]));
+        Planned { name, key, bytes: None, sha256: None, revision, sources }
+    }
+
+    /// Whether all files fit, as far as their sizes are known. One alone is checked when its source answers.
+    fn check_room(&self, store: &Store, partials: &[Partial]) -> Result<(), HubError> {
+        if self.files.len() < 2 {
+            return Ok(());
+        }
+        let wanted: u64 = self.files.iter().filter_map(|file| file.bytes).fold(0, u64::saturating_add);
+        let have: u64 = partials.iter().map(|partial| size_of(partial.path())).sum();
+        check_room(&store.partials(), wanted.saturating_sub(have))
     }
 
     /// Tries the sources in order. Returns what arrived and the source it came from.
     fn fetch(
         &self,
+        file: &Planned<'_>,
         partial: &Partial,
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<(Arrived, String), HubError> {
         let mut tried: Vec<Attempt> = Vec::new();
         let patient = options.patient();
-        for (i, source) in self.sources.iter().enumerate() {
+        for (i, source) in file.sources.iter().enumerate() {
             let name = source.to_string();
             progress.message(&match tried.last() {
                 Some(last) => format!("{}: {}; trying {name}", last.source, last.failure),
                 None => format!("fetching {name}"),
             });
-            let last = i + 1 == self.sources.len();
-            match self.fetch_from(source, partial, if last { &patient } else { options }, progress) {
+            let last = i + 1 == file.sources.len();
+            match self.fetch_from(file, source, partial, if last { &patient } else { options }, progress) {
                 Ok(arrived) => return Ok((arrived, name)),
                 Err(Failure::Source(failure)) => {
                     tracing::info!(source = name, "{failure}");
@@ -170,16 +264,18 @@ impl<'a> Plan<'a> {
 
     fn fetch_from(
         &self,
+        file: &Planned<'_>,
         source: &Source,
         partial: &Partial,
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<Arrived, Failure> {
-        let wanted = Wanted { name: &self.name, bytes: self.bytes, sha256: self.sha256 };
+        let wanted = Wanted { name: &self.name, bytes: file.bytes, sha256: file.sha256.as_deref() };
         let download = |url: &str, token| Download { url, token, wanted, options, progress }.run(partial);
         match source {
-            Source::HuggingFace { repo, file } => {
-                download(&hugging_face_url(&options.hf_endpoint, repo, file), options.hf_token.as_deref())
+            Source::HuggingFace { repo, file: path } => {
+                let url = hugging_face_url(&options.hf_endpoint, repo, &file.revision, path);
+                download(&url, options.hf_token.as_deref())
             }
             Source::Url { url } => download(url, None),
             Source::PyPackage { package, version, member } => {
@@ -187,6 +283,10 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+fn hugging_face(repo: &str, file: &str) -> Source {
+    Source::HuggingFace { repo: Cow::Owned(repo.to_owned()), file: Cow::Owned(file.to_owned()) }
 }
 
 /// A text of others on one line of ours, without control characters.

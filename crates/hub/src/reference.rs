@@ -8,11 +8,16 @@ use std::path::{Path, PathBuf};
 /// A model as a person names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelRef {
-    /// A file on this disk, used where it is.
+    /// A file or folder on this disk, used where it is.
     Path(PathBuf),
     /// A short name.
     Catalogue(&'static Entry),
-    /// `hf:org/repo/file`.
+    /// `hf:org/repo`: the files of it that make a model.
+    Repository {
+        /// `org/repo`.
+        repo: String,
+    },
+    /// `hf:org/repo/file`; if that is one of several files of a model, all of them.
     HuggingFace {
         /// `org/repo`.
         repo: String,
@@ -31,7 +36,7 @@ impl ModelRef {
     /// like one is had with `./`.
     ///
     /// # Errors
-    /// [`HubError::UnknownModel`], [`HubError::MissingFile`], [`HubError::BadReference`], [`HubError::Insecure`].
+    /// [`HubError::UnknownModel`], [`HubError::BadReference`], [`HubError::Insecure`].
     pub fn parse(given: &str) -> Result<ModelRef, HubError> {
         let bad = |why: &str| HubError::BadReference { given: given.to_owned(), why: why.to_owned() };
         if given.trim().is_empty() {
@@ -68,6 +73,7 @@ impl ModelRef {
         match self {
             ModelRef::Path(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ModelRef::Catalogue(entry) => entry.file_name.to_owned(),
+            ModelRef::Repository { repo } => last(repo),
             ModelRef::HuggingFace { file, .. } => last(file),
             ModelRef::Url(url) => last(url.split(['?', '#']).next().unwrap_or_default()),
         }
@@ -80,6 +86,7 @@ impl fmt::Display for ModelRef {
         match self {
             ModelRef::Path(path) => write!(f, "{}", path.display()),
             ModelRef::Catalogue(entry) => f.write_str(entry.name),
+            ModelRef::Repository { repo } => write!(f, "hf:{repo}"),
             ModelRef::HuggingFace { repo, file } => write!(f, "hf:{repo}/{file}"),
             ModelRef::Url(url) => f.write_str(url),
         }
@@ -90,12 +97,13 @@ fn hugging_face(given: &str, rest: &str) -> Result<ModelRef, HubError> {
     let bad = |why: &str| HubError::BadReference { given: given.to_owned(), why: why.to_owned() };
     let parts: Vec<&str> = rest.split('/').collect();
     // A trailing slash after the repository is still a repository without a file.
+    let parts = match parts.as_slice() {
+        [org, repo, ""] => vec![*org, *repo],
+        _ => parts,
+    };
     let (repo, file) = match parts.as_slice() {
-        [org, repo] | [org, repo, ""] if !org.is_empty() && !repo.is_empty() => {
-            return Err(HubError::MissingFile { given: given.to_owned(), repo: format!("{org}/{repo}") });
-        }
-        [org, repo, file @ ..] if !file.is_empty() => (format!("{org}/{repo}"), file.join("/")),
-        _ => return Err(bad("the form is hf:org/repo/file")),
+        [org, repo, file @ ..] => (format!("{org}/{repo}"), file.join("/")),
+        _ => return Err(bad("the form is hf:org/repo or hf:org/repo/file")),
     };
     if parts.iter().any(|part| part.is_empty() || *part == "." || *part == "..") {
         return Err(bad("a part between two slashes is empty, `.` or `..`"));
@@ -106,7 +114,10 @@ fn hugging_face(given: &str, rest: &str) -> Result<ModelRef, HubError> {
     if file.contains('\\') {
         return Err(bad("folders are separated with `/`"));
     }
-    Ok(ModelRef::HuggingFace { repo, file })
+    match file.is_empty() {
+        true => Ok(ModelRef::Repository { repo }),
+        false => Ok(ModelRef::HuggingFace { repo, file }),
+    }
 }
 
 fn url(given: &str) -> Result<ModelRef, HubError> {
@@ -132,6 +143,8 @@ mod tests {
         assert_eq!(read("smollm2"), Some(ModelRef::Catalogue(&CATALOGUE[0])));
         assert_eq!(read("hf:a/b/c.gguf"), hf("a/b", "c.gguf"));
         assert_eq!(read("hf:a/b/sub/c 1.gguf"), hf("a/b", "sub/c 1.gguf"));
+        let repository = Some(ModelRef::Repository { repo: "a/b".to_owned() });
+        assert_eq!((read("hf:a/b"), read("hf:a/b/")), (repository.clone(), repository));
         assert_eq!(read("model.GGUF"), Some(ModelRef::Path("model.GGUF".into())));
         assert_eq!(read("./smollm2"), Some(ModelRef::Path("./smollm2".into())));
         assert_eq!(read("Cargo.toml"), Some(ModelRef::Path("Cargo.toml".into())));
@@ -144,7 +157,9 @@ mod tests {
 
     #[test]
     fn a_reference_prints_as_it_is_typed() {
-        for given in ["smollm2", "hf:a/b/sub/c.gguf", "https://a.example/x/m.gguf?rev=1", "x/y.gguf"] {
+        for given in
+            ["smollm2", "hf:a/b", "hf:a/b/sub/c.gguf", "https://a.example/x/m.gguf?rev=1", "x/y.gguf"]
+        {
             assert_eq!(ModelRef::parse(given).map(|model| model.to_string()).ok().as_deref(), Some(given));
         }
         assert_eq!(
@@ -160,8 +175,6 @@ mod tests {
             Err(error) => error.to_string(),
         };
         assert!(text("smollm3").contains("smollm2"), "the catalogue's names are listed");
-        assert!(text("hf:org/repo").contains("which of its files"));
-        assert!(text("hf:org/repo/").contains("which of its files"));
         for given in
             ["hf:", "hf:org", "hf:/a/b", "hf:a//b", "hf:a/b/../c", "hf:a/b/c/", "hf:a b/c/d", "hf:a/b/c\\d"]
         {

@@ -1,12 +1,12 @@
 //! The folder that models are kept in.
 
-use crate::partial::{Arrived, Partial, hex, sha256_of, write_json};
+use crate::partial::{Partial, hex, sha256_of, write_json};
 use crate::{CATALOGUE, HubError, ModelRef, Progress};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A folder of models. Any number of processes may use it at once.
@@ -32,14 +32,18 @@ impl io::Write for HashWriter<'_> {
 /// A model in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredModel {
-    /// What it is called: a short name, `hf:org/repo/file`, or an address.
+    /// What it is called: a short name, `hf:org/repo`, `hf:org/repo/file`, or an address.
     pub name: String,
-    /// The file.
+    /// What a reader opens: the file, the first of several parts, or the folder.
     pub path: PathBuf,
-    /// Length of the file in bytes.
+    /// Bytes of all files.
     pub bytes: u64,
-    /// SHA-256 of the file, lower-case hexadecimal.
+    /// SHA-256 of the file, lower-case hexadecimal; of several files that of what `sha256sum` says of them.
     pub sha256: String,
+    /// All files, by name.
+    pub files: Vec<StoredFile>,
+    /// The model's own folder.
+    folder: PathBuf,
     /// Where it was fetched from.
     pub source: String,
     /// SPDX identifier of its licence, if the catalogue knows it.
@@ -50,25 +54,40 @@ pub struct StoredModel {
     pub state: State,
 }
 
+/// A file of a model in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Its name, with the folders in the model's own that it is in.
+    #[serde(rename = "file")]
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+}
+
 /// Whether a stored model can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The file is there and has its length.
+    /// The files are there and have their lengths.
     Sound,
     /// What is wrong, in a few words. Pulling the model again repairs it, removing it removes what is left.
     Damaged(String),
 }
 
-/// What is known of a model, kept beside its file.
+/// What is known of a model, kept beside its files.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     name: String,
-    file: String,
     source: String,
-    sha256: String,
-    bytes: u64,
     licence: Option<String>,
     fetched: u64,
+    /// The file, if there is one.
+    #[serde(flatten)]
+    file: Option<StoredFile>,
+    /// The files, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    files: Vec<StoredFile>,
 }
 
 /// Begins with a dot, as no model's file does (see [`plain`]).
@@ -119,23 +138,29 @@ impl Store {
     /// The file of a model, if it is on this disk and sound. Nothing is fetched.
     pub fn find(&self, model: &ModelRef) -> Option<PathBuf> {
         match model {
-            ModelRef::Path(path) => path.is_file().then(|| path.clone()),
+            ModelRef::Path(path) => (path.is_file() || path.is_dir()).then(|| path.clone()),
             _ => self.find_stored(model).map(|stored| stored.path),
         }
     }
 
-    /// Reads a stored model's file anew and compares its digest with the recorded one. `Some(false)`: it has changed
-    /// since it was fetched. `None`: it is not in the store.
+    /// Reads a stored model's files anew and compares their digests with the recorded ones. `Some(false)`: one has
+    /// changed since it was fetched. `None`: it is not in the store.
     ///
     /// # Errors
     /// [`HubError::Io`].
     pub fn verify(&self, model: &ModelRef) -> Result<Option<bool>, HubError> {
         let Some(stored) = self.find_stored(model) else { return Ok(None) };
-        let mut hash = Sha256::new();
-        File::open(&stored.path)
-            .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
-            .map_err(|error| HubError::io("read", &stored.path, error))?;
-        Ok(Some(hex(&hash.finalize()) == stored.sha256))
+        for recorded in &stored.files {
+            let path = stored.folder.join(&recorded.name);
+            let mut hash = Sha256::new();
+            File::open(&path)
+                .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
+                .map_err(|error| HubError::io("read", &path, error))?;
+            if hex(&hash.finalize()) != recorded.sha256 {
+                return Ok(Some(false));
+            }
+        }
+        Ok(Some(true))
     }
 
     pub(crate) fn find_stored(&self, model: &ModelRef) -> Option<StoredModel> {
@@ -158,11 +183,9 @@ impl Store {
         let stored = self.list()?;
         let mut freed = None;
         if let Some(model) = stored.iter().find(|model| model.name == name) {
-            // Damaged records may lack the path, the folder is where it was found.
-            let folder = model.path.parent().unwrap_or(&model.path);
-            let bytes =
-                fs::metadata(&model.path).map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
-            self.discard(folder)?;
+            let lengths = model.files.iter().map(|file| fs::metadata(model.folder.join(&file.name)));
+            let bytes = lengths.flatten().filter(|meta| meta.is_file()).map(|meta| meta.len()).sum();
+            self.discard(&model.folder)?;
             freed = Some(bytes);
         }
         match self.remove_partial(name) {
@@ -183,6 +206,8 @@ impl Store {
         let mut freed = None;
         for key in self.partial_keys(name) {
             let partial = Partial::new(&self.partials(), &key);
+            // Of several files each has a key that begins with that of the pull.
+            let of_pull = key.split('-').next().unwrap_or(&key);
             let left: Vec<PathBuf> = ["part", "json", "pip", "stage"]
                 .map(|end| partial.path().with_extension(end))
                 .into_iter()
@@ -191,7 +216,7 @@ impl Store {
             if left.is_empty() {
                 continue;
             }
-            let lock = self.lock_file(&key)?;
+            let lock = self.lock_file(of_pull)?;
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(HubError::Busy { name: name.to_owned() }),
@@ -219,6 +244,8 @@ impl Store {
         // A package client records nothing before it is through.
         let known = CATALOGUE.iter().filter(|entry| entry.name == name).map(|entry| entry.sha256.to_owned());
         let mut keys: Vec<String> = recorded.chain(known).collect();
+        // The place where several files are put together is called by the pull's own key.
+        keys.extend(keys.clone().iter().filter_map(|key| Some(key.split_once('-')?.0.to_owned())));
         keys.sort();
         keys.dedup();
         keys
@@ -277,12 +304,18 @@ impl Store {
         }
     }
 
-    /// Puts back a whole file that a process was killed with just before it could show it. Needs the lock of `key`.
-    pub(crate) fn recover(&self, key: &str, file_name: &str, partial: &Partial) -> Result<(), HubError> {
+    /// Puts back whole files that a process was killed with just before it could show them. Needs the lock of `key`.
+    pub(crate) fn recover<'a>(
+        &self,
+        key: &str,
+        files: impl Iterator<Item = (&'a str, &'a Partial)>,
+    ) -> Result<(), HubError> {
         let stage = self.stage(key);
-        let file = stage.join(file_name);
-        if file.is_file() && !partial.path().exists() {
-            fs::rename(&file, partial.path()).map_err(|error| HubError::io("move", &file, error))?;
+        for (name, partial) in files {
+            let file = stage.join(name);
+            if file.is_file() && !partial.path().exists() {
+                fs::rename(&file, partial.path()).map_err(|error| HubError::io("move", &file, error))?;
+            }
         }
         match fs::remove_dir_all(&stage) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -296,26 +329,32 @@ impl Store {
         self.partials().join(format!("{key}.stage"))
     }
 
-    /// Makes a verified partial file a model of the store, visible from one moment to the next. Needs the lock of `key`.
+    /// Makes verified partial files a model of the store, visible from one moment to the next. Needs the lock of `key`.
     pub(crate) fn publish(
         &self,
         key: &str,
-        partial: &Partial,
-        arrived: &Arrived,
+        partials: &[Partial],
+        mut files: Vec<StoredFile>,
         model: &Publication<'_>,
-    ) -> Result<PathBuf, HubError> {
+    ) -> Result<StoredModel, HubError> {
         let stage = self.stage(key);
         create(&stage)?;
-        let file = stage.join(model.file_name);
-        fs::rename(partial.path(), &file).map_err(|error| HubError::io("move", partial.path(), error))?;
+        for (partial, file) in partials.iter().zip(&files) {
+            let path = stage.join(&file.name);
+            let folder = path.parent().unwrap_or(&stage);
+            create(folder)?;
+            fs::rename(partial.path(), &path).map_err(|error| HubError::io("move", partial.path(), error))?;
+            sync_folder(folder)?;
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let (file, files) = if files.len() == 1 { (files.pop(), files) } else { (None, files) };
         let record = Record {
             name: model.reference.to_string(),
-            file: model.file_name.to_owned(),
             source: model.source.to_owned(),
-            sha256: arrived.sha256.clone(),
-            bytes: arrived.bytes,
             licence: model.licence.map(str::to_owned),
             fetched: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            file,
+            files,
         };
         write_json(&stage.join(RECORD), &record)?;
         sync_folder(&stage)?;
@@ -326,15 +365,16 @@ impl Store {
         }
         fs::rename(&stage, &home).map_err(|error| HubError::io("move", &stage, error))?;
         sync_folder(&self.models())?;
-        partial.clear()?;
-        Ok(home.join(model.file_name))
+        for partial in partials {
+            partial.clear()?;
+        }
+        Ok(stored(&home, record))
     }
 }
 
 /// What is recorded of a model besides what its bytes say.
 pub(crate) struct Publication<'a> {
     pub(crate) reference: &'a ModelRef,
-    pub(crate) file_name: &'a str,
     pub(crate) source: &'a str,
     pub(crate) licence: Option<&'a str>,
 }
@@ -372,6 +412,8 @@ fn read_model(folder: &Path) -> Option<StoredModel> {
         path: folder.join("?"),
         bytes: 0,
         sha256: String::new(),
+        files: Vec::new(),
+        folder: folder.to_path_buf(),
         source: String::new(),
         licence: None,
         fetched: 0,
@@ -385,29 +427,57 @@ fn read_model(folder: &Path) -> Option<StoredModel> {
         Ok(record) => record,
         Err(error) => return Some(damaged(format!("{RECORD}: {error}"))),
     };
+    if record.file.is_none() && record.files.is_empty() {
+        return Some(damaged(format!("{RECORD}: it names no file")));
+    }
     // The record must not lead out of its folder.
-    if Path::new(&record.file).file_name().is_none_or(|name| name != record.file.as_str()) {
+    let mut names = record.file.iter().chain(&record.files).map(|file| Path::new(&file.name));
+    let within = |name: &Path| name.components().all(|part| matches!(part, Component::Normal(_)));
+    if names.any(|name| name.as_os_str().is_empty() || !within(name)) {
         return Some(damaged(format!("{RECORD}: `file` is no file name")));
     }
-    let path = folder.join(&record.file);
-    let state = match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() && meta.len() == record.bytes => State::Sound,
-        Ok(meta) if meta.is_file() => {
-            State::Damaged(format!("the file has {} bytes instead of {}", meta.len(), record.bytes))
+    Some(stored(folder, record))
+}
+
+/// What a sound record says, and whether the files agree.
+fn stored(folder: &Path, record: Record) -> StoredModel {
+    let files: Vec<StoredFile> = record.file.into_iter().chain(record.files).collect();
+    let state = files.iter().find_map(|file| damage(folder, file, files.len() > 1));
+    let (path, sha256) = match files.as_slice() {
+        [only] => (folder.join(&only.name), only.sha256.clone()),
+        several => {
+            let lines: String =
+                several.iter().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
+            // Parts of one file are opened by the first of them, other files by their folder.
+            let first = several.first().filter(|file| file.name.ends_with(".gguf"));
+            (first.map_or(folder.to_path_buf(), |file| folder.join(&file.name)), sha256_of(&lines))
         }
-        Ok(_) => State::Damaged("in place of the file is something else".to_owned()),
-        Err(_) => State::Damaged("the file is gone".to_owned()),
     };
-    Some(StoredModel {
+    StoredModel {
         name: record.name,
         path,
-        bytes: record.bytes,
-        sha256: record.sha256,
+        bytes: files.iter().map(|file| file.bytes).fold(0, u64::saturating_add),
+        sha256,
+        files,
+        folder: folder.to_path_buf(),
         source: record.source,
         licence: record.licence,
         fetched: record.fetched,
-        state,
-    })
+        state: state.map_or(State::Sound, State::Damaged),
+    }
+}
+
+/// What is wrong with a file, if anything; named if there are others.
+fn damage(folder: &Path, file: &StoredFile, named: bool) -> Option<String> {
+    let what = if named { file.name.as_str() } else { "the file" };
+    match fs::metadata(folder.join(&file.name)) {
+        Ok(meta) if meta.is_file() && meta.len() == file.bytes => None,
+        Ok(meta) if meta.is_file() => {
+            Some(format!("{what} has {} bytes instead of {}", meta.len(), file.bytes))
+        }
+        Ok(_) => Some(format!("in place of {what} is something else")),
+        Err(_) => Some(format!("{what} is gone")),
+    }
 }
 
 fn create(folder: &Path) -> Result<(), HubError> {

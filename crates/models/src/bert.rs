@@ -3,6 +3,7 @@
 use wushi_graph::{Attention, Builder, Graph, GraphError, Value};
 
 use crate::config::{Keys, ModelError};
+use crate::huggingface::{As, Import, Importer};
 use crate::{Model, Pooling, Positions};
 
 #[derive(Clone, Debug)]
@@ -85,4 +86,76 @@ pub(crate) fn build(keys: &Keys<'_>, _: &Positions) -> Result<Model, ModelError>
     // What sentence encoders do that do not say.
     let pooling = keys.pooling()?.unwrap_or(Pooling::Mean);
     Model::new(keys, config.graph()?, Some(pooling))
+}
+
+pub(crate) const IMPORTS: &[Import] = &[
+    Import { class: "BertModel", architecture: "bert", describe: import },
+    Import { class: "BertForMaskedLM", architecture: "bert", describe: import },
+];
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.only("hidden_act", &["gelu"], "`gelu` is")?;
+    from.only("position_embedding_type", &["absolute"], "`absolute` is")?;
+    let layers = from.sizes()?;
+    let eps = from.number_if("layer_norm_eps")?.unwrap_or(1e-12);
+    from.set("attention.layer_norm_epsilon", eps);
+    from.set("attention.causal", false);
+    if let Some(pooling) = pooling(from)? {
+        from.set("pooling_type", pooling);
+    }
+    let prefix = if from.has("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+    from.ignore(UNUSED);
+    for (name, there) in [
+        ("token_embd", "word_embeddings"),
+        ("token_types", "token_type_embeddings"),
+        ("position_embd", "position_embeddings"),
+        ("token_embd_norm", "LayerNorm"),
+    ] {
+        from.part(name, &format!("{prefix}embeddings.{there}"), As::Same)?;
+    }
+    let parts = [
+        ("attn_q", "attention.self.query", As::Same),
+        ("attn_k", "attention.self.key", As::Same),
+        ("attn_v", "attention.self.value", As::Same),
+        ("attn_output", "attention.output.dense", As::Same),
+        ("attn_output_norm", "attention.output.LayerNorm", As::Same),
+        ("ffn_up", "intermediate.dense", As::Same),
+        ("ffn_down", "output.dense", As::Same),
+        ("layer_output_norm", "output.LayerNorm", As::Same),
+    ];
+    for layer in 0..layers {
+        from.layer(layer, &format!("{prefix}encoder.layer.{layer}"), &parts)?;
+    }
+    Ok(())
+}
+
+/// Heads for pre-training, and what follows from the configuration.
+const UNUSED: &[&str] = &[
+    "embeddings.position_ids",
+    "bert.embeddings.position_ids",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+    "bert.pooler.dense.weight",
+    "bert.pooler.dense.bias",
+    "cls.predictions.bias",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+    "cls.predictions.transform.dense.weight",
+    "cls.predictions.transform.dense.bias",
+    "cls.predictions.transform.LayerNorm.weight",
+    "cls.predictions.transform.LayerNorm.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
+];
+
+/// `pooling_type`, from what `sentence-transformers` puts beside the model.
+fn pooling(from: &Importer) -> Result<Option<u32>, ModelError> {
+    let Some(config) = from.json("1_Pooling/config.json")? else { return Ok(None) };
+    let on = |mode: &str| config.get(format!("pooling_mode_{mode}")).is_some_and(|mode| mode == true);
+    for (kind, mode) in [(1, "mean_tokens"), (2, "cls_token"), (3, "lasttoken")] {
+        if on(mode) {
+            return Ok(Some(kind));
+        }
+    }
+    Err(from.unsupported("1_Pooling/config.json", &config, "mean, cls and last token are"))
 }

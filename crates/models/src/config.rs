@@ -1,5 +1,7 @@
 //! Reading configurations: what all families ask of a file's metadata.
 
+use std::path::PathBuf;
+
 use wushi_formats::gguf::{Array, Value};
 use wushi_formats::{Checkpoint, FormatError};
 use wushi_graph::GraphError;
@@ -49,6 +51,14 @@ pub enum ModelError {
     /// Without it there is no vocabulary.
     #[error("tensor `token_embd.weight` is missing")]
     NoEmbedding,
+    /// Any other error, with the folder it concerns.
+    #[error("{path}: {error}", path = path.display())]
+    InFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong. Part of this error's own text, hence not its `source`.
+        error: Box<ModelError>,
+    },
     /// Missing or mistyped metadata.
     #[error(transparent)]
     Metadata(#[from] FormatError),

@@ -1,10 +1,12 @@
 //! Gemma 3 (Gemma Team, 2025): scaled embeddings, norms before and after each half of a layer, norms on the heads of
 //! queries and keys; most layers see a sliding window and have a rope of their own.
 
+use serde_json::json;
 use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, RopePairs, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::decoder::{Decoder, mask};
+use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
 use crate::{Model, Positions};
 
@@ -92,4 +94,92 @@ impl Config {
 pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.graph()?, config.decoder.pooling)
+}
+
+pub(crate) const IMPORTS: &[Import] = &[
+    Import { class: "Gemma3ForCausalLM", architecture: "gemma3", describe: import },
+    Import { class: "Gemma3ForConditionalGeneration", architecture: "gemma3", describe: import_text },
+];
+
+/// The text model of one that sees pictures too.
+fn import_text(from: &mut Importer) -> Result<(), ModelError> {
+    // The names before and after the class was rearranged.
+    let newer = from.has("model.language_model.embed_tokens.weight");
+    from.enter("text_config", if newer { "model.language_model" } else { "language_model.model" });
+    import(from)
+}
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.defaults(json!({
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-6,
+        "rope_local_base_freq": 10_000.0,
+        "rope_theta": 1_000_000.0,
+        "sliding_window": 4096,
+        "tie_word_embeddings": true,
+        "vocab_size": 262_208,
+    }));
+    from.only("hidden_activation", &["gelu_pytorch_tanh"], "`gelu_pytorch_tanh` is")?;
+    from.refuse("attn_logit_softcapping", "this family has none")?;
+    from.refuse("use_bidirectional_attention", "tokens of this family see what came before them only")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    from.rope(head_dim)?;
+    for (key, there) in [
+        ("rope.freq_base_swa", "rope_local_base_freq"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
+    ] {
+        if let Some(number) = from.number_if(there)? {
+            from.set(key, number);
+        }
+    }
+    if let Some(window) = from.count_if("sliding_window")? {
+        from.set_count("attention.sliding_window", window);
+    }
+    if let Some(scalar) = from.number_if("query_pre_attn_scalar")? {
+        from.set("attention.scale", (1.0 / f64::from(scalar).sqrt()) as f32);
+    }
+    if let Some(local) = local_layers(from, layers)? {
+        from.set("attention.sliding_window_pattern", local);
+    }
+    let parts = [
+        ("attn_norm", "input_layernorm", As::PlusOne),
+        ("attn_q", "self_attn.q_proj", As::Same),
+        ("attn_k", "self_attn.k_proj", As::Same),
+        ("attn_v", "self_attn.v_proj", As::Same),
+        ("attn_q_norm", "self_attn.q_norm", As::PlusOne),
+        ("attn_k_norm", "self_attn.k_norm", As::PlusOne),
+        ("attn_output", "self_attn.o_proj", As::Same),
+        ("post_attention_norm", "post_attention_layernorm", As::PlusOne),
+        ("ffn_norm", "pre_feedforward_layernorm", As::PlusOne),
+        ("ffn_gate", "mlp.gate_proj", As::Same),
+        ("ffn_up", "mlp.up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+        ("post_ffw_norm", "post_feedforward_layernorm", As::PlusOne),
+    ];
+    from.decoder(layers, &parts, As::PlusOne)
+}
+
+/// Which layers see the window only, if not all but every sixth.
+fn local_layers(from: &Importer, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    let usual: Vec<bool> = (0..layers).map(|layer| layer % PATTERN != PATTERN - 1).collect();
+    let local: Vec<bool> = match from.get("layer_types") {
+        Some(value) => {
+            let types = value.as_array().into_iter().flatten();
+            let local: Vec<bool> = types.map(|kind| kind == "sliding_attention").collect();
+            if local.len() != layers {
+                return Err(from.invalid("layer_types", value, "expected one for each layer"));
+            }
+            local
+        }
+        None => {
+            let period = from.count_or("sliding_window_pattern", PATTERN)?;
+            (0..layers).map(|layer| layer % period != period - 1).collect()
+        }
+    };
+    Ok((local != usual).then_some(local))
 }

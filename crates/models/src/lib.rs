@@ -6,6 +6,7 @@ mod bert;
 mod config;
 mod decoder;
 mod gemma3;
+mod huggingface;
 mod llama;
 mod phi3;
 mod qwen2;
@@ -20,7 +21,8 @@ use config::Keys;
 use std::collections::HashSet;
 use std::path::Path;
 
-use wushi_formats::Checkpoint;
+use huggingface::Import;
+use wushi_formats::{Checkpoint, Folder, FormatError};
 use wushi_graph::Graph;
 
 /// A model as described by its file: what it computes, and for how long a sequence it was trained.
@@ -61,17 +63,19 @@ struct Family {
     architecture: &'static str,
     /// Reads the configuration and describes the graph.
     build: fn(&Keys<'_>, &Positions) -> Result<Model, ModelError>,
+    /// How its folders on Hugging Face are read.
+    imports: &'static [Import],
 }
 
 /// Every family. A new one is a file and a line here.
 const FAMILIES: &[Family] = &[
-    Family { architecture: "llama", build: llama::build },
-    Family { architecture: "qwen2", build: qwen2::build },
-    Family { architecture: "qwen3", build: qwen3::build },
-    Family { architecture: "qwen3moe", build: qwen3::build_moe },
-    Family { architecture: "gemma3", build: gemma3::build },
-    Family { architecture: "phi3", build: phi3::build },
-    Family { architecture: "bert", build: bert::build },
+    Family { architecture: "llama", build: llama::build, imports: llama::IMPORTS },
+    Family { architecture: "qwen2", build: qwen2::build, imports: qwen2::IMPORTS },
+    Family { architecture: "qwen3", build: qwen3::build, imports: qwen3::IMPORTS },
+    Family { architecture: "qwen3moe", build: qwen3::build_moe, imports: qwen3::MOE_IMPORTS },
+    Family { architecture: "gemma3", build: gemma3::build, imports: gemma3::IMPORTS },
+    Family { architecture: "phi3", build: phi3::build, imports: phi3::IMPORTS },
+    Family { architecture: "bert", build: bert::build, imports: bert::IMPORTS },
 ];
 
 /// The names of all supported architectures.
@@ -90,9 +94,21 @@ fn family(keys: &Keys<'_>) -> Result<&'static Family, ModelError> {
     })
 }
 
-/// Opens the model at `path`: a GGUF file, or one of several that a model was cut into. Errors name the file.
+/// Opens the model at `path`: a GGUF file, one of several that a model was cut into, or a folder as published on Hugging
+/// Face. Errors name the file or folder.
 pub fn open(path: &Path) -> Result<Checkpoint, ModelError> {
-    Ok(Checkpoint::open_gguf(path)?)
+    if !path.is_dir() {
+        return Ok(Checkpoint::open_gguf(path)?);
+    }
+    import(Folder::open(path)?).map_err(|error| match error {
+        error @ ModelError::Metadata(FormatError::Io { .. } | FormatError::InFile { .. }) => error,
+        error => ModelError::InFolder { path: path.to_owned(), error: Box::new(error) },
+    })
+}
+
+/// Reads a folder as the GGUF file that could be made of it.
+pub fn import(folder: Folder) -> Result<Checkpoint, ModelError> {
+    huggingface::import(folder, FAMILIES.iter().flat_map(|family| family.imports))
 }
 
 /// The longest sequence the model in a file was trained for, in tokens.

@@ -5,6 +5,7 @@ use wushi_graph::{Builder, Graph, GraphError, Mask, RopePairs, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::decoder::{Decoder, mask};
+use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
 use crate::{Model, Positions};
 
@@ -70,4 +71,32 @@ impl Config {
 pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.graph()?, config.decoder.pooling)
+}
+
+pub(crate) const IMPORTS: &[Import] = &[
+    Import { class: "LlamaForCausalLM", architecture: "llama", describe: import },
+    Import { class: "MistralForCausalLM", architecture: "llama", describe: import },
+];
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.only("hidden_act", &["silu"], "`silu` is")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    from.rope(head_dim)?;
+    if let Some(window) = from.count_if("sliding_window")? {
+        from.set_count("attention.sliding_window", window);
+    }
+    let (heads, kv_heads) = from.heads()?;
+    let parts = [
+        ("attn_norm", "input_layernorm", As::Same),
+        ("attn_q", "self_attn.q_proj", As::Pairs(heads)),
+        ("attn_k", "self_attn.k_proj", As::Pairs(kv_heads)),
+        ("attn_v", "self_attn.v_proj", As::Same),
+        ("attn_output", "self_attn.o_proj", As::Same),
+        ("ffn_norm", "post_attention_layernorm", As::Same),
+        ("ffn_gate", "mlp.gate_proj", As::Same),
+        ("ffn_up", "mlp.up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+    ];
+    from.decoder(layers, &parts, As::Same)
 }

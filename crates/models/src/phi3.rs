@@ -5,6 +5,7 @@ use wushi_graph::{Builder, GraphError, Mask, RopePairs, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::decoder::{Decoder, mask};
+use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
 use crate::{Model, Positions};
 
@@ -50,4 +51,29 @@ impl Config {
 pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}
+
+pub(crate) const IMPORTS: &[Import] =
+    &[Import { class: "Phi3ForCausalLM", architecture: "phi3", describe: import }];
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.only("hidden_act", &["silu"], "`silu` is")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    let original =
+        from.count_or("original_max_position_embeddings", from.count("max_position_embeddings")?)?;
+    from.set_count("rope.scaling.original_context_length", original);
+    from.rope(head_dim)?;
+    // 0 for none, which llama.cpp wants said.
+    let window = from.count_if("sliding_window")?.unwrap_or(0);
+    from.set_count("attention.sliding_window", window);
+    let parts = [
+        ("attn_norm", "input_layernorm", As::Same),
+        ("attn_qkv", "self_attn.qkv_proj", As::Same),
+        ("attn_output", "self_attn.o_proj", As::Same),
+        ("ffn_norm", "post_attention_layernorm", As::Same),
+        ("ffn_up", "mlp.gate_up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+    ];
+    from.decoder(layers, &parts, As::Same)
 }

@@ -4,6 +4,7 @@ use wushi_graph::{Builder, GraphError, Mask, RopePairs, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::decoder::Decoder;
+use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
 use crate::{Model, Positions};
 
@@ -42,4 +43,27 @@ impl Config {
 pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}
+
+pub(crate) const IMPORTS: &[Import] =
+    &[Import { class: "Qwen2ForCausalLM", architecture: "qwen2", describe: import }];
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    from.only("hidden_act", &["silu"], "`silu` is")?;
+    from.refuse("use_sliding_window", "sliding windows of this family are not supported")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    from.rope(head_dim)?;
+    let parts = [
+        ("attn_norm", "input_layernorm", As::Same),
+        ("attn_q", "self_attn.q_proj", As::Same),
+        ("attn_k", "self_attn.k_proj", As::Same),
+        ("attn_v", "self_attn.v_proj", As::Same),
+        ("attn_output", "self_attn.o_proj", As::Same),
+        ("ffn_norm", "post_attention_layernorm", As::Same),
+        ("ffn_gate", "mlp.gate_proj", As::Same),
+        ("ffn_up", "mlp.up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+    ];
+    from.decoder(layers, &parts, As::Same)
 }

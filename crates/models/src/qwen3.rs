@@ -1,10 +1,12 @@
 //! Qwen 3 (Yang et al., 2025): Llama's layer with a norm on every head of queries and keys; `qwen3moe` has a mixture of
 //! experts in place of the feed-forward network.
 
+use serde_json::json;
 use wushi_graph::{Builder, GraphError, Mask, RopePairs, Routing, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::decoder::Decoder;
+use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
 use crate::{Model, Positions};
 
@@ -86,4 +88,78 @@ pub(crate) fn build_moe(keys: &Keys<'_>, positions: &Positions) -> Result<Model,
 
 fn model(keys: &Keys<'_>, config: &Config) -> Result<Model, ModelError> {
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
+}
+
+pub(crate) const IMPORTS: &[Import] =
+    &[Import { class: "Qwen3ForCausalLM", architecture: "qwen3", describe: import }];
+
+pub(crate) const MOE_IMPORTS: &[Import] =
+    &[Import { class: "Qwen3MoeForCausalLM", architecture: "qwen3moe", describe: import_moe }];
+
+/// The attention half of a layer, and the norm behind it.
+const ATTENTION: [(&str, &str, As); 8] = [
+    ("attn_norm", "input_layernorm", As::Same),
+    ("attn_q", "self_attn.q_proj", As::Same),
+    ("attn_k", "self_attn.k_proj", As::Same),
+    ("attn_v", "self_attn.v_proj", As::Same),
+    ("attn_q_norm", "self_attn.q_norm", As::Same),
+    ("attn_k_norm", "self_attn.k_norm", As::Same),
+    ("attn_output", "self_attn.o_proj", As::Same),
+    ("ffn_norm", "post_attention_layernorm", As::Same),
+];
+
+/// What both kinds share; gives the number of layers.
+fn import_common(from: &mut Importer) -> Result<usize, ModelError> {
+    from.defaults(json!({ "head_dim": 128 }));
+    from.only("hidden_act", &["silu"], "`silu` is")?;
+    from.refuse("use_sliding_window", "sliding windows of this family are not supported")?;
+    let layers = from.sizes()?;
+    let head_dim = from.head_dim()?;
+    from.rope(head_dim)?;
+    Ok(layers)
+}
+
+fn import(from: &mut Importer) -> Result<(), ModelError> {
+    let layers = import_common(from)?;
+    let feed_forward = [
+        ("ffn_gate", "mlp.gate_proj", As::Same),
+        ("ffn_up", "mlp.up_proj", As::Same),
+        ("ffn_down", "mlp.down_proj", As::Same),
+    ];
+    from.decoder(layers, &[&ATTENTION[..], &feed_forward].concat(), As::Same)
+}
+
+fn import_moe(from: &mut Importer) -> Result<(), ModelError> {
+    let hint = "every layer must have experts";
+    match from.get("mlp_only_layers").and_then(|list| list.as_array()) {
+        Some(list) if !list.is_empty() => {
+            return Err(from.unsupported("mlp_only_layers", &json!(list), hint));
+        }
+        _ => {}
+    }
+    match from.count_or("decoder_sparse_step", 1)? {
+        1 => {}
+        step => return Err(from.unsupported("decoder_sparse_step", &json!(step), hint)),
+    }
+    let layers = import_common(from)?;
+    let experts = from.count("num_experts")?;
+    for (key, there) in [
+        ("expert_count", "num_experts"),
+        ("expert_used_count", "num_experts_per_tok"),
+        ("expert_feed_forward_length", "moe_intermediate_size"),
+    ] {
+        let count = from.count(there)?;
+        from.set_count(key, count);
+    }
+    let normalised = from.flag("norm_topk_prob")?;
+    from.set("expert_weights_norm", normalised);
+    for layer in 0..layers {
+        let mlp = format!("model.layers.{layer}.mlp");
+        for (name, there) in [("gate", "gate_proj"), ("up", "up_proj"), ("down", "down_proj")] {
+            let name = format!("blk.{layer}.ffn_{name}_exps.weight");
+            from.experts(name, experts, |expert| format!("{mlp}.experts.{expert}.{there}.weight"))?;
+        }
+    }
+    let router = [("ffn_gate_inp", "mlp.gate", As::Same)];
+    from.decoder(layers, &[&ATTENTION[..], &router].concat(), As::Same)
 }

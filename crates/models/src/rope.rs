@@ -32,6 +32,7 @@ pub(crate) const KEYS: &[&str] = &[
     "rope.scaling.original_context_length",
     "rope.scaling.attn_factor",
     "rope.scaling.finetuned",
+    "rope.scaling.yarn_ext_factor",
     "rope.scaling.yarn_attn_factor",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
@@ -109,6 +110,10 @@ fn scaling(keys: &Keys<'_>, positions: &Positions) -> Result<(RopeScaling, f32),
         Some("yarn") => {
             let factor = keys.number("rope.scaling.factor")?;
             let original = keys.count("rope.scaling.original_context_length")?;
+            let mixed = keys.number_or("rope.scaling.yarn_ext_factor", 1.0)?;
+            if mixed != 1.0 {
+                return Err(keys.unsupported("rope.scaling.yarn_ext_factor", mixed, "1 is"));
+            }
             let own = keys.number_or("rope.scaling.yarn_attn_factor", yarn_magnitude(factor))?;
             let scaling = RopeScaling::Yarn {
                 factor,

@@ -3,6 +3,8 @@
 use half::{bf16, f16};
 use wushi_graph::DType;
 
+use crate::{MXFP4_EXPONENT_MAX, mxfp4_scale};
+
 /// Why numbers cannot be stored in a type.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum QuantError {
@@ -38,8 +40,8 @@ fn limit(dtype: DType) -> f32 {
     match dtype {
         DType::F32 => f32::MAX,
         DType::BF16 => bf16::MAX.to_f32(),
-        // Six times the greatest power of two that overflows with none of the levels.
-        DType::MXFP4 => 6.0 * 2.0f32.powi(125),
+        // The greatest level times the greatest scale with which it is finite.
+        DType::MXFP4 => 12.0 * mxfp4_scale(MXFP4_EXPONENT_MAX),
         _ => f16::MAX.to_f32(),
     }
 }
@@ -47,7 +49,9 @@ fn limit(dtype: DType) -> f32 {
 /// The first value that cannot be stored, if there is one.
 pub(crate) fn check(dtype: DType, values: &[f32]) -> Result<(), QuantError> {
     let limit = limit(dtype);
-    match values.iter().position(|x| !(x.abs() <= limit)) {
+    // False for NaN.
+    let fits = |x: &f32| x.abs() <= limit;
+    match values.iter().position(|x| !fits(x)) {
         None => Ok(()),
         Some(index) if values[index].is_finite() => {
             Err(QuantError::TooLarge { index, value: values[index], dtype, limit })

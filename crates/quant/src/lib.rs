@@ -6,8 +6,10 @@
 mod decode;
 mod encode;
 mod error;
+mod policy;
 
 pub use error::QuantError;
+pub use policy::storage;
 use wushi_graph::DType;
 
 /// The 16 values of [`DType::IQ4_NL`] and [`DType::IQ4_XS`].
@@ -15,6 +17,9 @@ pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 1
 
 /// The 16 values of [`DType::MXFP4`], doubled so that they are integers.
 pub const MXFP4_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The greatest exponent of [`DType::MXFP4`] with which every value is finite.
+const MXFP4_EXPONENT_MAX: u8 = 252;
 
 /// Half of `2^(exponent - 127)`: the scale of doubled [`DType::MXFP4`] values. Below the smallest normal number it
 /// is zero, so that no arithmetic meets denormals; 255 is no number.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use wushi_cpu::StepCost;
+use wushi_engine::Weights;
 use wushi_engine::load::{self, DescribeError, Description, LoadOptions, Size};
 use wushi_formats::checkpoint::Container;
 use wushi_formats::{Checkpoint, Metadata};
@@ -20,18 +21,25 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
     let checkpoint = wushi_models::open(&path)?;
     // A file that cannot run can still be looked at; only its schedule cannot.
     let described = load::describe(&checkpoint);
+    let weights = match (compute.quant, &described) {
+        (Some(wanted), Ok(description)) => {
+            Weights::quantised(checkpoint, &description.model.graph, wanted, 1)
+        }
+        _ => Weights::stored(checkpoint),
+    };
     let steps = match (args.schedule, &described) {
         (false, _) => None,
         (true, Ok(description)) => {
             let options = model::load_options(path.clone(), &compute);
-            Some(schedule(&checkpoint, description, &options, args.rows).with_context(in_file)?)
+            Some(schedule(&weights, description, &options, args.rows).with_context(in_file)?)
         }
         (true, Err(_)) => None,
     };
+    let checkpoint = weights.checkpoint();
     if args.json {
-        output::json(&report(&args, &checkpoint, &described, steps.as_deref()).with_context(in_file)?)?;
+        output::json(&report(&args, checkpoint, &described, steps.as_deref()).with_context(in_file)?)?;
     } else {
-        print(&args, &checkpoint, &described, steps.as_deref()).with_context(in_file)?;
+        print(&args, checkpoint, &described, steps.as_deref()).with_context(in_file)?;
     }
     match (args.schedule, described) {
         (true, Err(error)) => Err(error).with_context(in_file),
@@ -40,14 +48,14 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
 }
 
 fn schedule(
-    checkpoint: &Checkpoint,
+    weights: &Weights,
     description: &Description,
     options: &LoadOptions,
     rows: usize,
 ) -> Result<Vec<StepCost>> {
     let model = &description.model;
     let executor = options.executor(model.trained_context, 1);
-    Ok(wushi_cpu::schedule(&model.graph, checkpoint, &executor, rows)?)
+    Ok(wushi_cpu::schedule(&model.graph, weights, &executor, rows)?)
 }
 
 /// What the metadata says of the model, by what people call it.

@@ -2,6 +2,8 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod convert;
+pub(crate) mod embed;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod perplexity;

@@ -50,7 +50,7 @@ fn files_that_are_no_models() {
     let text = sandbox.write("text.gguf", "This is no model but a text.");
     std::fs::create_dir(sandbox.path("folder")).unwrap();
     let error = |model: &str| sandbox.run(&["run", model, "hello"]).error(1);
-    assert!(error("folder").contains("folder is not a file"));
+    assert!(error("folder").contains("no config.json"));
     assert!(error(&empty.display().to_string()).contains("empty"));
     assert!(error(&text.display().to_string()).contains("not a GGUF file"));
     assert!(error("./none.gguf").contains("none.gguf"));

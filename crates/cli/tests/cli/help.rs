@@ -2,7 +2,8 @@
 
 use crate::support::Sandbox;
 
-const COMMANDS: [&str; 8] = ["run", "pull", "list", "rm", "inspect", "tokenize", "perplexity", "bench"];
+const COMMANDS: [&str; 9] =
+    ["run", "pull", "list", "rm", "inspect", "convert", "tokenize", "perplexity", "bench"];
 
 #[test]
 fn every_command_explains_itself() {

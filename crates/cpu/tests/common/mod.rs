@@ -99,7 +99,6 @@ fn random_bytes(dtype: DType, elements: usize, size: f32, fill: Fill, random: &m
                 let exponent = 125 + (x.abs() / 8.0).log2().max(-100.0) as i32;
                 block[0] = if random.below(50) == 0 { random.below(3) as u8 } else { exponent as u8 };
             }
-            other => unreachable!("no kernels for {other}"),
         }
     }
     out
@@ -115,7 +114,9 @@ impl RandomWeights {
     pub fn filled(graph: &Graph, dtype: DType, fill: Fill, random: &mut Random) -> Self {
         let mut weights = RandomWeights::default();
         for decl in graph.weights() {
-            let elements = decl.shape.iter().product();
+            // Several weights may be parts of one tensor.
+            let shape = decl.tensor_shape();
+            let elements = shape.iter().product();
             let (dtype, size) = match decl.role {
                 Role::Vector => (DType::F32, 1.0),
                 Role::Embedding => (dtype, 1.0),
@@ -124,7 +125,7 @@ impl RandomWeights {
                 }
             };
             let bytes = random_bytes(dtype, elements, size, fill, random);
-            weights.tensors.insert(decl.name.clone(), Stored { dtype, shape: decl.shape.clone(), bytes });
+            weights.tensors.insert(decl.name.clone(), Stored { dtype, shape, bytes });
         }
         weights
     }

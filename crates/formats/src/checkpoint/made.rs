@@ -11,14 +11,14 @@ use crate::mapped::Mapped;
 
 /// A run of bytes in one of a checkpoint's files.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
-    pub(super) file: usize,
-    pub(super) range: Range<usize>,
+pub(crate) struct Piece {
+    pub(crate) file: usize,
+    pub(crate) range: Range<usize>,
 }
 
 /// What a tensor is made of.
 #[derive(Clone, Debug)]
-pub(super) enum Made {
+pub(crate) enum Made {
     /// Pieces one after the other, then changed.
     Stored { pieces: Vec<Piece>, change: Change },
     /// F32 values that are in no file.
@@ -27,19 +27,19 @@ pub(super) enum Made {
 
 /// What is done to the pieces, in this order. Nothing to most.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// Rows of so many heads go from two halves to adjacent pairs.
-    pub(super) pair_heads: Option<usize>,
+    pub(crate) pair_heads: Option<usize>,
     /// Elements of this type become F32, plus a number.
-    pub(super) to_f32: Option<(DType, f32)>,
+    pub(crate) to_f32: Option<(DType, f32)>,
 }
 
 impl Made {
-    pub(super) fn stored(piece: Piece) -> Made {
+    pub(crate) fn stored(piece: Piece) -> Made {
         Made::Stored { pieces: vec![piece], change: Change::default() }
     }
 
-    pub(super) fn pieces(&self) -> &[Piece] {
+    pub(crate) fn pieces(&self) -> &[Piece] {
         match self {
             Made::Stored { pieces, .. } => pieces,
             Made::Computed(_) => &[],
@@ -47,7 +47,7 @@ impl Made {
     }
 
     /// A run of the bytes of one unchanged piece.
-    pub(super) fn slice(&self, range: Range<usize>) -> Option<Made> {
+    pub(crate) fn slice(&self, range: Range<usize>) -> Option<Made> {
         let Made::Stored { pieces, change } = self else { return None };
         let [piece] = pieces.as_slice() else { return None };
         if *change != Change::default() || range.end > piece.range.len() {
@@ -58,7 +58,7 @@ impl Made {
     }
 
     /// The bytes of `tensor`, which is made this way.
-    pub(super) fn bytes<'a>(&self, files: &'a [Mapped], tensor: &TensorInfo) -> Cow<'a, [u8]> {
+    pub(crate) fn bytes<'a>(&self, files: &'a [Mapped], tensor: &TensorInfo) -> Cow<'a, [u8]> {
         let (pieces, change) = match self {
             Made::Stored { pieces, change } => (pieces, change),
             Made::Computed(values) => {
@@ -79,7 +79,7 @@ impl Made {
     }
 
     /// Feeds what determines the bytes to a digest, of each piece at most `sample` bytes.
-    pub(super) fn identify(&self, files: &[Mapped], sample: usize, feed: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn identify(&self, files: &[Mapped], sample: usize, feed: &mut dyn FnMut(&[u8])) {
         match self {
             Made::Stored { pieces, change } => {
                 if *change != Change::default() {

@@ -15,9 +15,13 @@ use crate::gguf::{self, GgmlType, Gguf, Metadata};
 use crate::mapped::Mapped;
 
 mod made;
+mod recipe;
 mod shards;
 
-use made::{Made, Piece};
+pub use recipe::Recipe;
+
+pub(crate) use made::{Change, Made, Piece};
+pub(crate) use recipe::{Part, Source};
 
 /// A tensor of a checkpoint, as a model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,8 +131,26 @@ impl Checkpoint {
         }
         let mut joined = joined.unwrap_or_else(|| Checkpoint::empty(Metadata::new(), Container::Gguf(3)));
         // What said that there are parts is no longer true of the whole.
-        joined.metadata.retain(|key| !key.starts_with("split."));
+        joined.metadata.remove_below("split.");
         Ok(joined)
+    }
+
+    /// Tensors and how they are made, of files whose readers have checked them.
+    pub(crate) fn assemble(
+        metadata: Metadata,
+        container: Container,
+        files: Vec<Mapped>,
+        tensors: Vec<(TensorInfo, Made)>,
+    ) -> Result<Checkpoint, FormatError> {
+        let mut checkpoint = Checkpoint { files, ..Checkpoint::empty(metadata, container) };
+        for (tensor, made) in tensors {
+            if !checkpoint.index(&tensor.name) {
+                return Err(FormatError::DuplicateTensor(tensor.name));
+            }
+            checkpoint.tensors.push(tensor);
+            checkpoint.made.push(made);
+        }
+        Ok(checkpoint)
     }
 
     fn empty(metadata: Metadata, container: Container) -> Checkpoint {

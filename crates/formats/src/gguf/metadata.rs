@@ -289,9 +289,9 @@ impl Metadata {
         self.entries.insert(key.into(), value.into());
     }
 
-    /// Removes the entries that `keep` does not want.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.entries.retain(|key, _| keep(key));
+    /// Removes the entries whose keys begin with `prefix`.
+    pub fn remove_below(&mut self, prefix: &str) {
+        self.entries.retain(|key, _| !key.starts_with(prefix));
     }
 
     /// Adds an entry unless the key is taken.

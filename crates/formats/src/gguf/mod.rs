@@ -16,9 +16,9 @@ mod types;
 mod write;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
-pub use types::GgmlType;
-pub use write::Writer;
+pub use types::{GgmlType, file_type};
 pub(crate) use write::put_entry;
+pub use write::{Outline, Stream, Writer};
 
 /// One row of a file's tensor table.
 #[derive(Clone, Debug, PartialEq, Eq)]

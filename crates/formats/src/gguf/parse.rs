@@ -84,7 +84,7 @@ fn guess(file: &[u8]) -> &'static str {
     } else if start.starts_with(b"PK\x03\x04") {
         "it is a zip archive or a PyTorch checkpoint"
     } else if start.get(8) == Some(&b'{') {
-        "it looks like safetensors"
+        "it looks like safetensors; name the folder that it is in"
     } else {
         "it does not begin with `GGUF`"
     }

@@ -110,6 +110,29 @@ impl From<DType> for GgmlType {
     }
 }
 
+/// `general.file_type` of a file whose matrices are mostly of one type: `enum llama_ftype` of llama.cpp's `llama.h`
+/// (MIT), of which the small mixtures stand for the K-quants.
+pub fn file_type(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q4_1 => 3,
+        DType::Q8_0 => 7,
+        DType::Q5_0 => 8,
+        DType::Q5_1 => 9,
+        DType::Q2_K => 10,
+        DType::Q3_K => 11,
+        DType::Q4_K => 14,
+        DType::Q5_K => 16,
+        DType::Q6_K => 18,
+        DType::IQ4_NL => 25,
+        DType::IQ4_XS => 30,
+        DType::BF16 => 32,
+        DType::MXFP4 => 38,
+    }
+}
+
 impl fmt::Display for GgmlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.entry() {

@@ -69,36 +69,17 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// Those of `out`, and [`io::ErrorKind::InvalidInput`] if `general.alignment` is no power of two.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let invalid = |error: FormatError| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let alignment = self.metadata.u32("general.alignment").map_err(invalid)?.unwrap_or(DEFAULT_ALIGNMENT);
-        if !alignment.is_power_of_two() {
-            return Err(invalid(FormatError::BadAlignment(alignment)));
-        }
-        let alignment = alignment as usize;
-
-        let mut header = b"GGUF\x03\0\0\0".to_vec();
-        put_len(&mut header, self.tensors.len());
-        put_len(&mut header, self.metadata.len());
-        for (key, value) in self.metadata.iter() {
-            put_entry(&mut header, key, value);
-        }
-        let mut offset = 0;
-        for tensor in &self.tensors {
-            put_string(&mut header, &tensor.name);
-            header.extend((tensor.shape.len() as u32).to_le_bytes());
-            for &dimension in tensor.shape.iter().rev() {
-                put_len(&mut header, dimension);
-            }
-            header.extend(tensor.ggml_type.0.to_le_bytes());
-            put_len(&mut header, offset);
-            offset += tensor.bytes.len().next_multiple_of(alignment);
-        }
-        header.resize(header.len().next_multiple_of(alignment), 0);
-        out.write_all(&header)?;
+        let alignment = alignment(&self.metadata).map_err(invalid)?;
+        let tensors = self.tensors.iter().map(|tensor| Row {
+            name: &tensor.name,
+            ggml_type: tensor.ggml_type,
+            shape: &tensor.shape,
+            bytes: tensor.bytes.len(),
+        });
+        out.write_all(&header(&self.metadata, alignment, tensors))?;
         for tensor in &self.tensors {
             out.write_all(&tensor.bytes)?;
-            let padding = tensor.bytes.len().next_multiple_of(alignment) - tensor.bytes.len();
-            io::copy(&mut io::Read::take(io::repeat(0), padding as u64), out)?;
+            pad(out, tensor.bytes.len(), alignment)?;
         }
         Ok(())
     }
@@ -109,6 +90,154 @@ impl<'a> Writer<'a> {
         self.write(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// Writes a file tensor by tensor: first what they are, then the bytes of each in the same order.
+#[derive(Debug)]
+pub struct Stream<W> {
+    out: W,
+    alignment: usize,
+    /// Names and lengths of the tensors to come, the next one last.
+    expected: Vec<(String, usize)>,
+}
+
+/// Name, type and shape of a tensor, outermost dimension first.
+pub type Outline = (String, GgmlType, Vec<usize>);
+
+impl<W: Write> Stream<W> {
+    /// Writes metadata and tensor table. Gives how many bytes that were.
+    ///
+    /// # Errors
+    /// Those of `out`, and [`io::ErrorKind::InvalidInput`] for what [`Stream::file_size`] refuses.
+    pub fn begin(mut out: W, metadata: &Metadata, tensors: &[Outline]) -> io::Result<(Stream<W>, u64)> {
+        let alignment = alignment(metadata).map_err(invalid)?;
+        let lengths = lengths(tensors).map_err(invalid)?;
+        let header = header(metadata, alignment, rows(tensors, &lengths));
+        out.write_all(&header)?;
+        let mut expected: Vec<(String, usize)> =
+            tensors.iter().zip(lengths).map(|((name, ..), length)| (name.clone(), length)).collect();
+        expected.reverse();
+        Ok((Stream { out, alignment, expected }, header.len() as u64))
+    }
+
+    /// Writes the bytes of the next tensor. Gives how many bytes that were, with those up to the next.
+    ///
+    /// # Errors
+    /// Those of `out`, and [`io::ErrorKind::InvalidInput`] if the bytes are not as many as the tensor has.
+    pub fn tensor(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let (name, length) = self.expected.pop().unwrap_or_default();
+        if length != bytes.len() {
+            let problem = format!("{} bytes where {length} were announced", bytes.len());
+            return Err(invalid(FormatError::BadShape { tensor: name, problem }));
+        }
+        self.out.write_all(bytes)?;
+        pad(&mut self.out, length, self.alignment)?;
+        Ok(length.next_multiple_of(self.alignment) as u64)
+    }
+
+    /// Gives back what was written to.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if a tensor that was announced has not come.
+    pub fn finish(self) -> io::Result<W> {
+        match self.expected.last() {
+            None => Ok(self.out),
+            Some((name, _)) => Err(invalid(FormatError::MissingTensor(name.clone()))),
+        }
+    }
+}
+
+impl Stream<()> {
+    /// Bytes of a file of these.
+    ///
+    /// # Errors
+    /// A type whose blocks have no known size or do not fit the shape, an alignment that is none.
+    pub fn file_size(metadata: &Metadata, tensors: &[Outline]) -> Result<u64, FormatError> {
+        let alignment = alignment(metadata)?;
+        let lengths = lengths(tensors)?;
+        let header = header(metadata, alignment, rows(tensors, &lengths)).len();
+        Ok(lengths.iter().map(|length| length.next_multiple_of(alignment) as u64).sum::<u64>()
+            + header as u64)
+    }
+}
+
+fn lengths(tensors: &[Outline]) -> Result<Vec<usize>, FormatError> {
+    let length = |(name, ggml_type, shape): &Outline| {
+        let elements = shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let length = elements.zip(ggml_type.block()).and_then(|(elements, (block, size))| {
+            if !elements.is_multiple_of(block) {
+                return None;
+            }
+            (elements / block).checked_mul(size)
+        });
+        length.ok_or_else(|| {
+            let problem = format!("{shape:?} elements cannot be written as {ggml_type}");
+            FormatError::BadShape { tensor: name.clone(), problem }
+        })
+    };
+    tensors.iter().map(length).collect()
+}
+
+fn rows<'a>(tensors: &'a [Outline], lengths: &'a [usize]) -> impl ExactSizeIterator<Item = Row<'a>> {
+    tensors.iter().zip(lengths).map(|((name, ggml_type, shape), &bytes)| Row {
+        name,
+        ggml_type: *ggml_type,
+        shape,
+        bytes,
+    })
+}
+
+/// One row of the tensor table.
+struct Row<'a> {
+    name: &'a str,
+    ggml_type: GgmlType,
+    shape: &'a [usize],
+    bytes: usize,
+}
+
+/// Everything up to the first tensor's bytes.
+fn header<'a>(
+    metadata: &Metadata,
+    alignment: usize,
+    tensors: impl ExactSizeIterator<Item = Row<'a>>,
+) -> Vec<u8> {
+    let mut header = b"GGUF\x03\0\0\0".to_vec();
+    put_len(&mut header, tensors.len());
+    put_len(&mut header, metadata.len());
+    for (key, value) in metadata.iter() {
+        put_entry(&mut header, key, value);
+    }
+    let mut offset = 0;
+    for tensor in tensors {
+        put_string(&mut header, tensor.name);
+        header.extend((tensor.shape.len() as u32).to_le_bytes());
+        for &dimension in tensor.shape.iter().rev() {
+            put_len(&mut header, dimension);
+        }
+        header.extend(tensor.ggml_type.0.to_le_bytes());
+        put_len(&mut header, offset);
+        offset += tensor.bytes.next_multiple_of(alignment);
+    }
+    header.resize(header.len().next_multiple_of(alignment), 0);
+    header
+}
+
+fn alignment(metadata: &Metadata) -> Result<usize, FormatError> {
+    let alignment = metadata.u32("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
+    match alignment.is_power_of_two() {
+        true => Ok(alignment as usize),
+        false => Err(FormatError::BadAlignment(alignment)),
+    }
+}
+
+fn invalid(error: FormatError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// What is missing behind `length` bytes up to the next tensor.
+fn pad(out: &mut impl Write, length: usize, alignment: usize) -> io::Result<()> {
+    let padding = length.next_multiple_of(alignment) - length;
+    io::copy(&mut io::Read::take(io::repeat(0), padding as u64), out).map(|_| ())
 }
 
 fn put_len(out: &mut Vec<u8>, length: usize) {

@@ -8,8 +8,13 @@ use minijinja::{Error, ErrorKind, State};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
+use super::python;
+
 /// `value|tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
 pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::UndefinedError, "what is undefined cannot be serialized to JSON"));
+    }
     let indent = match options.get::<Option<Value>>("indent")? {
         Some(indent) if !indent.is_none() => Some(usize::try_from(indent)?.min(64)),
         _ => None,
@@ -152,7 +157,7 @@ impl Formatter for PythonStyle {
     }
 
     fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
-        out.write_all(python_float(value).as_bytes())
+        out.write_all(python::float(value).as_bytes())
     }
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
@@ -169,21 +174,6 @@ impl Formatter for PythonStyle {
             }
         }
         Ok(())
-    }
-}
-
-/// The shortest digits that give the number back, laid out as Python's `repr` does: with an exponent of at least two
-/// digits from 1e16 up and below 1e-4.
-fn python_float(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let exponent = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
-    match exponent {
-        Some(exponent) if value != 0.0 && !(-4..16).contains(&exponent) => {
-            let digits = scientific.split('e').next().unwrap_or_default();
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
-        }
-        _ => format!("{value:?}"),
     }
 }
 
@@ -225,24 +215,5 @@ mod tests {
             ),
             r#"{"a":0,"b":[1,2]}"#
         );
-    }
-
-    #[test]
-    fn floats_are_laid_out_like_pythons() {
-        let cases = [
-            (1.0, "1.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e300, "1.5e+300"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (-2.5e-7, "-2.5e-07"),
-            (0.0, "0.0"),
-            (-0.0, "-0.0"),
-        ];
-        for (value, expected) in cases {
-            assert_eq!(python_float(value), expected);
-        }
     }
 }

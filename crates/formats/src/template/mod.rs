@@ -21,6 +21,7 @@ use crate::{FormatError, Metadata};
 
 mod compat;
 mod json;
+mod python;
 
 /// Steps of work, each an instruction or 64 bytes of text, that one rendering may take. A thousand messages need about
 /// a third; memory stays below 64 MiB.
@@ -38,16 +39,59 @@ pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, `tool`; the template decides which it knows.
     pub role: String,
     /// What is said.
-    pub content: String,
+    #[serde(default, skip_serializing_if = "Content::is_absent")]
+    pub content: Content,
     /// Whatever else the template looks at: `tool_calls`, `name`, `reasoning_content`.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What is said in a turn. Templates tell these apart (`message.content is string`), so they reach them as they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// A text.
+    Text(String),
+    /// Parts in order, such as `{"type": "text", "text": "…"}` or `{"type": "image"}`.
+    Parts(Vec<serde_json::Value>),
+    /// `null`, as beside a tool call.
+    Null,
+    /// Not even that.
+    #[default]
+    #[serde(skip)]
+    Absent,
+}
+
+impl Content {
+    /// The text, where it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Content::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn is_absent(&self) -> bool {
+        matches!(self, Content::Absent)
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Content {
+        Content::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Content {
+        Content::Text(text)
+    }
+}
+
 impl Message {
     /// A turn with nothing but a role and a text.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into(), extra: serde_json::Map::new() }
+        Message { role: role.into(), content: Content::Text(content.into()), extra: serde_json::Map::new() }
     }
 }
 
@@ -99,6 +143,8 @@ impl ChatTemplate {
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         compat::install(&mut environment);
+        environment.set_formatter(python::format);
+        environment.add_filter("string", python::string);
         environment.set_fuel(Some(FUEL));
         environment.set_debug(false);
         environment.add_filter("tojson", json::tojson);

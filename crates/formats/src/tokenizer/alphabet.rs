@@ -44,6 +44,11 @@ static UNPRINTABLE_BYTES: [u8; UNPRINTABLE as usize] = {
     bytes
 };
 
+/// The character that stands for a byte.
+pub(super) fn char_of(byte: u8) -> char {
+    CHARS[usize::from(byte)]
+}
+
 /// Appends the characters that stand for the text's bytes.
 pub(super) fn encode(text: &str, out: &mut String) {
     out.extend(text.bytes().map(|byte| CHARS[byte as usize]));

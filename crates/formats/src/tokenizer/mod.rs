@@ -1,84 +1,40 @@
-//! Byte-level BPE tokenizers as GGUF files carry them.
+//! Tokenizers as GGUF files carry them: `tokenizer.ggml.model` names the kind, one file here for each.
 //!
-//! Text is cut at special tokens, the rest into words (`pre`), a word's bytes are written in the alphabet of
-//! byte-level BPE (`alphabet`), and the `tokenizers` crate merges them. Cutting is done here rather than with that
-//! crate's pre-tokenizers because those leave a text whole, silently, where a pattern's limit is exceeded.
+//! What they share is here: text is cut at special tokens, the rest becomes ids by the kind's own algorithm, and ids
+//! become bytes again. Where the `tokenizers` crate would read a large vocabulary slowly, or leave a text whole,
+//! silently, where a pattern's limit is exceeded, the work is done here instead.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::{NormalizedString, Normalizer};
 
 use crate::error::excerpt;
 use crate::gguf::StringArray;
 use crate::{FormatError, Metadata};
 
 mod alphabet;
+mod bpe;
+mod charsmap;
+pub mod huggingface;
+mod merge;
 mod pre;
+mod sentencepiece;
 mod special;
+mod unigram;
+mod vocabulary;
+mod wordpiece;
 
-use pre::{PreTokenizer, Splitter};
-use special::Kind;
+use bpe::Bpe;
+use pre::PreTokenizer;
+use sentencepiece::SentencePiece;
+use special::{Defaults, Kind, SpecialIds, SpecialTokens, Stripping};
+use unigram::Unigram;
+use vocabulary::Vocabulary;
+use wordpiece::WordPiece;
 
-/// More tokens, and more bytes of them, than any model has; ids and positions thus fit 32 bits with room to spare.
-const MAX_TOKENS: usize = 1 << 24;
-const MAX_TEXT: usize = 1 << 28;
+/// Longer texts are refused: places in them must fit 32 bits, with markers of three bytes for each space.
+const MAX_INPUT: usize = 1 << 29;
 
-/// Turns text into token ids and back.
-///
-/// Ids are those of the file. Bytes without a token of their own (some vocabularies lack a few control characters)
-/// are left out of the ids, as the reference implementations do.
-pub struct Tokenizer {
-    bpe: BPE,
-    splitter: Splitter,
-    /// Control and user-defined tokens.
-    all_special: SpecialTokens,
-    /// User-defined tokens only.
-    user_defined: SpecialTokens,
-    /// What every token stands for, one after the other.
-    bytes: Vec<u8>,
-    /// Where each token ends in `bytes`.
-    ends: Vec<u32>,
-    kinds: Vec<Kind>,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    add_bos: bool,
-    add_eos: bool,
-    end_of_generation: Vec<u32>,
-}
-
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("vocab_size", &self.vocab_size())
-            .field("bos", &self.bos)
-            .field("eos", &self.eos)
-            .field("add_bos", &self.add_bos)
-            .field("add_eos", &self.add_eos)
-            .field("end_of_generation", &self.end_of_generation)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Finds tokens that are matched in the text before it is cut into words: the leftmost, the longest of those.
-struct SpecialTokens {
-    matcher: AhoCorasick,
-    ids: Vec<u32>,
-}
-
-impl SpecialTokens {
-    fn new(tokens: &StringArray, ids: Vec<u32>) -> Result<SpecialTokens, FormatError> {
-        let texts = ids.iter().filter_map(|&id| tokens.get(id as usize));
-        let matcher = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            // A table of all transitions could outgrow memory on a hostile file; this kind stays in proportion to it.
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(texts)
-            .map_err(|error| FormatError::InvalidVocabulary(format!("special tokens: {error}")))?;
-        Ok(SpecialTokens { matcher, ids })
-    }
-}
-
-/// What llama.cpp's converters write below `tokenizer.`: read here, or without effect on byte-level BPE.
+/// What llama.cpp's converters write below `tokenizer.`, read here or without effect on ids, and what is written here
+/// for what `tokenizer.json` says and those have no key for.
 const KNOWN_KEYS: &[&str] = &[
     "ggml.model",
     "ggml.pre",
@@ -112,11 +68,74 @@ const KNOWN_KEYS: &[&str] = &[
     "ggml.add_sep_token",
     "ggml.add_space_prefix",
     "ggml.remove_extra_whitespaces",
+    "ggml.precompiled_charsmap",
+    "ggml.normalizer.lowercase",
+    "ggml.normalizer.strip_accents",
     "huggingface.json",
     "chat_template",
     "chat_template.",
     "chat_templates",
+    "wushi.normalizer",
+    "wushi.space_prefix",
+    "wushi.strip_left",
+    "wushi.strip_right",
 ];
+
+/// Where SentencePiece puts a space in front, if not as llama.cpp does.
+const SPACE_PREFIX_KEY: &str = "tokenizer.wushi.space_prefix";
+/// What is done to text before everything else: `nfc`, Unicode's composed form.
+const NORMALIZER_KEY: &str = "tokenizer.wushi.normalizer";
+
+/// Turns text into token ids and back.
+///
+/// Ids are those of the file. What has no token is the unknown token where the vocabulary has one; bytes without a token
+/// in a byte-level vocabulary (some lack a few control characters) are left out of the ids, as the reference
+/// implementations do.
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    model: Model,
+    /// Control and user-defined tokens.
+    all_special: SpecialTokens,
+    /// User-defined tokens only.
+    user_defined: SpecialTokens,
+    stripping: Stripping,
+    composes: bool,
+    special: SpecialIds,
+    /// What every token stands for, one after the other.
+    bytes: Vec<u8>,
+    /// Where each token ends in `bytes`.
+    ends: Vec<u32>,
+}
+
+/// How the text between special tokens becomes ids.
+enum Model {
+    Bpe(Bpe),
+    SentencePiece(SentencePiece),
+    WordPiece(WordPiece),
+    Unigram(Unigram),
+}
+
+/// The values of `tokenizer.ggml.model` that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ModelKind {
+    /// `gpt2`, and `gemma4` with characters for bytes.
+    Bpe,
+    /// `llama`.
+    SentencePiece,
+    /// `bert`.
+    WordPiece,
+    /// `t5`.
+    Unigram,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("special", &self.special)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Tokenizer {
     /// Builds the tokenizer that the metadata describes (`tokenizer.ggml.*`).
@@ -126,56 +145,42 @@ impl Tokenizer {
     /// that contradicts itself: duplicate tokens, merges of unknown tokens, ids out of range.
     pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer, FormatError> {
         metadata.refuse_unknown("tokenizer.", KNOWN_KEYS)?;
-        let model = metadata.require_str("tokenizer.ggml.model")?;
-        if model != "gpt2" {
-            return Err(FormatError::UnsupportedTokenizer {
-                key: "tokenizer.ggml.model",
-                found: excerpt(model),
-                supported: "gpt2 (byte-level BPE)".to_owned(),
-            });
-        }
-        let pre = PreTokenizer::named(metadata.require_str("tokenizer.ggml.pre")?)?;
-        let tokens = metadata.require_str_array("tokenizer.ggml.tokens")?;
-        if tokens.len() > MAX_TOKENS || tokens.text_len() > MAX_TEXT {
-            let problem =
-                format!("{} tokens of {} bytes; no model has that many", tokens.len(), tokens.text_len());
-            return Err(FormatError::InvalidVocabulary(problem));
-        }
-        let special = SpecialIds::read(metadata, tokens, pre)?;
-        let kinds = kinds(metadata, tokens, &special.end_of_generation)?;
-        let bpe =
-            bpe(tokens, &kinds, metadata.require_str_array("tokenizer.ggml.merges")?, pre.ignore_merges)?;
-        let of_kind = |wanted: &[Kind]| {
-            let is_wanted = |&id: &u32| {
-                wanted.contains(&kinds[id as usize])
-                    && tokens.get(id as usize).is_some_and(|text| !text.is_empty())
-            };
-            SpecialTokens::new(tokens, (0..kinds.len() as u32).filter(is_wanted).collect())
+        let (kind, pre) = kind_and_pre(metadata)?;
+        let tokens = Vocabulary::tokens(metadata)?;
+        let special = SpecialIds::read(metadata, tokens, &defaults(kind, pre))?;
+        let over_bytes = kind == ModelKind::Bpe && pre.over_bytes;
+        let kinds = kinds(metadata, tokens, &special.end_of_generation, over_bytes)?;
+        let vocabulary = Vocabulary::new(tokens, kinds)?;
+        let model = match kind {
+            ModelKind::Bpe => {
+                let merges = metadata.require_str_array("tokenizer.ggml.merges")?;
+                Model::Bpe(Bpe::new(&vocabulary, merges, pre)?)
+            }
+            ModelKind::SentencePiece => {
+                Model::SentencePiece(SentencePiece::new(&vocabulary, metadata, special.unknown)?)
+            }
+            ModelKind::WordPiece => Model::WordPiece(WordPiece::new(metadata, special.unknown)?),
+            ModelKind::Unigram => Model::Unigram(Unigram::new(&vocabulary, metadata, special.unknown)?),
         };
-        let all_special = of_kind(&[Kind::Control, Kind::UserDefined])?;
-        let user_defined = of_kind(&[Kind::UserDefined])?;
-        let (bytes, ends) = token_bytes(tokens, &kinds);
+        let (bytes, ends) = token_bytes(&vocabulary, over_bytes);
         Ok(Tokenizer {
-            bpe,
-            splitter: pre.splitter(),
-            all_special,
-            user_defined,
+            all_special: SpecialTokens::new(&vocabulary, &[Kind::Control, Kind::UserDefined])?,
+            user_defined: SpecialTokens::new(&vocabulary, &[Kind::UserDefined])?,
+            stripping: Stripping::read(metadata, &vocabulary)?,
+            composes: composes(metadata)?,
+            vocabulary,
+            model,
+            special,
             bytes,
             ends,
-            kinds,
-            bos: special.bos,
-            eos: special.eos,
-            add_bos: special.add_bos,
-            add_eos: special.add_eos,
-            end_of_generation: special.end_of_generation,
         })
     }
 
     /// The ids of a text.
     ///
-    /// `add_special` puts BOS in front (and EOS behind) if the model's prompts have it; leave it off for a rendered
-    /// chat template, which writes its own. `parse_special` recognises control tokens by their text; leave it off for
-    /// text from strangers, which then cannot end a turn or begin another.
+    /// `add_special` puts in front and behind what the model's prompts have there (BOS and EOS, or BERT's CLS and SEP);
+    /// leave it off for a rendered chat template, which writes its own. `parse_special` recognises control tokens by
+    /// their text; leave it off for text from strangers, which then cannot end a turn or begin another.
     ///
     /// # Errors
     /// A text that exceeds the splitter's limits, such as a million spaces in a row.
@@ -185,35 +190,55 @@ impl Tokenizer {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<u32>, FormatError> {
+        if text.len() > MAX_INPUT {
+            return Err(FormatError::Tokenize(format!(
+                "{} bytes; at most {MAX_INPUT} are supported",
+                text.len()
+            )));
+        }
         let special = if parse_special { &self.all_special } else { &self.user_defined };
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
-        if add_special && self.add_bos {
-            ids.extend(self.bos);
-        }
+        ids.extend(self.special.first.filter(|_| add_special));
         let mut start = 0;
-        for found in special.matcher.find_iter(text) {
-            self.encode_plain(&text[start..found.start()], &mut ids)?;
-            ids.push(special.ids[found.pattern().as_usize()]);
-            start = found.end();
+        for (place, id) in special.find(text) {
+            let place = self.stripping.widen(text, place, id);
+            if place.start > start {
+                self.encode_plain(&text[start..place.start], start == 0, &mut ids)?;
+            }
+            ids.push(id);
+            start = place.end.max(start);
         }
-        self.encode_plain(&text[start..], &mut ids)?;
-        if add_special && self.add_eos {
-            ids.extend(self.eos);
+        if start < text.len() {
+            self.encode_plain(&text[start..], start == 0, &mut ids)?;
         }
+        ids.extend(self.special.last.filter(|_| add_special));
         Ok(ids)
     }
 
-    /// Appends the ids of a text without special tokens.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), FormatError> {
-        let mut word = String::new();
-        for piece in self.splitter.split(text)? {
-            word.clear();
-            alphabet::encode(piece, &mut word);
-            let tokens =
-                self.bpe.tokenize(&word).map_err(|error| FormatError::Tokenize(error.to_string()))?;
-            ids.extend(tokens.iter().map(|token| token.id));
+    /// Appends the ids of a text without special tokens, which is the start of the whole or stands behind such a token.
+    fn encode_plain(&self, text: &str, at_start: bool, ids: &mut Vec<u32>) -> Result<(), FormatError> {
+        let composed;
+        let text = if self.composes && !text.is_ascii() {
+            let mut normalized = NormalizedString::from(text);
+            let done = tokenizers::normalizers::NFC.normalize(&mut normalized);
+            done.map_err(|error| FormatError::Tokenize(error.to_string()))?;
+            composed = normalized;
+            composed.get()
+        } else {
+            text
+        };
+        match &self.model {
+            Model::Bpe(model) => model.encode(&self.vocabulary, text, ids),
+            Model::SentencePiece(model) => {
+                model.encode(&self.vocabulary, text, at_start, ids);
+                Ok(())
+            }
+            Model::WordPiece(model) => model.encode(&self.vocabulary, text, ids),
+            Model::Unigram(model) => {
+                model.encode(&self.vocabulary, text, at_start, ids);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Exactly the bytes a token stands for, which need not be whole characters; a control token's are its name.
@@ -227,7 +252,7 @@ impl Tokenizer {
 
     /// Whether the token is a sign to the machine rather than text for people.
     pub fn is_control(&self, id: u32) -> bool {
-        self.kinds.get(id as usize) == Some(&Kind::Control)
+        self.vocabulary.kind(id) == Some(Kind::Control)
     }
 
     /// The text of a whole answer; bytes that are no UTF-8 become U+FFFD.
@@ -244,85 +269,114 @@ impl Tokenizer {
 
     /// Number of tokens.
     pub fn vocab_size(&self) -> usize {
-        self.kinds.len()
+        self.vocabulary.len()
     }
 
     /// Beginning of sequence.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.special.bos
     }
 
     /// End of sequence.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        self.special.eos
     }
 
     /// Whether prompts of this model begin with BOS.
     pub fn adds_bos(&self) -> bool {
-        self.add_bos
+        self.special.first.is_some()
     }
 
     /// Tokens that end an answer, ascending.
     pub fn end_of_generation(&self) -> &[u32] {
-        &self.end_of_generation
+        &self.special.end_of_generation
     }
 }
 
-/// Ids with a meaning.
-struct SpecialIds {
-    bos: Option<u32>,
-    eos: Option<u32>,
-    add_bos: bool,
-    add_eos: bool,
-    end_of_generation: Vec<u32>,
+/// The algorithm, and for byte pair encoding how words are cut.
+fn kind_and_pre(metadata: &Metadata) -> Result<(ModelKind, &'static PreTokenizer), FormatError> {
+    let model = metadata.require_str("tokenizer.ggml.model")?;
+    let kind = match model {
+        "gpt2" | "gemma4" => ModelKind::Bpe,
+        "llama" => ModelKind::SentencePiece,
+        "bert" => ModelKind::WordPiece,
+        "t5" => ModelKind::Unigram,
+        other => {
+            return Err(FormatError::UnsupportedTokenizer {
+                key: "tokenizer.ggml.model",
+                found: excerpt(other),
+                supported:
+                    "gpt2 (byte-level BPE), llama (SentencePiece BPE), gemma4 (BPE with byte fallback), \
+                            bert (WordPiece), t5 (unigram)"
+                        .to_owned(),
+            });
+        }
+    };
+    let pre = match metadata.str("tokenizer.ggml.pre")? {
+        _ if model == "gemma4" => "gemma4",
+        Some(name) if kind == ModelKind::Bpe => name,
+        None if kind == ModelKind::Bpe => {
+            tracing::warn!(
+                "the file does not say how its tokenizer cuts words (tokenizer.ggml.pre), so `default` is taken"
+            );
+            "default"
+        }
+        _ => "default",
+    };
+    Ok((kind, PreTokenizer::named(pre)?))
 }
 
-impl SpecialIds {
-    fn read(
-        metadata: &Metadata,
-        tokens: &StringArray,
-        pre: &PreTokenizer,
-    ) -> Result<SpecialIds, FormatError> {
-        let id = |key: &str| match metadata.u32(key)? {
-            Some(id) if id as usize >= tokens.len() => {
-                let problem = format!("{key} is {id}, but there are {} tokens", tokens.len());
-                Err(FormatError::InvalidVocabulary(problem))
-            }
-            id => Ok(id),
-        };
-        let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
-        let adds = |key: &str, default: bool, token: Option<u32>| match metadata.bool(key)? {
-            Some(true) if token.is_none() => {
-                Err(FormatError::InvalidVocabulary(format!("{key} is set, but there is no such token")))
-            }
-            said => Ok(said.unwrap_or(default && token.is_some())),
-        };
-        let mut end_of_generation = Vec::new();
-        for key in special::ENDING_KEYS {
-            end_of_generation.extend(id(key)?);
+fn unknown_space_prefix(found: &str) -> FormatError {
+    FormatError::UnsupportedTokenizer {
+        key: SPACE_PREFIX_KEY,
+        found: excerpt(found),
+        supported: "segments-unless-space, start-unless-space".to_owned(),
+    }
+}
+
+/// What llama.cpp takes where a file says nothing.
+fn defaults(kind: ModelKind, pre: &PreTokenizer) -> Defaults {
+    let none = Defaults {
+        bos: None,
+        eos: None,
+        unknown: None,
+        separator: None,
+        add_bos: false,
+        add_eos: false,
+        enclose: false,
+    };
+    match kind {
+        ModelKind::Bpe => Defaults { add_bos: pre.add_bos, ..none },
+        ModelKind::SentencePiece => {
+            Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true, ..none }
         }
-        let by_text =
-            tokens.iter().zip(0u32..).filter(|(text, _)| special::is_ending(text)).map(|(_, id)| id);
-        end_of_generation.extend(by_text);
-        end_of_generation.sort_unstable();
-        end_of_generation.dedup();
-        // Harmony and its like end a message, not the answer, with `<|end|>`.
-        let has = |text: &str| tokens.iter().any(|token| token == text);
-        if (has("<|return|>") && has("<|call|>")) || (has("<|flush|>") && has("<|calls|>")) {
-            end_of_generation.retain(|&id| tokens.get(id as usize) != Some("<|end|>"));
+        ModelKind::WordPiece => {
+            Defaults { bos: Some(101), unknown: Some(100), separator: Some(102), enclose: true, ..none }
         }
-        Ok(SpecialIds {
-            bos,
-            eos,
-            add_bos: adds("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?,
-            add_eos: adds("tokenizer.ggml.add_eos_token", false, eos)?,
-            end_of_generation,
-        })
+        ModelKind::Unigram => Defaults { eos: Some(1), unknown: Some(2), add_eos: true, ..none },
+    }
+}
+
+/// Whether text is composed first.
+fn composes(metadata: &Metadata) -> Result<bool, FormatError> {
+    match metadata.str(NORMALIZER_KEY)? {
+        None => Ok(false),
+        Some("nfc") => Ok(true),
+        Some(other) => Err(FormatError::UnsupportedTokenizer {
+            key: NORMALIZER_KEY,
+            found: excerpt(other),
+            supported: "nfc".to_owned(),
+        }),
     }
 }
 
 /// The kind of every token.
-fn kinds(metadata: &Metadata, tokens: &StringArray, endings: &[u32]) -> Result<Vec<Kind>, FormatError> {
+fn kinds(
+    metadata: &Metadata,
+    tokens: &StringArray,
+    endings: &[u32],
+    over_bytes: bool,
+) -> Result<Vec<Kind>, FormatError> {
     let mut kinds = match metadata.i32_array("tokenizer.ggml.token_type")? {
         None => vec![Kind::Text; tokens.len()],
         Some(numbers) if numbers.len() != tokens.len() => {
@@ -338,6 +392,12 @@ fn kinds(metadata: &Metadata, tokens: &StringArray, endings: &[u32]) -> Result<V
             numbers.iter().enumerate().map(kind).collect::<Result<Vec<_>, _>>()?
         }
     };
+    if over_bytes {
+        // There, bytes are spelled like all else.
+        for kind in kinds.iter_mut().filter(|kind| **kind == Kind::Byte) {
+            *kind = Kind::Text;
+        }
+    }
     // Some files declare the end of a turn as plain text, which must not be shown to people either.
     for &id in endings {
         kinds[id as usize] = Kind::Control;
@@ -346,53 +406,18 @@ fn kinds(metadata: &Metadata, tokens: &StringArray, endings: &[u32]) -> Result<V
 }
 
 /// What every token stands for, and where each ends.
-fn token_bytes(tokens: &StringArray, kinds: &[Kind]) -> (Vec<u8>, Vec<u32>) {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
-    for (text, kind) in tokens.iter().zip(kinds) {
-        match kind {
-            Kind::Text => alphabet::decode(text, &mut bytes),
-            Kind::Control | Kind::UserDefined => bytes.extend(text.as_bytes()),
+fn token_bytes(vocabulary: &Vocabulary, over_bytes: bool) -> (Vec<u8>, Vec<u32>) {
+    let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.len()));
+    for (_, text, kind) in vocabulary.iter() {
+        match (kind, vocabulary::byte_of(text)) {
+            (Kind::Text | Kind::Unused, _) if over_bytes => alphabet::decode(text, &mut bytes),
+            (Kind::Text | Kind::Unused | Kind::UserDefined, _) if !over_bytes => {
+                bytes.extend_from_slice(text.replace('▁', " ").as_bytes());
+            }
+            (Kind::Byte, Some(byte)) => bytes.push(byte),
+            _ => bytes.extend_from_slice(text.as_bytes()),
         }
         ends.push(bytes.len() as u32);
     }
     (bytes, ends)
-}
-
-/// The merging model. Control tokens are left out of it, so that no text can merge into one.
-fn bpe(
-    tokens: &StringArray,
-    kinds: &[Kind],
-    merges: &StringArray,
-    ignore_merges: bool,
-) -> Result<BPE, FormatError> {
-    let invalid = FormatError::InvalidVocabulary;
-    let mut vocab = Vocab::with_capacity(tokens.len());
-    let mut longest = 0;
-    for ((text, kind), id) in tokens.iter().zip(kinds).zip(0u32..) {
-        if text.is_empty() || *kind == Kind::Control {
-            continue;
-        }
-        longest = longest.max(text.len());
-        if let Some(first) = vocab.insert(text.to_owned(), id) {
-            return Err(invalid(format!("tokens {first} and {id} are both `{}`", excerpt(text))));
-        }
-    }
-    let mut pairs = Merges::with_capacity(merges.len());
-    for (rank, merge) in merges.iter().enumerate() {
-        // The first part is at least one character, so that a space can be one.
-        let space = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
-        let Some((left, right)) = space.map(|at| (&merge[..at], &merge[at + 1..])) else {
-            return Err(invalid(format!("merge {rank} is `{}`, which is no pair", excerpt(merge))));
-        };
-        // The builder's buffer holds the longest token, no more.
-        if left.len() + right.len() > longest {
-            return Err(invalid(format!("merge {rank} (`{}`) is longer than any token", excerpt(merge))));
-        }
-        pairs.push((left.to_owned(), right.to_owned()));
-    }
-    BPE::builder()
-        .vocab_and_merges(vocab, pairs)
-        .ignore_merges(ignore_merges)
-        .build()
-        .map_err(|error| invalid(format!("merges: {}", excerpt(&error.to_string()))))
 }

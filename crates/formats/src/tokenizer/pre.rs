@@ -14,6 +14,8 @@ pub(super) struct PreTokenizer {
     names: &'static [&'static str],
     /// Applied one after the other, each to the pieces the one before left; what does not match is a piece too.
     patterns: &'static [&'static str],
+    /// Whether words are spelled in bytes, rather than in characters with `▁` for a space.
+    pub(super) over_bytes: bool,
     /// Whether a word that is a token is that token, however its pairs would merge.
     pub(super) ignore_merges: bool,
     /// Whether prompts begin with BOS unless the file says otherwise.
@@ -47,32 +49,87 @@ const DEEPSEEK_LETTERS: &str = concat!(
 const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
+const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
+const BAILING: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+const SEED: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 const fn family(names: &'static [&'static str], patterns: &'static [&'static str]) -> PreTokenizer {
-    PreTokenizer { names, patterns, ignore_merges: false, add_bos: false }
+    PreTokenizer { names, patterns, over_bytes: true, ignore_merges: false, add_bos: false }
+}
+
+/// The same, where a word that is a token is that token.
+const fn whole(names: &'static [&'static str], patterns: &'static [&'static str]) -> PreTokenizer {
+    PreTokenizer { ignore_merges: true, ..family(names, patterns) }
 }
 
 const FAMILIES: &[PreTokenizer] = &[
     family(
-        &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum"],
+        &[
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
+            "mellum",
+            "gigachat",
+            "modern-bert",
+            "a.x-4.0",
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+        ],
         &[GPT2],
     ),
     // Digits one by one.
     family(
-        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
+        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         &[r"\p{N}", GPT2],
     ),
+    // What files without a name are read with.
+    family(&["default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"],
-        patterns: &[LLAMA3],
-        ignore_merges: true,
         add_bos: true,
+        ..whole(
+            &[
+                "llama-bpe",
+                "llama3",
+                "llama-v3",
+                "falcon3",
+                "falcon-h1",
+                "pixtral",
+                "lfm2",
+                "midm-2.0",
+                "jina-v5-nano",
+            ],
+            &[LLAMA3],
+        )
     },
     family(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[LLAMA3]),
-    PreTokenizer { names: &["glm4"], patterns: &[LLAMA3], ignore_merges: true, add_bos: false },
-    family(&["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"], &[QWEN2]),
+    whole(&["glm4", "glm5"], &[LLAMA3]),
+    family(
+        &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "stablelm2",
+            "megrez",
+            "hunyuan",
+            "solar-open",
+            "kormo",
+            "f2llmv2",
+            "grok-2",
+        ],
+        &[QWEN2],
+    ),
+    family(&["laguna"], &[r"[^\n]+|[\n]+", QWEN2]),
     family(&["qwen35"], &[QWEN35]),
-    PreTokenizer { names: &["tekken"], patterns: &[TEKKEN], ignore_merges: true, add_bos: true },
-    family(&["gpt-4o", "llama4"], &[GPT4O]),
+    PreTokenizer { add_bos: true, ..whole(&["tekken"], &[TEKKEN]) },
+    family(&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
+    whole(&["granite-embed-multi-97m"], &[GPT4O]),
+    family(&["tiny_aya", "cohere2moe"], &[r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O]),
     family(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
     family(
         &["deepseek-llm"],
@@ -87,9 +144,14 @@ const FAMILIES: &[PreTokenizer] = &[
     ),
     family(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
     family(
-        &["deepseek-v3", "hunyuan-dense"],
+        &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
         &[r"\p{N}{1,3}", r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+", DEEPSEEK3],
     ),
+    family(&["bloom", "gpt3-finnish", "poro-chat"], &[BLOOM]),
+    family(&["viking"], &[BLOOM, r"\p{N}"]),
+    family(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),
+    family(&["seed-coder"], &[SEED]),
+    PreTokenizer { over_bytes: false, add_bos: true, ..family(&["gemma4"], &[r"[^\n]+|[\n]+"]) },
 ];
 
 impl PreTokenizer {
@@ -99,14 +161,29 @@ impl PreTokenizer {
             FormatError::UnsupportedTokenizer {
                 key: "tokenizer.ggml.pre",
                 found: excerpt(name),
-                supported: FAMILIES
-                    .iter()
-                    .flat_map(|family| family.names)
-                    .copied()
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                supported: PreTokenizer::names(),
             }
         })
+    }
+
+    /// All names, in one line.
+    pub(super) fn names() -> String {
+        FAMILIES.iter().flat_map(|family| family.names).copied().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The name of the method that cuts by these patterns, which are compared in the form that `plain` gives them.
+    pub(super) fn name_of(
+        patterns: &[String],
+        ignore_merges: bool,
+        plain: impl Fn(&str) -> String,
+    ) -> Option<&'static str> {
+        let is_it = |family: &&PreTokenizer| {
+            family.over_bytes
+                && family.ignore_merges == ignore_merges
+                && family.patterns.len() == patterns.len()
+                && family.patterns.iter().zip(patterns).all(|(ours, theirs)| plain(ours) == *theirs)
+        };
+        Some(FAMILIES.iter().find(is_it)?.names[0])
     }
 
     /// Compiles the patterns.
@@ -161,7 +238,8 @@ mod tests {
         let text = "I'LL   pay 12345€ — 你好， مرحبا\r\n\tfn f() {}\u{1f600}\u{200d} e\u{301}  ";
         for family in FAMILIES {
             for name in family.names {
-                assert!(split(name, text).len() > 10, "{name}");
+                let least = if family.over_bytes { 10 } else { 3 };
+                assert!(split(name, text).len() >= least, "{name}");
                 assert!(split(name, "").is_empty(), "{name}");
             }
         }

@@ -4,5 +4,6 @@ mod http;
 // The stand-in for Python is a shell script.
 #[cfg(unix)]
 mod package;
+mod repository;
 mod store;
 mod support;

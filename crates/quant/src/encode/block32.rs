@@ -6,7 +6,7 @@ use super::grid::{Grid, MXFP4, Whole};
 use super::pack;
 use super::search::{self, sums};
 use super::weights;
-use crate::mxfp4_scale;
+use crate::{MXFP4_EXPONENT_MAX, mxfp4_scale};
 
 /// The nearest F16, the greatest finite one for all beyond.
 pub(crate) fn half(x: f32) -> f16 {
@@ -54,11 +54,12 @@ pub(crate) fn mxfp4(x: &[f32], out: &mut [u8]) {
     let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     // Half of this power of two, which is what `mxfp4_scale` gives, times 12, the last level, is at least half of `most`.
     let exponent = (most.to_bits() >> 23) as i32 - 2;
+    // Errors are counted in the middle scale, so that their squares neither overflow nor vanish.
+    let unit = mxfp4_scale(exponent.clamp(2, i32::from(MXFP4_EXPONENT_MAX)) as u8).recip();
     let mut best = (f32::INFINITY, 0u8);
     for candidate in exponent - 1..=exponent + 1 {
-        let candidate = candidate.clamp(0, 252) as u8;
-        // Relative to the middle one, so that squares neither overflow nor vanish.
-        let (scale, unit) = (mxfp4_scale(candidate), mxfp4_scale(exponent.clamp(2, 252) as u8).recip());
+        let candidate = candidate.clamp(0, i32::from(MXFP4_EXPONENT_MAX)) as u8;
+        let scale = mxfp4_scale(candidate);
         let inverse = inverse(scale);
         let [error] = sums(x, x, |x, _| {
             let off = (MXFP4.levels(x * inverse) * scale - x) * unit;
