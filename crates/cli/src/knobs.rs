@@ -162,6 +162,7 @@ mod tests {
         "no-bos",
         "no-special",
         "no-normalise",
+        "force",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",

@@ -50,9 +50,7 @@ fn cases(name: &str) -> Vec<Case> {
 /// Every difference between the ids that a file's tokenizer gives and the expected ones.
 fn differences(name: &str, path: &Path, expected: impl Fn(&Case) -> &Vec<u32>) -> Vec<String> {
     let file = Gguf::open(path).unwrap();
-    let start = std::time::Instant::now();
     let tokenizer = Tokenizer::from_gguf(file.metadata()).unwrap_or_else(|error| panic!("{name}: {error}"));
-    println!("{name}: {} tokens, built in {:?}", tokenizer.vocab_size(), start.elapsed());
     let differs = |case: &Case| {
         let ids = tokenizer.encode(&case.text, false, false).unwrap();
         let expected = expected(case);

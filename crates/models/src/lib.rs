@@ -58,25 +58,74 @@ impl Model {
 }
 
 /// A family of models that share a graph.
-struct Family {
-    /// The name its files give in `general.architecture`.
-    architecture: &'static str,
+pub struct Family {
+    /// The name its GGUF files give in `general.architecture`.
+    pub architecture: &'static str,
+    /// What people call its models.
+    pub models: &'static str,
     /// Reads the configuration and describes the graph.
     build: fn(&Keys<'_>, &Positions) -> Result<Model, ModelError>,
     /// How its folders on Hugging Face are read.
     imports: &'static [Import],
 }
 
-/// Every family. A new one is a file and a line here.
+impl Family {
+    /// The classes of its folders on Hugging Face (`architectures` in `config.json`).
+    pub fn classes(&self) -> impl Iterator<Item = &'static str> {
+        self.imports.iter().map(|import| import.class)
+    }
+}
+
+/// Every family. A new one is a file and an entry here.
 const FAMILIES: &[Family] = &[
-    Family { architecture: "llama", build: llama::build, imports: llama::IMPORTS },
-    Family { architecture: "qwen2", build: qwen2::build, imports: qwen2::IMPORTS },
-    Family { architecture: "qwen3", build: qwen3::build, imports: qwen3::IMPORTS },
-    Family { architecture: "qwen3moe", build: qwen3::build_moe, imports: qwen3::MOE_IMPORTS },
-    Family { architecture: "gemma3", build: gemma3::build, imports: gemma3::IMPORTS },
-    Family { architecture: "phi3", build: phi3::build, imports: phi3::IMPORTS },
-    Family { architecture: "bert", build: bert::build, imports: bert::IMPORTS },
+    Family {
+        architecture: "llama",
+        models: "Llama 2 and 3, SmolLM2, TinyLlama, Mistral 7B",
+        build: llama::build,
+        imports: llama::IMPORTS,
+    },
+    Family {
+        architecture: "qwen2",
+        models: "Qwen 2 and 2.5, Qwen2.5-Coder",
+        build: qwen2::build,
+        imports: qwen2::IMPORTS,
+    },
+    Family {
+        architecture: "qwen3",
+        models: "Qwen 3, Qwen3-Embedding",
+        build: qwen3::build,
+        imports: qwen3::IMPORTS,
+    },
+    Family {
+        architecture: "qwen3moe",
+        models: "Qwen3-30B-A3B, Qwen3-Coder-30B-A3B",
+        build: qwen3::build_moe,
+        imports: qwen3::MOE_IMPORTS,
+    },
+    Family {
+        architecture: "gemma3",
+        models: "Gemma 3, the text model of those that see pictures",
+        build: gemma3::build,
+        imports: gemma3::IMPORTS,
+    },
+    Family {
+        architecture: "phi3",
+        models: "Phi 3 and 3.5 mini, Phi 4 and 4 mini",
+        build: phi3::build,
+        imports: phi3::IMPORTS,
+    },
+    Family {
+        architecture: "bert",
+        models: "BERT, BGE, MiniLM and other sentence encoders",
+        build: bert::build,
+        imports: bert::IMPORTS,
+    },
 ];
+
+/// Every family, in no particular order.
+pub fn families() -> &'static [Family] {
+    FAMILIES
+}
 
 /// The names of all supported architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {

@@ -23,7 +23,7 @@ impl Config {
     fn read(keys: &Keys<'_>, positions: &Positions) -> Result<Self, ModelError> {
         let decoder = Decoder::read(keys, KEYS)?;
         Ok(Config {
-            rotary: Rotary::read(keys, decoder.head_dim, 10_000.0, RopePairs::Halves, positions)?,
+            rotary: Rotary::read_partial(keys, decoder.head_dim, 10_000.0, RopePairs::Halves, positions)?,
             hidden: keys.count("feed_forward_length")?,
             mask: mask(keys)?,
             decoder,

@@ -52,8 +52,23 @@ impl Rotary {
         Rotary { rope: Rope::plain(head_dim, base, pairs), factors: None }
     }
 
-    /// As the file says. `base` is the frequency base if it says none.
+    /// As the file says, for a family that rotates whole heads. `base` is the frequency base if it says none.
     pub(crate) fn read(
+        keys: &Keys<'_>,
+        head_dim: usize,
+        base: f32,
+        pairs: RopePairs,
+        positions: &Positions,
+    ) -> Result<Self, ModelError> {
+        let rotary = Self::read_partial(keys, head_dim, base, pairs, positions)?;
+        match rotary.rope.rotary_dim {
+            whole if whole == head_dim => Ok(rotary),
+            part => Err(keys.invalid("rope.dimension_count", part, "this family rotates whole heads")),
+        }
+    }
+
+    /// The same for a family of whose heads a part may rotate.
+    pub(crate) fn read_partial(
         keys: &Keys<'_>,
         head_dim: usize,
         base: f32,

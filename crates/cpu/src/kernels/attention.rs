@@ -321,7 +321,8 @@ unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
                     scale[part] = S::load_f16(keys.key_scale::<C>(block, slot + part * S::LANES));
                 }
                 for i in block..(block + BLOCK).min(attention.head_dim) {
-                    let mut k = [0, 1].map(|part| C::load::<S>(keys.key::<C>(i, slot + part * S::LANES)));
+                    let k = keys.key::<C>(i, slot);
+                    let mut k = [C::load::<S>(k), C::load::<S>(k.add(S::LANES * C::BYTES))];
                     if C::SCALED {
                         k = [S::mul(k[0], scale[0]), S::mul(k[1], scale[1])];
                     }
@@ -412,7 +413,7 @@ unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
                     ];
                     if C::SCALED {
                         let scale = S::splat_f16(values.value_scale::<C>(i, j % PAGE_TOKENS));
-                        v = v.map(|v| S::mul(v, scale));
+                        v = [S::mul(v[0], scale), S::mul(v[1], scale)];
                     }
                     for t in 0..Q {
                         let p = S::splat(*weights.add(t * SEGMENT + j));

@@ -6,7 +6,7 @@ use half::bf16;
 use wushi_graph::{CacheType, DType, Graph, Lookup, Mask, Op, Value, WeightId, WeightSource};
 use wushi_quant::dequantize;
 
-use super::{attention, cached, combine, layer_norm, linear, rms_norm, rope, route};
+use super::{Activations, Row, attention, cached, combine, layer_norm, rms_norm, rope, route};
 use crate::math;
 use crate::weights::{WeightError, flush_bf16};
 
@@ -158,11 +158,14 @@ impl Weights<'_> {
         let (dtype, bytes) = self.read(weight)?;
         let bias = bias.map(|id| self.vector(id)).transpose()?;
         let row_bytes = bytes.len() / self.graph.weight(weight).shape[0];
-        let mut out = Vec::new();
-        for x in x.chunks(width) {
-            for (n, row) in bytes.chunks(row_bytes).enumerate() {
-                let y = linear(dtype, row, x);
-                out.push(bias.as_ref().map_or(y, |bias| y + bias[n]));
+        let x: Vec<Activations> = x.chunks(width).map(|x| Activations::new(dtype, x)).collect();
+        let outputs = bytes.len() / row_bytes;
+        let mut out = vec![0.0; x.len() * outputs];
+        for (n, row) in bytes.chunks(row_bytes).enumerate() {
+            let row = Row::new(dtype, row);
+            for (t, x) in x.iter().enumerate() {
+                let y = row.dot(x);
+                out[t * outputs + n] = bias.as_ref().map_or(y, |bias| y + bias[n]);
             }
         }
         Ok(out)
@@ -183,12 +186,12 @@ impl Weights<'_> {
         let used = routes.len() / tokens / 2;
         // One row per token serves all of its experts.
         let share = if x.len() == tokens * width { used } else { 1 };
+        let rows: Vec<Row> = bytes.chunks(row_bytes).map(|row| Row::new(dtype, row)).collect();
         let mut out = Vec::new();
         for slot in 0..tokens * used {
             let expert = routes[slot / used * 2 * used + used + slot % used].to_bits() as usize;
-            let x = &x[slot / share * width..][..width];
-            let matrix = &bytes[expert * outputs * row_bytes..][..outputs * row_bytes];
-            out.extend(matrix.chunks(row_bytes).map(|row| linear(dtype, row, x)));
+            let x = Activations::new(dtype, &x[slot / share * width..][..width]);
+            out.extend(rows[expert * outputs..][..outputs].iter().map(|row| row.dot(&x)));
         }
         Ok(out)
     }

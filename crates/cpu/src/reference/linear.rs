@@ -1,4 +1,4 @@
-//! One output of a linear layer: the row's blocks against the activations.
+//! One output of a linear layer: the row's blocks against the activations, both decoded once.
 
 use half::{bf16, f16};
 use wushi_graph::DType;
@@ -38,61 +38,106 @@ fn in_segments(elements: usize, step: usize, mut add: impl FnMut(f32, usize) -> 
     total
 }
 
-/// `Σ w[k] x[k]` for one row of a matrix as the file stores it, without bias.
-pub fn linear(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
-    let half_at = |at: usize| f16::from_le_bytes([row[at], row[at + 1]]).to_f32();
-    match dtype {
-        DType::F32 => in_segments(x.len(), 1, |sum, k| {
-            let w = f32::from_le_bytes([row[4 * k], row[4 * k + 1], row[4 * k + 2], row[4 * k + 3]]);
-            w.mul_add(x[k], sum)
-        }),
-        DType::F16 => in_segments(x.len(), 1, |sum, k| half_at(2 * k).mul_add(x[k], sum)),
-        DType::BF16 => bf16_row(row, x),
-        DType::Q4_0 => symmetric(dtype, row, x, |b| (scale(b, 0), nibbles(&b[2..]).map(|q| q - 8).collect())),
-        DType::Q4_1 => affine(dtype, row, x, |b| nibbles(&b[4..]).collect()),
-        DType::Q5_0 => symmetric(dtype, row, x, |b| (scale(b, 0), fives(&b[2..]).map(|q| q - 16).collect())),
-        DType::Q5_1 => affine(dtype, row, x, |b| fives(&b[4..]).collect()),
-        DType::Q8_0 => {
-            symmetric(dtype, row, x, |b| (scale(b, 0), b[2..].iter().map(|q| i32::from(*q as i8)).collect()))
-        }
-        DType::IQ4_NL => symmetric(dtype, row, x, |b| {
-            (scale(b, 0), nibbles(&b[2..]).map(|q| i32::from(IQ4_VALUES[q as usize])).collect())
-        }),
-        DType::MXFP4 => symmetric(dtype, row, x, |b| {
-            (mxfp4_scale(b[0]), nibbles(&b[1..]).map(|q| i32::from(MXFP4_DOUBLED[q as usize])).collect())
-        }),
-        DType::Q2_K | DType::Q3_K | DType::Q4_K | DType::Q5_K | DType::Q6_K | DType::IQ4_XS => {
-            super_blocks(dtype, row, x)
+/// Activations in the form that weights of a storage type meet.
+pub struct Activations {
+    /// As computed, or rounded to BF16.
+    floats: Vec<f32>,
+    /// For the quantised types.
+    blocks: Vec<Int8Block>,
+}
+
+impl Activations {
+    /// One row of activations, for weights of this type.
+    pub fn new(dtype: DType, x: &[f32]) -> Self {
+        match dtype {
+            DType::F32 | DType::F16 => Activations { floats: x.to_vec(), blocks: Vec::new() },
+            DType::BF16 => {
+                let floats = x.iter().map(|x| flush(bf16::from_f32(flush(*x)).to_f32())).collect();
+                Activations { floats, blocks: Vec::new() }
+            }
+            _ => {
+                let blocks = x.chunks(dtype.block_elements()).map(quantize).collect();
+                Activations { floats: Vec::new(), blocks }
+            }
         }
     }
 }
 
-/// Weights and activations in BF16, below 2^-50 zero; of each pair the odd element first, each fused.
-fn bf16_row(row: &[u8], x: &[f32]) -> f32 {
-    let flush = |x: f32| if x.abs() < f32::from_bits((127 - 50) << 23) { 0.0 } else { x };
-    let weight = |k: usize| flush(bf16::from_le_bytes([row[2 * k], row[2 * k + 1]]).to_f32());
-    let activation = |k: usize| flush(bf16::from_f32(flush(x[k])).to_f32());
-    in_segments(x.len(), 2, |sum, k| {
-        let sum = if k + 1 < x.len() { weight(k + 1).mul_add(activation(k + 1), sum) } else { sum + 0.0 };
-        weight(k).mul_add(activation(k), sum)
-    })
+/// One row of a matrix, decoded from the bytes of its file.
+pub enum Row {
+    /// F32 and F16: `mul_add` in sequence.
+    Floats(Vec<f32>),
+    /// BF16: in pairs.
+    Pairs(Vec<f32>),
+    /// Quantised: blocks of so many elements.
+    Blocks(usize, Vec<Block>),
 }
 
-/// Blocks of 32 that are a scale and integers: `sum + Σ q x * (d * scale of x)`, fused.
-fn symmetric(dtype: DType, row: &[u8], x: &[f32], decode: impl Fn(&[u8]) -> (f32, Vec<i32>)) -> f32 {
-    blocks32(dtype, row, x, |block, x, sum| {
-        let (d, quants) = decode(block);
-        dot(&quants, &x.quants).mul_add(d * x.scale, sum)
-    })
+/// A block of a row: `d * scaled`, and what its minima add.
+pub struct Block {
+    d: f32,
+    /// One per element, scales of parts included.
+    scaled: Vec<i32>,
+    minima: Minima,
 }
 
-/// Blocks of 32 with a minimum `m`: then `+ m * (scale of x * Σ x)`, fused.
-fn affine(dtype: DType, row: &[u8], x: &[f32], decode: impl Fn(&[u8]) -> Vec<i32>) -> f32 {
-    blocks32(dtype, row, x, |block, x, sum| {
-        let sum = dot(&decode(block), &x.quants).mul_add(scale(block, 0) * x.scale, sum);
-        let total: i32 = x.quants.iter().sum();
-        scale(block, 1).mul_add(x.scale * total as f32, sum)
-    })
+enum Minima {
+    None,
+    /// `+ m`
+    One(f32),
+    /// `- dmin * min`, one per element.
+    Each(f32, Vec<i32>),
+}
+
+impl Row {
+    /// A row of this type.
+    pub fn new(dtype: DType, row: &[u8]) -> Self {
+        let half_at = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+        let elements = row.chunks(dtype.block_bytes());
+        match dtype {
+            DType::F32 => {
+                Row::Floats(elements.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
+            DType::F16 => Row::Floats(elements.map(half_at).collect()),
+            DType::BF16 => {
+                Row::Pairs(elements.map(|b| flush(bf16::from_le_bytes([b[0], b[1]]).to_f32())).collect())
+            }
+            _ => Row::Blocks(dtype.block_elements(), elements.map(|b| block(dtype, b)).collect()),
+        }
+    }
+
+    /// `Σ w[k] x[k]`, without bias; `x` was made for the row's type.
+    pub fn dot(&self, x: &Activations) -> f32 {
+        match self {
+            Row::Floats(w) => in_segments(w.len(), 1, |sum, k| w[k].mul_add(x.floats[k], sum)),
+            // Of each pair the odd element first, each fused.
+            Row::Pairs(w) => in_segments(w.len(), 2, |sum, k| {
+                let sum = if k + 1 < w.len() { w[k + 1].mul_add(x.floats[k + 1], sum) } else { sum + 0.0 };
+                w[k].mul_add(x.floats[k], sum)
+            }),
+            Row::Blocks(size, blocks) => in_segments(size * blocks.len(), *size, |sum, k| {
+                blocks[k / size].accumulate(&x.blocks[k / size], sum)
+            }),
+        }
+    }
+}
+
+impl Block {
+    /// `sum + Σ scaled x * (d * scale of x)`, fused; then for one minimum `+ m * (scale of x * Σ x)`, for several
+    /// `+ Σ min x * -(dmin * scale of x)`, fused.
+    fn accumulate(&self, x: &Int8Block, sum: f32) -> f32 {
+        let sum = dot(&self.scaled, &x.quants).mul_add(self.d * x.scale, sum);
+        match &self.minima {
+            Minima::None => sum,
+            Minima::One(m) => m.mul_add(x.scale * x.quants.iter().sum::<i32>() as f32, sum),
+            Minima::Each(dmin, minima) => dot(minima, &x.quants).mul_add(-(dmin * x.scale), sum),
+        }
+    }
+}
+
+/// What is below 2^-50 becomes zero.
+fn flush(x: f32) -> f32 {
+    if x.abs() < f32::from_bits((127 - 50) << 23) { 0.0 } else { x }
 }
 
 /// An exact integer, rounded once.
@@ -101,27 +146,24 @@ fn dot(a: &[i32], b: &[i32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum::<i32>() as f32
 }
 
-/// A block of 256 in parts: `d * scale * q - dmin * min`.
-struct SuperBlock {
-    d: f32,
-    /// One per element, the part's scale included.
-    scaled: Vec<i32>,
-    /// `dmin`, and the minimum of each element's part.
-    minima: Option<(f32, Vec<i32>)>,
-}
-
-/// Blocks of 256: `sum + Σ scale q x * (d * scale of x)`, then `+ Σ min x * -(dmin * scale of x)`, each fused.
-fn super_blocks(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
-    let bytes = dtype.block_bytes();
-    in_segments(x.len(), 256, |sum, k| {
-        let block = super_block(dtype, &row[k / 256 * bytes..(k / 256 + 1) * bytes]);
-        let x = quantize(&x[k..k + 256]);
-        let mut sum = dot(&block.scaled, &x.quants).mul_add(block.d * x.scale, sum);
-        if let Some((dmin, minima)) = block.minima {
-            sum = dot(&minima, &x.quants).mul_add(-(dmin * x.scale), sum);
+fn block(dtype: DType, b: &[u8]) -> Block {
+    let symmetric = |d: f32, scaled: Vec<i32>| Block { d, scaled, minima: Minima::None };
+    let affine = |scaled: Vec<i32>| Block { d: scale(b, 0), scaled, minima: Minima::One(scale(b, 1)) };
+    match dtype {
+        DType::Q4_0 => symmetric(scale(b, 0), nibbles(&b[2..]).map(|q| q - 8).collect()),
+        DType::Q4_1 => affine(nibbles(&b[4..]).collect()),
+        DType::Q5_0 => symmetric(scale(b, 0), fives(&b[2..]).map(|q| q - 16).collect()),
+        DType::Q5_1 => affine(fives(&b[4..]).collect()),
+        DType::Q8_0 => symmetric(scale(b, 0), b[2..].iter().map(|q| i32::from(*q as i8)).collect()),
+        DType::IQ4_NL => {
+            symmetric(scale(b, 0), nibbles(&b[2..]).map(|q| i32::from(IQ4_VALUES[q as usize])).collect())
         }
-        sum
-    })
+        DType::MXFP4 => symmetric(
+            mxfp4_scale(b[0]),
+            nibbles(&b[1..]).map(|q| i32::from(MXFP4_DOUBLED[q as usize])).collect(),
+        ),
+        _ => super_block(dtype, b),
+    }
 }
 
 /// `count` bits of a byte, from bit `from` on.
@@ -141,10 +183,11 @@ fn six_bits(b: &[u8]) -> [(i32, i32); 8] {
     })
 }
 
-fn super_block(dtype: DType, b: &[u8]) -> SuperBlock {
+/// A block of 256 in parts.
+fn super_block(dtype: DType, b: &[u8]) -> Block {
     let half_at = |at: usize| f16::from_le_bytes([b[at], b[at + 1]]).to_f32();
     let elements = |f: &dyn Fn(usize) -> i32| (0..256).map(f).collect::<Vec<i32>>();
-    let symmetric = |d: f32, f: &dyn Fn(usize) -> i32| SuperBlock { d, scaled: elements(f), minima: None };
+    let symmetric = |d: f32, f: &dyn Fn(usize) -> i32| Block { d, scaled: elements(f), minima: Minima::None };
     // Element `i` is element `at` of quarter `q` of half `h` of the block.
     let place = |i: usize| (i / 128, i % 128 / 32, i % 32);
     match dtype {
@@ -155,7 +198,7 @@ fn super_block(dtype: DType, b: &[u8]) -> SuperBlock {
             };
             let minima = elements(&|i| bits(b[i / 16], 4, 4));
             let scaled = elements(&|i| bits(b[i / 16], 0, 4) * quant(i));
-            SuperBlock { d: half_at(80), scaled, minima: Some((half_at(82), minima)) }
+            Block { d: half_at(80), scaled, minima: Minima::Each(half_at(82), minima) }
         }
         DType::Q3_K => symmetric(half_at(108), &|i| {
             let (h, q, at) = place(i);
@@ -172,7 +215,7 @@ fn super_block(dtype: DType, b: &[u8]) -> SuperBlock {
             };
             let minima = elements(&|i| parts[i / 32].1);
             let scaled = elements(&|i| parts[i / 32].0 * quant(i));
-            SuperBlock { d: half_at(0), scaled, minima: Some((half_at(2), minima)) }
+            Block { d: half_at(0), scaled, minima: Minima::Each(half_at(2), minima) }
         }
         DType::Q6_K => symmetric(half_at(208), &|i| {
             let (h, q, at) = place(i);
@@ -188,13 +231,6 @@ fn super_block(dtype: DType, b: &[u8]) -> SuperBlock {
             scale * i32::from(IQ4_VALUES[quant as usize])
         }),
     }
-}
-
-fn blocks32(dtype: DType, row: &[u8], x: &[f32], block: impl Fn(&[u8], &Int8Block, f32) -> f32) -> f32 {
-    let bytes = dtype.block_bytes();
-    in_segments(x.len(), 32, |sum, k| {
-        block(&row[k / 32 * bytes..(k / 32 + 1) * bytes], &quantize(&x[k..k + 32]), sum)
-    })
 }
 
 fn scale(block: &[u8], i: usize) -> f32 {

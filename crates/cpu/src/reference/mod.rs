@@ -14,7 +14,7 @@ use wushi_graph::CacheType;
 
 pub use attention::attention;
 pub use evaluate::evaluate;
-pub use linear::linear;
+pub use linear::{Activations, Block, Row};
 pub use rope::{rope, rope_frequencies};
 pub use route::{combine, route};
 

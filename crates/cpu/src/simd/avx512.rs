@@ -198,6 +198,11 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { _mm512_dpwssd_epi32(acc, a, b) }
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m512i {
         // SAFETY: as above.
         unsafe { _mm512_loadu_si512(p.cast()) }

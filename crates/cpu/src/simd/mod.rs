@@ -89,6 +89,8 @@ pub(crate) trait Isa: Send + Sync + 'static {
     /// `acc + low(a) * low(b) + high(a) * high(b)` over the signed 16-bit halves of each lane.
     unsafe fn dot_i16(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
+    /// Asks for a line of memory that is needed soon. Any address will do.
+    unsafe fn prefetch(p: *const u8);
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     unsafe fn store_bytes(p: *mut u8, b: Self::B);
     /// Each byte moved down by `right` bits (up if negative), and of it the bits of `mask`, none of which may come

@@ -176,6 +176,8 @@ impl Isa for Portable {
         array::from_fn(|i| acc[i] + low(a[i]) * low(b[i]) + (a[i] >> 16) * (b[i] >> 16))
     }
     #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::B {
         // SAFETY: as above.
         unsafe { p.cast::<Self::B>().read_unaligned() }

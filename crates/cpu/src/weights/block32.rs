@@ -9,7 +9,7 @@ use half::f16;
 use wushi_quant::{IQ4_VALUES, MXFP4_DOUBLED};
 
 use super::codes::{self, Codes, GROUP, Place};
-use super::{Format, Layout, Matrix, SEGMENT};
+use super::{Format, Layout, Matrix, SEGMENT, prefetch};
 use crate::activations::{Activations, Packing};
 use crate::simd::{Isa, PANEL};
 
@@ -273,6 +273,7 @@ impl<F: Block32> Format for Blocks<F> {
             let mut total = [S::splat(0.0); M];
             let mut sum = [S::splat(0.0); M];
             for b in 0..blocks {
+                prefetch::<S>(quants.add(b * Self::PANEL_CODES), Self::PANEL_CODES);
                 let activations = x.int8_block::<M>(rows, b);
                 let heads = [scales.add(b * PANEL * F::SCALE), minima.wrapping_add(b * PANEL * 2)];
                 accumulate::<S, F, M>(&mut sum, quants.add(b * Self::PANEL_CODES), heads, &activations);

@@ -49,6 +49,7 @@ const fn each_byte(bits: usize) -> u32 {
 
 impl Place {
     /// The bits, one code a byte, with what is above them.
+    #[inline(always)]
     fn read(&self, block: &[u8]) -> u32 {
         match *self {
             Place::Bytes { at, shift } => word_at(block, at) >> shift,
@@ -122,17 +123,16 @@ const fn flip<C: Codes>() -> u32 {
 pub(crate) unsafe fn vectors<S: Isa, C: Codes>(group: *const u8) -> [S::B; 8] {
     // SAFETY: the caller's.
     unsafe {
-        let load = |vector: usize| S::load_bytes(group.add(vector * PANEL * 4));
-        let mut w = [load(0); 8];
+        let mut w = [S::load_bytes(group); 8];
         for j in 0..8 {
-            w[j] = load(j * C::LOW / 8);
+            w[j] = S::load_bytes(group.add(j * C::LOW / 8 * PANEL * 4));
             if C::LOW < 8 {
-                w[j] = S::pick(w[j], (j * C::LOW % 8) as i32, (1 << C::LOW) - 1);
+                w[j] = S::pick(w[j], (j * C::LOW % 8) as i32, ((1u32 << C::LOW) - 1) as u8);
             }
             if C::HIGH > 0 {
-                let bits = load(C::LOW + j * C::HIGH / 8);
-                let mask = ((1 << C::HIGH) - 1) << C::LOW;
-                w[j] = S::or(w[j], S::pick(bits, (j * C::HIGH % 8) as i32 - C::LOW as i32, mask));
+                let bits = S::load_bytes(group.add((C::LOW + j * C::HIGH / 8) * PANEL * 4));
+                let mask = ((1u32 << C::HIGH) - 1) << C::LOW;
+                w[j] = S::or(w[j], S::pick(bits, (j * C::HIGH % 8) as i32 - C::LOW as i32, mask as u8));
             }
             if let Some(table) = &C::TABLE {
                 w[j] = S::lookup(table, w[j]);

@@ -92,6 +92,21 @@ pub(crate) trait Format: 'static {
     ) -> [S::V; M];
 }
 
+/// How far ahead of what it reads a kernel asks for weights: panels follow each other in memory.
+const AHEAD: usize = 4096;
+
+/// Asks for the lines of `bytes` bytes that are [`AHEAD`] of `p`.
+///
+/// # Safety
+/// The processor has `S`.
+#[inline(always)]
+unsafe fn prefetch<S: Isa>(p: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: the caller's.
+        unsafe { S::prefetch(p.wrapping_add(AHEAD + at)) };
+    }
+}
+
 /// Packing and unpacking, independent of any instruction set.
 pub(crate) trait Layout {
     /// Bytes of one panel of `inputs` columns in each section (quants, scales, …).

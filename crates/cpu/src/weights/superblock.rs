@@ -11,7 +11,7 @@ use wushi_quant::IQ4_VALUES;
 
 use super::block32::unsigned_table;
 use super::codes::{self, Codes, GROUP, Place};
-use super::{Format, Layout, Matrix, SEGMENT};
+use super::{Format, Layout, Matrix, SEGMENT, prefetch};
 use crate::activations::{Activations, Packing, SUPERBLOCK};
 use crate::simd::{Isa, PANEL};
 
@@ -64,15 +64,7 @@ pub(crate) struct Q6K;
 /// Four bits that index a table, scales of six bits: `d * (scale - 32) * table[q]`.
 pub(crate) struct Iq4Xs;
 
-/// Runs `f` at every vector of `bytes` bytes.
-#[inline(always)]
-fn each_vector<S: Isa>(bytes: usize, mut f: impl FnMut(usize)) {
-    for at in (0..bytes).step_by(4 * S::LANES) {
-        f(at);
-    }
-}
-
-/// Copies `n` bytes of a block into a lane, `[byte][lane]`.
+/// Copies bytes of a block into a lane, `[byte][lane]`.
 fn spread(bytes: &[u8], lane: usize, panel: &mut [u8]) {
     for (byte, lanes) in bytes.iter().zip(panel.chunks_exact_mut(PANEL)) {
         lanes[lane] = *byte;
@@ -110,14 +102,14 @@ impl SuperBlock for Q2K {
     }
     #[inline(always)]
     unsafe fn scales<S: Isa>(panel: *const u8, _: *const u8, out: &mut PartScales) {
-        each_vector::<S>(16 * PANEL, |at| {
-            // SAFETY: the caller's; both sides have 16 rows of lanes.
-            unsafe {
+        // SAFETY: the caller's; both sides have 16 rows of lanes.
+        unsafe {
+            for at in (0..16 * PANEL).step_by(4 * S::LANES) {
                 let both = S::load_bytes(panel.add(at));
                 S::store_bytes(out.scales.as_mut_ptr().cast::<u8>().add(at), S::pick(both, 0, 15));
                 S::store_bytes(out.minima.as_mut_ptr().add(at), S::pick(both, 4, 15));
             }
-        });
+        }
     }
 }
 
@@ -149,9 +141,9 @@ impl SuperBlock for Q3K {
     }
     #[inline(always)]
     unsafe fn scales<S: Isa>(panel: *const u8, _: *const u8, out: &mut PartScales) {
-        each_vector::<S>(4 * PANEL, |at| {
-            // SAFETY: the caller's; quarters of four parts each.
-            unsafe {
+        // SAFETY: the caller's; quarters of four parts each.
+        unsafe {
+            for at in (0..4 * PANEL).step_by(4 * S::LANES) {
                 let high = S::load_bytes(panel.add(8 * PANEL + at));
                 for quarter in 0..4 {
                     let low = S::load_bytes(panel.add(quarter % 2 * 4 * PANEL + at));
@@ -161,7 +153,7 @@ impl SuperBlock for Q3K {
                     S::store_bytes(to, S::sub_bytes(code, 32));
                 }
             }
-        });
+        }
     }
 }
 
@@ -193,7 +185,7 @@ impl Codes for Q5K {
 /// The 6-bit scales and minima of Q4_K and Q5_K: in a panel eight bytes `scale & 15 | (min & 15) << 4`, then four with
 /// the high bits of part `i` (scale, minimum) and of part `i + 4`.
 mod sixes {
-    use super::{Isa, PANEL, PartScales, each_vector};
+    use super::{Isa, PANEL, PartScales};
 
     pub(super) fn pack(file: &[u8], lane: usize, panel: &mut [u8]) {
         for i in 0..4 {
@@ -217,9 +209,9 @@ mod sixes {
 
     #[inline(always)]
     pub(super) unsafe fn scales<S: Isa>(panel: *const u8, out: &mut PartScales) {
-        each_vector::<S>(4 * PANEL, |at| {
-            // SAFETY: the caller's; halves of four parts each.
-            unsafe {
+        // SAFETY: the caller's; halves of four parts each.
+        unsafe {
+            for at in (0..4 * PANEL).step_by(4 * S::LANES) {
                 let high = S::load_bytes(panel.add(8 * PANEL + at));
                 for half in 0..2 {
                     let to = half * 4 * PANEL + at;
@@ -230,7 +222,7 @@ mod sixes {
                     S::store_bytes(out.minima.as_mut_ptr().add(to), min);
                 }
             }
-        });
+        }
     }
 }
 
@@ -302,13 +294,13 @@ impl SuperBlock for Q6K {
     }
     #[inline(always)]
     unsafe fn scales<S: Isa>(panel: *const u8, _: *const u8, out: &mut PartScales) {
-        each_vector::<S>(16 * PANEL, |at| {
-            // SAFETY: the caller's; both sides have 16 rows of lanes.
-            unsafe {
+        // SAFETY: the caller's; both sides have 16 rows of lanes.
+        unsafe {
+            for at in (0..16 * PANEL).step_by(4 * S::LANES) {
                 let to = out.scales.as_mut_ptr().cast::<u8>().add(at);
                 S::store_bytes(to, S::load_bytes(panel.add(at)));
             }
-        });
+        }
     }
 }
 
@@ -417,17 +409,13 @@ unsafe fn add_group<S: Isa, F: SuperBlock, const M: usize>(
     group: *const u8,
     scales: *const i8,
     x: &[*const i8; M],
-    sums: impl Fn(usize) -> i32,
+    sums: &[i32; M],
 ) {
     // SAFETY: the caller's.
     unsafe {
         let w = codes::vectors::<S, F>(group);
         if F::TABLE.is_some() {
-            let mut sum = [0; M];
-            for t in 0..M {
-                sum[t] = sums(t);
-            }
-            let products = S::dot_i8(&w, x, &sum);
+            let products = S::dot_i8(&w, x, sums);
             let scale = S::widen_i8(scales);
             for t in 0..M {
                 integers[t] = S::mul_add_i32(integers[t], products[t], scale);
@@ -475,17 +463,16 @@ unsafe fn over_sums<S: Isa, F: SuperBlock, const M: usize>(
 ) -> [S::I; M] {
     // SAFETY: the caller's.
     unsafe {
-        let y = |i: usize| {
-            let at = i * PANEL + part * S::LANES;
-            if F::MINIMA {
-                S::widen_u8(parts.minima.as_ptr().add(at))
-            } else {
-                S::widen_i8(parts.scales.as_ptr().add(at))
-            }
-        };
         let mut out = [S::splat_i32(0); M];
         for pair in 0..SUPERBLOCK / F::PART / 2 {
-            let y = S::pair_i16(y(2 * pair), y(2 * pair + 1));
+            let (low, high) = (2 * pair * PANEL + part * S::LANES, (2 * pair + 1) * PANEL + part * S::LANES);
+            let y = if F::MINIMA {
+                let minima = parts.minima.as_ptr();
+                S::pair_i16(S::widen_u8(minima.add(low)), S::widen_u8(minima.add(high)))
+            } else {
+                let scales = parts.scales.as_ptr();
+                S::pair_i16(S::widen_i8(scales.add(low)), S::widen_i8(scales.add(high)))
+            };
             for t in 0..M {
                 out[t] = S::dot_i16(out[t], y, S::splat_i32(*sums[t].add(pair)));
             }
@@ -517,16 +504,19 @@ impl<F: SuperBlock> Format for SuperBlocks<F> {
                 let block = base.add(b * Self::PANEL_BLOCK);
                 let word = |i: usize| matrix.section(i, panel).wrapping_add(b * PANEL * 2);
                 let x = x.int8k_block::<M>(rows, b);
+                prefetch::<S>(block.add(Self::PANEL_CODES), F::SCALES * PANEL);
                 F::scales::<S>(block.add(Self::PANEL_CODES), word(2), &mut parts);
                 let mut integers = [S::splat_i32(0); M];
                 for g in 0..GROUPS {
                     let group = block.add(g * Self::PANEL_GROUP + 4 * lanes);
                     let scales = parts.scales.as_ptr().add(g * (GROUP / F::PART) * PANEL + lanes);
-                    let mut quants = x.quants;
+                    let (mut quants, mut sums) = (x.quants, [0; M]);
                     for t in 0..M {
                         quants[t] = quants[t].add(g * GROUP);
+                        sums[t] = (*x.side[t]).sum(g);
                     }
-                    add_group::<S, F, M>(&mut integers, group, scales, &quants, |t| (*x.side[t]).sum(g));
+                    prefetch::<S>(block.add(g * Self::PANEL_GROUP), Self::PANEL_GROUP);
+                    add_group::<S, F, M>(&mut integers, group, scales, &quants, &sums);
                 }
                 let d = S::load_f16(word(1).cast::<u16>().add(lanes));
                 let mut sums = [std::ptr::null(); M];

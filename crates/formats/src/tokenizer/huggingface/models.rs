@@ -1,6 +1,6 @@
 //! Vocabulary, merges and scores of each kind of model.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::excerpt;
 use crate::gguf::{Array, StringArray};
@@ -32,13 +32,18 @@ pub(super) fn byte_level(
     }
     let mut merges = StringArray::default();
     for merge in &json.model.merges {
-        for part in [&merge.0, &merge.1] {
-            if part.contains(' ') || table.id(part).is_none() {
-                let what = format!("tokenizer.json merges `{}`, which is no token", excerpt(part));
-                return Err(invalid(what));
-            }
+        let parts = [merge.0.clone(), merge.1.clone(), format!("{}{}", merge.0, merge.1)];
+        let mut is_control = false;
+        for part in &parts {
+            let id = table.id(part).filter(|_| !part.contains(' ')).ok_or_else(|| {
+                invalid(format!("tokenizer.json merges to or from `{}`, which is no token", excerpt(part)))
+            })?;
+            is_control |= matches!(table.types[id as usize], token_type::CONTROL | token_type::UNKNOWN);
         }
-        merges.push(&format!("{} {}", merge.0, merge.1));
+        // No text may merge into a control token.
+        if !is_control {
+            merges.push(&format!("{} {}", merge.0, merge.1));
+        }
     }
     metadata.set("tokenizer.ggml.merges", merges);
     Ok(())
@@ -62,18 +67,20 @@ pub(super) fn sentencepiece(
             *kind = token_type::BYTE;
         }
     }
-    match scores_of_merges(json, table)? {
-        Ok(scores) => {
-            metadata.set("tokenizer.ggml.model", "llama");
-            metadata.set("tokenizer.ggml.pre", "default");
-            metadata.set("tokenizer.ggml.scores", scores);
-        }
-        Err(_) if prefix == SpacePrefix::Never && !json.model.ignore_merges && breaks_at_lines(json) => {
+    let merges = merge_ids(json, table)?;
+    let scores = scores_of_merges(json, table, &merges);
+    let can_write_merges =
+        prefix == SpacePrefix::Never && !json.model.ignore_merges && breaks_at_lines(table, &merges);
+    match scores {
+        Scores::Exact(scores) => write_scores(scores, metadata),
+        _ if can_write_merges => {
             metadata.set("tokenizer.ggml.model", "gemma4");
-            let merges = json.model.merges.iter().map(|merge| format!("{} {}", merge.0, merge.1));
+            let text = |id: u32| &table.texts[id as usize];
+            let merges = merges.iter().map(|&[left, right, _]| format!("{} {}", text(left), text(right)));
             metadata.set("tokenizer.ggml.merges", merges.collect::<StringArray>());
         }
-        Err(why) => {
+        Scores::Tied(scores) => write_scores(scores, metadata),
+        Scores::None(why) => {
             return Err(FormatError::UnsupportedTokenizer {
                 key: "tokenizer.json's model",
                 found: excerpt(&format!("BPE with byte fallback that is not SentencePiece's: {why}")),
@@ -88,12 +95,17 @@ pub(super) fn sentencepiece(
 }
 
 /// Whether no merge joins a line feed with anything else, or has a space: then text can be cut at line feeds first.
-fn breaks_at_lines(json: &TokenizerJson) -> bool {
-    let is_apart = |text: &str| !text.contains('\n') || text.bytes().all(|byte| byte == b'\n');
-    json.model.merges.iter().all(|merge| {
-        let joined = format!("{}{}", merge.0, merge.1);
-        is_apart(&joined) && !joined.contains(' ')
+fn breaks_at_lines(table: &Table, merges: &[[u32; 3]]) -> bool {
+    merges.iter().all(|&[.., made]| {
+        let text = &table.texts[made as usize];
+        !text.contains(' ') && (!text.contains('\n') || text.bytes().all(|byte| byte == b'\n'))
     })
+}
+
+fn write_scores(scores: Vec<f32>, metadata: &mut Metadata) {
+    metadata.set("tokenizer.ggml.model", "llama");
+    metadata.set("tokenizer.ggml.pre", "default");
+    metadata.set("tokenizer.ggml.scores", scores);
 }
 
 fn write_prefix(prefix: SpacePrefix, metadata: &mut Metadata) {
@@ -104,56 +116,103 @@ fn write_prefix(prefix: SpacePrefix, metadata: &mut Metadata) {
     }
 }
 
-/// A score for each token, such that merging whatever makes a token, the best score first, does what the list of merges
-/// does; or why there are none. Lists that were made from SentencePiece's scores allow this: they have every pair that
-/// makes a token, and all pairs of one token in a row.
-fn scores_of_merges(json: &TokenizerJson, table: &Table) -> Result<Result<Vec<f32>, String>, FormatError> {
-    if json.model.ignore_merges {
-        return Ok(Err("it has ignore_merges".to_owned()));
-    }
-    if let Some(text) = table.texts.iter().find(|text| text.len() > MAX_TOKEN) {
-        return Ok(Err(format!("a token has {} bytes", text.len())));
-    }
-    let mut ranks: Vec<Option<u32>> = vec![None; table.texts.len()];
-    let mut pairs = HashSet::with_capacity(json.model.merges.len());
-    let (mut last, mut rank) = (None, 0);
+/// Scores for tokens, such that merging whatever makes a token, the best score first, does what the list of merges does.
+enum Scores {
+    /// One for each token.
+    Exact(Vec<f32>),
+    /// Some tokens have the same, as those of Llama 2 for runs of spaces do; SentencePiece then merges the leftmost.
+    Tied(Vec<f32>),
+    /// There are none, and why.
+    None(String),
+}
+
+/// The merges as ids, without those of tokens that text becomes in another way.
+fn merge_ids(json: &TokenizerJson, table: &Table) -> Result<Vec<[u32; 3]>, FormatError> {
+    let mut merges = Vec::with_capacity(json.model.merges.len());
+    let mut joined = String::new();
     for merge in &json.model.merges {
-        let joined = format!("{}{}", merge.0, merge.1);
+        joined.clear();
+        joined.extend([merge.0.as_str(), merge.1.as_str()]);
         let id = |text: &str| {
             table.id(text).ok_or_else(|| {
                 invalid(format!("tokenizer.json merges to or from `{}`, which is no token", excerpt(text)))
             })
         };
-        let (left, right, made) = (id(&merge.0)?, id(&merge.1)?, id(&joined)?);
-        pairs.insert((left, right));
-        if last != Some(made) {
-            rank += 1;
-            if ranks[made as usize].is_some() {
-                return Ok(Err(format!("`{joined}` is made at two places of the list")));
-            }
-            ranks[made as usize] = Some(rank);
-            last = Some(made);
+        let ids = [id(&merge.0)?, id(&merge.1)?, id(&joined)?];
+        if ids.iter().all(|&id| table.types[id as usize] == token_type::NORMAL) {
+            merges.push(ids);
         }
     }
-    for (text, _) in table.texts.iter().zip(&table.types).filter(|&(_, &kind)| kind == token_type::NORMAL) {
-        for (cut, _) in text.char_indices().skip(1) {
-            let (left, right) = text.split_at(cut);
-            let part =
-                |text: &str| table.id(text).filter(|&id| table.types[id as usize] == token_type::NORMAL);
-            let (Some(first), Some(second)) = (part(left), part(right)) else { continue };
-            if !pairs.contains(&(first, second)) {
-                return Ok(Err(format!("it does not merge `{left}` and `{right}`")));
-            }
-        }
+    Ok(merges)
+}
+
+/// Lists that were made from SentencePiece's scores have every pair that makes a token, and all pairs of one token in a
+/// row; where tokens have the same score, those of all of them, by length.
+fn scores_of_merges(json: &TokenizerJson, table: &Table, merges: &[[u32; 3]]) -> Scores {
+    if json.model.ignore_merges {
+        return Scores::None("it has ignore_merges".to_owned());
     }
-    let score = |(rank, &kind): (&Option<u32>, &i32)| match (rank, kind) {
+    if let Some(text) = table.texts.iter().find(|text| text.len() > MAX_TOKEN) {
+        return Scores::None(format!("a token has {} bytes", text.len()));
+    }
+    if let Some((left, right)) = missing_pair(table, merges) {
+        return Scores::None(format!("it does not merge `{left}` and `{right}`"));
+    }
+    let mut last = HashMap::with_capacity(merges.len());
+    for (rank, [.., made]) in merges.iter().enumerate() {
+        last.insert(*made, rank);
+    }
+    let mut groups: Vec<Option<u32>> = vec![None; table.texts.len()];
+    let (mut group, mut start, mut end, mut is_tied) = (0, 0, 0, false);
+    for (rank, [.., made]) in merges.iter().enumerate() {
+        end = end.max(last[made]);
+        groups[*made as usize] = Some(group);
+        if rank < end {
+            continue;
+        }
+        let members = &merges[start..=rank];
+        if members.iter().any(|[.., other]| other != made) {
+            if !is_by_length(table, members) {
+                let text = &table.texts[*made as usize];
+                return Scores::None(format!("`{text}` is made at several places of the list"));
+            }
+            is_tied = true;
+        }
+        (group, start) = (group + 1, rank + 1);
+    }
+    let score = |(group, &kind): (&Option<u32>, &i32)| match (group, kind) {
         (_, token_type::UNUSED) => UNUSED_SCORE,
         (_, token_type::CONTROL | token_type::USER_DEFINED) => ADDED_SCORE,
-        (Some(rank), _) => -(*rank as f32),
+        (Some(group), _) => -(*group as f32),
         // Single characters, which nothing merges into, and bytes.
         (None, _) => 0.0,
     };
-    Ok(Ok(ranks.iter().zip(&table.types).map(score).collect()))
+    let scores = groups.iter().zip(&table.types).map(score).collect();
+    if is_tied { Scores::Tied(scores) } else { Scores::Exact(scores) }
+}
+
+/// Two tokens that make a third and are not merged.
+fn missing_pair<'a>(table: &'a Table, merges: &[[u32; 3]]) -> Option<(&'a str, &'a str)> {
+    let pairs: HashSet<(u32, u32)> = merges.iter().map(|&[left, right, _]| (left, right)).collect();
+    let is_normal = |id: &u32| table.types[*id as usize] == token_type::NORMAL;
+    let normal = |text: &str| table.id(text).filter(is_normal);
+    for (text, _) in table.texts.iter().zip(&table.types).filter(|&(_, &kind)| kind == token_type::NORMAL) {
+        for (cut, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(cut);
+            let (Some(first), Some(second)) = (normal(left), normal(right)) else { continue };
+            if !pairs.contains(&(first, second)) {
+                return Some((left, right));
+            }
+        }
+    }
+    None
+}
+
+/// Whether the merges are in the order of their parts' lengths, which is how converters order those of one score.
+fn is_by_length(table: &Table, merges: &[[u32; 3]]) -> bool {
+    let chars = |id: u32| table.texts[id as usize].chars().count();
+    let lengths = |[left, right, _]: &[u32; 3]| (chars(*left), chars(*right));
+    merges.is_sorted_by_key(lengths) || merges.iter().rev().is_sorted_by_key(lengths)
 }
 
 /// BERT's WordPiece (`bert`): GGUF files mark the beginnings of words, not what goes on.
