@@ -173,10 +173,10 @@ pub(crate) struct ConvertArgs {
     pub(crate) model: String,
     /// The file to write
     pub(crate) out: PathBuf,
-    /// Quantise the weights to TYPE, as in q8_0, q4_0 or q4_k
+    /// Quantise the weights to TYPE, as in q8_0, q4_0 or q4_k [default: as they are stored]
     #[arg(long, value_name = "TYPE", value_parser = crate::values::storage_type)]
     pub(crate) quant: Option<DType>,
-    /// Threads that quantise; the file is the same
+    /// Threads that quantise; the file is the same [default: all processors]
     #[arg(short, long, value_name = "N", value_parser = crate::values::threads)]
     pub(crate) threads: Option<usize>,
     /// Replace a file that is there

@@ -12,6 +12,7 @@ use wushi_engine::load::Size;
 use wushi_hub::Progress;
 
 use crate::args::ConvertArgs;
+use crate::knobs::Compute;
 use crate::model::Bar;
 use crate::{App, model, output};
 
@@ -26,8 +27,11 @@ pub(crate) fn run(args: &ConvertArgs, app: &App) -> Result<ExitCode> {
         _ => {}
     }
     let path = model::locate(&args.model, app)?;
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let conversion = Conversion::plan(&path, args.quant, threads)?;
+    // The same knobs as where a model is loaded; the others of those would mean nothing here.
+    let knobs =
+        Compute { quant: args.quant, threads: args.threads, ..Compute::default() }.resolve(&app.layers)?;
+    let options = model::load_options(path.clone(), &knobs);
+    let conversion = Conversion::plan(&path, options.quant, options.executor(1, 1).threads)?;
     write(&conversion, out, app)?;
     let (bytes, kind) = (conversion.bytes(), conversion.main_type().map(|kind| kind.to_string()));
     if args.json {
