@@ -71,38 +71,65 @@ impl<S: Isa> Group<S> {
         Group { x, out, n, whole, rest, isa: std::marker::PhantomData }
     }
 
-    /// Sums a function of every element in the contract's order; it must be 0 of the padding.
+    /// The elements from `i` on, whole panels.
     #[inline(always)]
-    unsafe fn sum(&self, add: impl Fn(S::V, S::V) -> S::V) -> f32 {
+    fn at(&self, i: usize) -> *const f32 {
+        // SAFETY: below `whole` they are in the row.
+        if i < self.whole { unsafe { self.x.add(i) } } else { self.rest.as_ptr() }
+    }
+
+    /// Sum in the contract's order; the padding must be 0.
+    #[inline(always)]
+    unsafe fn sum(&self) -> f32 {
         // SAFETY: see `Entry`, here and below.
         unsafe {
             let mut sums = [S::splat(0.0); 2];
             for i in (0..self.n).step_by(PANEL) {
-                let p = if i < self.whole { self.x.add(i) } else { self.rest.as_ptr() };
                 for part in 0..PANEL / S::LANES {
-                    sums[part] = add(sums[part], S::load(p.add(part * S::LANES)));
+                    sums[part] = S::add(sums[part], S::load(self.at(i).add(part * S::LANES)));
                 }
             }
             simd::sum_lanes::<S>(sums)
         }
     }
 
-    /// Writes a function of every element and its place.
+    /// Sum of squared distances from `center`, which the padding must be at.
     #[inline(always)]
-    unsafe fn write(mut self, y: impl Fn(S::V, usize) -> S::V) {
+    unsafe fn squares(&self, center: f32) -> f32 {
         // SAFETY: as above.
         unsafe {
-            for i in (0..self.whole).step_by(S::LANES) {
-                S::store(self.out.add(i), y(S::load(self.x.add(i)), i));
+            let mut sums = [S::splat(0.0); 2];
+            for i in (0..self.n).step_by(PANEL) {
+                for part in 0..PANEL / S::LANES {
+                    let d = S::sub(S::load(self.at(i).add(part * S::LANES)), S::splat(center));
+                    sums[part] = S::fma(d, d, sums[part]);
+                }
             }
-            if self.whole < self.n {
+            simd::sum_lanes::<S>(sums)
+        }
+    }
+
+    /// `(x - center) * scale * weight`, plus the bias if there is one.
+    #[inline(always)]
+    unsafe fn write(self, center: f32, scale: f32, weight: *const f32, bias: Option<*const f32>) {
+        // SAFETY: as above.
+        unsafe {
+            let mut last = [0.0f32; PANEL];
+            for i in (0..self.n).step_by(PANEL) {
+                let whole = i < self.whole;
+                let out = if whole { self.out.add(i) } else { last.as_mut_ptr() };
                 for part in (0..PANEL).step_by(S::LANES) {
-                    let p = self.rest.as_mut_ptr().add(part);
-                    S::store(p, y(S::load(p), self.whole + part));
+                    let x = S::sub(S::load(self.at(i).add(part)), S::splat(center));
+                    let (y, w) = (S::mul(x, S::splat(scale)), S::load(weight.add(i + part)));
+                    let y = match bias {
+                        None => S::mul(y, w),
+                        Some(bias) => S::fma(y, w, S::load(bias.add(i + part))),
+                    };
+                    S::store(out.add(part), y);
                 }
-                for i in self.whole..self.n {
-                    *self.out.add(i) = self.rest[i - self.whole];
-                }
+            }
+            for i in self.whole..self.n {
+                *self.out.add(i) = last[i - self.whole];
             }
         }
     }
@@ -111,9 +138,8 @@ impl<S: Isa> Group<S> {
     unsafe fn rms(self, call: &NormCall) {
         // SAFETY: as above.
         unsafe {
-            let mean = self.sum(|sum, x| S::fma(x, x, sum)) / self.n as f32;
-            let scale = S::splat(1.0 / (mean + call.eps).sqrt());
-            self.write(|x, i| S::mul(S::mul(x, scale), S::load(call.weight.add(i))));
+            let mean = self.squares(0.0) / self.n as f32;
+            self.write(0.0, 1.0 / (mean + call.eps).sqrt(), call.weight, None);
         }
     }
 
@@ -121,19 +147,11 @@ impl<S: Isa> Group<S> {
     unsafe fn layer(mut self, call: &NormCall, bias: *const f32) {
         // SAFETY: as above.
         unsafe {
-            let mean = self.sum(|sum, x| S::add(sum, x)) / self.n as f32;
+            let mean = self.sum() / self.n as f32;
             // So that the padding deviates by nothing.
             self.rest[self.n - self.whole..].fill(mean);
-            let center = S::splat(mean);
-            let variance = self.sum(|sum, x| {
-                let d = S::sub(x, center);
-                S::fma(d, d, sum)
-            }) / self.n as f32;
-            let scale = S::splat(1.0 / (variance + call.eps).sqrt());
-            self.write(|x, i| {
-                let y = S::mul(S::sub(x, center), scale);
-                S::fma(y, S::load(call.weight.add(i)), S::load(bias.add(i)))
-            });
+            let variance = self.squares(mean) / self.n as f32;
+            self.write(mean, 1.0 / (variance + call.eps).sqrt(), call.weight, Some(bias));
         }
     }
 }
