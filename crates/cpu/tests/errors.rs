@@ -19,6 +19,24 @@ fn load_error(change: impl FnOnce(&mut RandomWeights), dtype: DType) -> String {
     CpuExecutor::new(graph, &weights, options).err().expect("refused").to_string()
 }
 
+/// Where a block has its scale's or minimum's high byte, and a byte that makes it infinite.
+const SCALES: &[(DType, usize, u8)] = &[
+    (DType::Q4_0, 1, 0x7c),
+    (DType::Q4_1, 3, 0xfc),
+    (DType::Q5_0, 1, 0x7c),
+    (DType::Q5_1, 3, 0x7f),
+    (DType::Q2_K, 81, 0x7c),
+    (DType::Q2_K, 83, 0x7c),
+    (DType::Q3_K, 109, 0x7c),
+    (DType::Q4_K, 1, 0x7c),
+    (DType::Q4_K, 3, 0xfc),
+    (DType::Q5_K, 3, 0x7c),
+    (DType::Q6_K, 209, 0x7c),
+    (DType::IQ4_NL, 1, 0x7c),
+    (DType::IQ4_XS, 1, 0x7c),
+    (DType::MXFP4, 0, 0xff),
+];
+
 #[test]
 fn damaged_weights_are_named() {
     let missing = load_error(|w| w.remove("blk.1.ffn_up.weight"), DType::F32);
@@ -27,6 +45,13 @@ fn damaged_weights_are_named() {
     let infinite = |bytes: &mut Vec<u8>| bytes[(3 * 2 + 1) * 34 + 1] = 0x7c;
     let scale = load_error(|w| w.damage("blk.0.attn_q.weight", infinite), DType::Q8_0);
     assert!(scale.contains("`blk.0.attn_q.weight`") && scale.contains("row 3"), "{scale}");
+    // The same of every block format: where its scales' high bytes are in a block.
+    for &(dtype, at, bad) in SCALES {
+        let blocks_of_a_row = Shape::default().storable(dtype).width / dtype.block_elements();
+        let damage = |bytes: &mut Vec<u8>| bytes[3 * blocks_of_a_row * dtype.block_bytes() + at] = bad;
+        let refusal = load_error(|w| w.damage("blk.0.attn_q.weight", damage), dtype);
+        assert!(refusal.contains("`blk.0.attn_q.weight`") && refusal.contains("row 3"), "{dtype}: {refusal}");
+    }
     let nan = |bytes: &mut Vec<u8>| bytes[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
     let vector = load_error(|w| w.damage("output_norm.weight", nan), DType::F32);
     assert!(vector.contains("`output_norm.weight`"), "{vector}");
