@@ -168,8 +168,9 @@ impl<'a> Plan<'a> {
             ModelRef::Repository { repo } => {
                 let Chosen { revision, files } = choose(repo, options, progress)?;
                 for file in files {
-                    let mut planned =
-                        plan.unverified(file.name.clone(), true, hugging_face(repo, &file.name));
+                    // In a folder called like the repository, by which people know the model.
+                    let name = format!("{file_name}/{}", file.name);
+                    let mut planned = plan.unverified(name, true, hugging_face(repo, &file.name));
                     planned.bytes = file.size;
                     planned.sha256 = file.sha256().map(Cow::Owned);
                     planned.revision = Cow::Owned(revision.clone());

@@ -448,9 +448,11 @@ fn stored(folder: &Path, record: Record) -> StoredModel {
         several => {
             let lines: String =
                 several.iter().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
-            // Parts of one file are opened by the first of them, other files by their folder.
-            let first = several.first().filter(|file| file.name.ends_with(".gguf"));
-            (first.map_or(folder.to_path_buf(), |file| folder.join(&file.name)), sha256_of(&lines))
+            // Parts of one file are opened by the first of them, other files by the folder that all are in.
+            let first = several.first().map(|file| Path::new(&file.name)).unwrap_or(Path::new(""));
+            let gguf = first.extension().is_some_and(|end| end == "gguf");
+            let within = if gguf { Some(first.as_os_str()) } else { first.iter().next() };
+            (folder.join(within.unwrap_or_default()), sha256_of(&lines))
         }
     };
     StoredModel {

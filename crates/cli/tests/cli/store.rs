@@ -106,7 +106,7 @@ fn a_repository_is_fetched_listed_answered_removed() {
     assert_eq!(answer["logits_digest"], local["logits_digest"]);
     let stored = sandbox.json(&["list", "--json"])["models"][0].clone();
     assert_eq!((&stored["model"], &stored["damage"]), (&"hf:org/tiny".into(), &serde_json::Value::Null));
-    assert!(stored["files"].as_array().unwrap().iter().any(|file| file["file"] == "model.safetensors"));
+    assert!(stored["files"].as_array().unwrap().iter().any(|file| file["file"] == "tiny/model.safetensors"));
     let path = stored["path"].as_str().unwrap();
     assert_eq!(sandbox.run(&["pull", "hf:org/tiny"]).ok().stdout, format!("{path}\n"));
     // A file that has changed since is fetched again.

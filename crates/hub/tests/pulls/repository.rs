@@ -133,9 +133,11 @@ fn a_repository_becomes_a_folder_that_is_listed_verified_and_removed() {
     let stored = place.store.list().expect("a list").remove(0);
     let total: u64 = WANTED.iter().map(|name| hub.files[*name].len() as u64).sum();
     assert_eq!((stored.name.as_str(), stored.bytes, &stored.state), ("hf:org/model", total, &State::Sound));
-    let names: Vec<&str> = stored.files.iter().map(|file| file.name.as_str()).collect();
+    // A folder of the repository's name, by which people know the model.
+    assert_eq!(pulled.path.file_name().and_then(|name| name.to_str()), Some("model"));
+    let names: Vec<&str> = stored.files.iter().filter_map(|file| file.name.strip_prefix("model/")).collect();
     assert_eq!(names, WANTED);
-    assert!(stored.files.iter().all(|file| file.sha256 == sha256(&hub.files[&file.name])));
+    assert!(stored.files.iter().zip(WANTED).all(|(file, name)| file.sha256 == sha256(&hub.files[name])));
     let lines: String = stored.files.iter().map(|file| format!("{}  {}\n", file.sha256, file.name)).collect();
     assert_eq!(stored.sha256, sha256(lines.as_bytes()));
 
@@ -147,7 +149,7 @@ fn a_repository_becomes_a_folder_that_is_listed_verified_and_removed() {
     assert_eq!(place.store.verify(&repository).expect("reads"), Some(false));
     fs::remove_file(&part).expect("removed");
     let damaged = place.store.list().expect("a list").remove(0).state;
-    assert_eq!(damaged, State::Damaged(format!("{} is gone", WANTED[3])));
+    assert_eq!(damaged, State::Damaged(format!("model/{} is gone", WANTED[3])));
     assert_eq!(place.store.find(&repository), None);
 
     assert_eq!(place.store.remove("hf:org/model").expect("removed"), total - 50_000);
