@@ -2,7 +2,7 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --release -p wushi --test docs` writes it anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,15 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The texts in quotes of a test's source, which names the checkpoints it runs.
+fn literals(path: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join(path)).expect("a test");
+    text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
 /// Names of the tiny checkpoints by family, those whose files say of none being of the first.
 fn checkpoints() -> BTreeMap<String, Vec<String>> {
+    let run = literals("crates/engine/tests/transformers.rs");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in fs::read_dir(root().join("tests/fixtures/models")).expect("the fixtures") {
         let path = entry.expect("an entry").path();
@@ -26,7 +33,13 @@ fn checkpoints() -> BTreeMap<String, Vec<String>> {
             // Files of this one are of the other's architecture.
             let family = if family == "mistral" { "llama" } else { family };
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            found.entry(family.to_owned()).or_default().push(name);
+            assert!(run.contains(&name), "{name} is compared by no test");
+            let shown = match (about["directory"].is_string(), about["gguf"].is_string()) {
+                (true, true) => name,
+                (true, false) => format!("{name} (folder)"),
+                _ => format!("{name} (GGUF)"),
+            };
+            found.entry(family.to_owned()).or_default().push(shown);
         }
     }
     found.values_mut().for_each(|names| names.sort());
@@ -39,9 +52,13 @@ fn families(out: &mut String) {
          |---|---|---|---|\n",
     );
     let checkpoints = checkpoints();
+    let same_bits = literals("crates/engine/tests/same_bits.rs");
     for family in wushi_models::families() {
+        let stamped = |name: &String| same_bits.contains(name.split(' ').next().unwrap_or_default());
+        let tested = checkpoints.get(family.architecture).expect("a family has a checkpoint");
+        assert!(tested.iter().any(stamped), "{} is not in the same-bits harness", family.architecture);
         let classes: Vec<String> = family.classes().map(|class| format!("`{class}`")).collect();
-        let tested = checkpoints.get(family.architecture).expect("a family has a checkpoint").join(", ");
+        let tested = tested.join(", ");
         writeln!(
             out,
             "| `{}` | {} | {} | {tested} |",
@@ -100,8 +117,8 @@ context. What was chosen is part of the fingerprint.
 ## How they are tested
 
 - *Logits*: the tiny checkpoints above have random weights, made with `transformers`; F32 and F16 logits lie within `max|a-b| / max|b| <= 1e-4` of its
-  own, from the folder and from the GGUF file that llama.cpp's converter makes of it, and greedy continuations are equal
-  (`crates/engine/tests/transformers.rs`).
+  own, from the folder and from the GGUF file that llama.cpp's converter makes of it unless one is named, and greedy continuations are equal. Of
+  encoders it is the states and the pooled embedding (`crates/engine/tests/transformers.rs`).
 - *Same bits*: every family in every storage type equals the scalar reference to the last bit, on every instruction set of the machine, with
   several numbers of threads, in chunks, on warm pages and among other sequences (`crates/engine/tests/same_bits.rs`).
 - *Values of blocks* equal those of the `gguf` package bit by bit (`crates/quant/tests/dequantize.rs`).

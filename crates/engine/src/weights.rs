@@ -1,12 +1,12 @@
 //! A checkpoint's weights, as they are stored or quantised anew on their way.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread;
 
 use wushi_formats::Checkpoint;
 use wushi_formats::gguf::GgmlType;
-use wushi_graph::{DType, Graph, Op, ReadError, Role, TensorDesc, WeightId, WeightSource};
+use wushi_graph::{DType, Graph, Lookup, Op, ReadError, Role, TensorDesc, WeightId, WeightSource};
 use wushi_quant::{dequantize_into, quantize_into, storage};
 
 /// Elements that a thread has in single precision at a time.
@@ -30,10 +30,14 @@ impl Weights {
     /// Those of `graph` quantised to `wanted`, as far as that is sensible (see [`storage`]), by so many threads.
     pub fn quantised(checkpoint: Checkpoint, graph: &Graph, wanted: DType, threads: usize) -> Weights {
         let logits = logits_weight(graph).map(|id| graph.weight(id).name.as_str());
+        let kept = kept(graph);
         let mut changed = HashMap::new();
         for decl in graph.weights() {
             let Some(TensorDesc { dtype, shape }) = checkpoint.describe(&decl.name) else { continue };
             let row = shape.last().copied().unwrap_or(1);
+            if kept.contains(decl.name.as_str()) {
+                continue;
+            }
             let becomes = storage(decl.role, logits == Some(decl.name.as_str()), wanted, row);
             if becomes != dtype && decl.role != Role::Vector {
                 changed.insert(decl.name.clone(), becomes);
@@ -108,6 +112,24 @@ impl Weights {
         }
         Ok(blocks)
     }
+}
+
+/// Weights that keep their type, as in llama.cpp (`src/llama-quant.cpp`, MIT): routers, whose least error sends a token
+/// to another expert, and small tables that are looked up otherwise than by token.
+fn kept(graph: &Graph) -> HashSet<&str> {
+    let mut kept = HashSet::new();
+    for node in graph.nodes() {
+        let id = match node.op {
+            Op::Embed { table, lookup: Lookup::Position | Lookup::Row(_) } => table,
+            Op::Route(_) => match graph.node(node.inputs[0]).op {
+                Op::Linear { weight, .. } => weight,
+                _ => continue,
+            },
+            _ => continue,
+        };
+        kept.insert(graph.weight(id).name.as_str());
+    }
+    kept
 }
 
 /// Where a run of elements begins, its bytes as stored, and as wanted.

@@ -138,36 +138,3 @@ fn a_tensor_of_two_parts_is_refused() {
     let error = refused(&folder.path().join(name(0, 2)));
     assert!(error.contains("`same` appears twice"), "{error}");
 }
-
-#[test]
-fn rows_of_a_fused_tensor_are_tensors() {
-    let bytes: Vec<u8> = (0..6 * 34).collect();
-    let mut writer = Writer::new();
-    writer.tensor("first", DType::F32, &[1], vec![1; 4]).unwrap();
-    writer.tensor("qkv", DType::Q8_0, &[6, 32], bytes.clone()).unwrap();
-    writer.tensor("odd", GgmlType(1234), &[4], vec![0; 32]).unwrap();
-    let mut checkpoint = Checkpoint::from_gguf(Gguf::from_bytes(writer.to_bytes().unwrap()).unwrap());
-    let parts = |rows: &[usize]| -> Vec<(String, usize)> {
-        rows.iter().enumerate().map(|(i, &rows)| (format!("part{i}"), rows)).collect()
-    };
-    for bad in [&[6, 1][..], &[5], &[6, 0], &[usize::MAX, 7]] {
-        assert!(checkpoint.split_rows("qkv", &parts(bad)).unwrap_err().to_string().contains("it has 6 rows"));
-    }
-    assert!(checkpoint.split_rows("absent", &parts(&[1])).unwrap_err().to_string().contains("missing"));
-    assert!(
-        checkpoint.split_rows("odd", &parts(&[4])).unwrap_err().to_string().contains("unknown ggml type")
-    );
-    let taken = [("first".to_owned(), 6)];
-    assert!(checkpoint.split_rows("qkv", &taken).unwrap_err().to_string().contains("`first` appears twice"));
-
-    checkpoint.split_rows("qkv", &parts(&[3, 2, 1])).unwrap();
-    let names: Vec<&str> = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-    assert_eq!(names, ["first", "part0", "part1", "part2", "odd"]);
-    assert!(checkpoint.describe("qkv").is_none());
-    assert_eq!(checkpoint.describe("part1"), Some(TensorDesc { dtype: DType::Q8_0, shape: &[2, 32] }));
-    assert_eq!(checkpoint.read("part0").unwrap(), &bytes[..3 * 34]);
-    assert_eq!(checkpoint.read("part1").unwrap(), &bytes[3 * 34..5 * 34]);
-    assert_eq!(checkpoint.read("part2").unwrap(), &bytes[5 * 34..]);
-    assert_eq!(checkpoint.tensor_info("odd").unwrap().name, "odd");
-    assert_eq!(checkpoint.parameters(), 1 + 6 * 32 + 4);
-}

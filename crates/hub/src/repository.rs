@@ -20,7 +20,6 @@ const BESIDE: &[&str] = &[
     "special_tokens_map.json",
     "chat_template.jinja",
     "README.md",
-    "modules.json",
     "1_Pooling/config.json",
 ];
 const WEIGHTS: &str = "model.safetensors";

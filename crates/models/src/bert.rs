@@ -100,7 +100,7 @@ fn import(from: &mut Importer) -> Result<(), ModelError> {
     let eps = from.number_if("layer_norm_eps")?.unwrap_or(1e-12);
     from.set("attention.layer_norm_epsilon", eps);
     from.set("attention.causal", false);
-    if let Some(pooling) = pooling(from)? {
+    if let Some(pooling) = from.pooling()? {
         from.set("pooling_type", pooling);
     }
     let prefix = if from.has("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
@@ -147,15 +147,3 @@ const UNUSED: &[&str] = &[
     "cls.seq_relationship.weight",
     "cls.seq_relationship.bias",
 ];
-
-/// `pooling_type`, from what `sentence-transformers` puts beside the model.
-fn pooling(from: &Importer) -> Result<Option<u32>, ModelError> {
-    let Some(config) = from.json("1_Pooling/config.json")? else { return Ok(None) };
-    let on = |mode: &str| config.get(format!("pooling_mode_{mode}")).is_some_and(|mode| mode == true);
-    for (kind, mode) in [(1, "mean_tokens"), (2, "cls_token"), (3, "lasttoken")] {
-        if on(mode) {
-            return Ok(Some(kind));
-        }
-    }
-    Err(from.unsupported("1_Pooling/config.json", &config, "mean, cls and last token are"))
-}

@@ -67,6 +67,11 @@ pub enum ModelError {
     Graph(#[from] GraphError),
 }
 
+/// Of so many layers all but every `period`-th.
+pub(crate) fn all_but_every(period: usize, layers: usize) -> Vec<bool> {
+    (0..layers).map(|layer| layer % period != period - 1).collect()
+}
+
 /// The metadata of one architecture: keys are given without the architecture's name in front.
 pub(crate) struct Keys<'a> {
     gguf: &'a Checkpoint,
@@ -137,6 +142,14 @@ impl<'a> Keys<'a> {
         self.gguf.metadata().f32(&self.name(key))?.map(|value| self.finite(key, value)).transpose()
     }
 
+    /// A positive number, if it is there and not 0.
+    pub(crate) fn optional_factor(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        match self.gguf.metadata().f32(&self.name(key))? {
+            Some(0.0) | None => Ok(None),
+            Some(value) => Ok(Some(self.finite(key, value)?)),
+        }
+    }
+
     /// A text, if it is there.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
         Ok(self.gguf.metadata().str(&self.name(key))?)
@@ -191,7 +204,7 @@ impl<'a> Keys<'a> {
             }
             _ => self.count_or(key, default)?,
         };
-        Ok((0..layers).map(|layer| layer % period != period - 1).collect())
+        Ok(all_but_every(period, layers))
     }
 
     /// How a text's embedding is made of its tokens', if the file says.

@@ -4,7 +4,7 @@
 use serde_json::json;
 use wushi_graph::{Attention, Builder, Graph, GraphError, Mask, RopePairs, Value};
 
-use crate::config::{Keys, ModelError};
+use crate::config::{Keys, ModelError, all_but_every};
 use crate::decoder::{Decoder, mask};
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
@@ -105,7 +105,7 @@ pub(crate) const IMPORTS: &[Import] = &[
 fn import_text(from: &mut Importer) -> Result<(), ModelError> {
     // The names before and after the class was rearranged.
     let newer = from.has("model.language_model.embed_tokens.weight");
-    from.enter("text_config", if newer { "model.language_model" } else { "language_model.model" });
+    from.enter("text_config", if newer { "model.language_model." } else { "language_model.model." });
     import(from)
 }
 
@@ -137,6 +137,9 @@ fn import(from: &mut Importer) -> Result<(), ModelError> {
             from.set(key, number);
         }
     }
+    if let Some(base) = from.local_rope_base()? {
+        from.set("rope.freq_base_swa", base);
+    }
     if let Some(window) = from.count_if("sliding_window")? {
         from.set_count("attention.sliding_window", window);
     }
@@ -166,7 +169,7 @@ fn import(from: &mut Importer) -> Result<(), ModelError> {
 
 /// Which layers see the window only, if not all but every sixth.
 fn local_layers(from: &Importer, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
-    let usual: Vec<bool> = (0..layers).map(|layer| layer % PATTERN != PATTERN - 1).collect();
+    let usual = all_but_every(PATTERN, layers);
     let local: Vec<bool> = match from.get("layer_types") {
         Some(value) => {
             let types = value.as_array().into_iter().flatten();
@@ -176,10 +179,7 @@ fn local_layers(from: &Importer, layers: usize) -> Result<Option<Vec<bool>>, Mod
             }
             local
         }
-        None => {
-            let period = from.count_or("sliding_window_pattern", PATTERN)?;
-            (0..layers).map(|layer| layer % period != period - 1).collect()
-        }
+        None => all_but_every(from.count_or("sliding_window_pattern", PATTERN)?, layers),
     };
     Ok((local != usual).then_some(local))
 }

@@ -75,11 +75,15 @@ pub(crate) fn import<'a>(
         folder,
         section: None,
         defaults: Map::new(),
-        prefix: "model",
+        prefix: "model.",
         architecture: import.architecture,
         metadata: Metadata::new(),
         tensors: Vec::new(),
     };
+    // Classes without an output matrix save their tensors so.
+    if importer.has("embed_tokens.weight") {
+        importer.prefix = "";
+    }
     importer.general()?;
     (import.describe)(&mut importer)?;
     importer.finish()
@@ -115,11 +119,6 @@ impl Importer {
     /// Tensors that embeddings do not need, if they are there.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         names.iter().for_each(|name| self.folder.ignore(name));
-    }
-
-    /// A JSON file beside the configuration.
-    pub(crate) fn json(&self, file: &str) -> Result<Option<Value>, ModelError> {
-        Ok(self.folder.json(file)?)
     }
 
     /// A value of `config.json`, if there is one that is not null.
@@ -315,17 +314,37 @@ impl Importer {
     /// Embedding, layers, last norm, output: under their usual names, with these parts in a layer.
     pub(crate) fn decoder(&mut self, layers: usize, parts: Parts<'_>, norm: As) -> Result<(), ModelError> {
         let prefix = self.prefix;
-        self.part("token_embd", &format!("{prefix}.embed_tokens"), As::Same)?;
+        self.part("token_embd", &format!("{prefix}embed_tokens"), As::Same)?;
         for layer in 0..layers {
-            self.layer(layer, &format!("{prefix}.layers.{layer}"), parts)?;
+            self.layer(layer, &format!("{prefix}layers.{layer}"), parts)?;
         }
-        self.part("output_norm", &format!("{prefix}.norm"), norm)?;
-        // A tied output matrix is sometimes stored all the same.
-        match self.flag("tie_word_embeddings")? {
+        self.part("output_norm", &format!("{prefix}norm"), norm)?;
+        let pooling = self.pooling()?;
+        if let Some(pooling) = pooling {
+            self.set("pooling_type", pooling);
+        }
+        // A tied output matrix is sometimes stored all the same, and embeddings need none.
+        match self.flag("tie_word_embeddings")? || pooling.is_some() {
             true => self.folder.ignore("lm_head.weight"),
             false => self.part("output", "lm_head", As::Same)?,
         }
         Ok(())
+    }
+
+    /// `pooling_type`, from what `sentence-transformers` puts beside an embedding model.
+    pub(crate) fn pooling(&self) -> Result<Option<u32>, ModelError> {
+        let Some(config) = self.folder.json("1_Pooling/config.json")? else { return Ok(None) };
+        // One word in newer files, a switch for each in older ones.
+        let word = config.get("pooling_mode").and_then(Value::as_str);
+        let on = |mode: &str| config.get(format!("pooling_mode_{mode}")).is_some_and(|on| on == true);
+        for (kind, newer, older) in
+            [(1, "mean", "mean_tokens"), (2, "cls", "cls_token"), (3, "lasttoken", "lasttoken")]
+        {
+            if word == Some(newer) || word.is_none() && on(older) {
+                return Ok(Some(kind));
+            }
+        }
+        Err(self.unsupported("1_Pooling/config.json", &config, "mean, cls and last token are"))
     }
 
     /// The parts of one layer, whose names there begin with `there`.
@@ -362,7 +381,8 @@ impl Importer {
             }
         }
         if let Some(value) = generation.get("top_k").filter(|value| !value.is_null()) {
-            let count = value.as_u64().and_then(|count| i32::try_from(count).ok());
+            // Negative numbers say no limit, as 0 does.
+            let count = value.as_i64().and_then(|count| i32::try_from(count.max(0)).ok());
             let count = count.ok_or_else(|| {
                 self.invalid("generation_config.json: top_k", value, "it must be a whole number")
             })?;

@@ -25,23 +25,36 @@ enum FeedForward {
     Experts(Routing, usize),
 }
 
+impl FeedForward {
+    fn experts(keys: &Keys<'_>) -> Result<Self, ModelError> {
+        let shared = keys.number_of("expert_shared_feed_forward_length")?.filter(|&length| length > 0);
+        if let Some(length) = shared {
+            let hint = "an expert that all tokens share is not supported";
+            return Err(keys.unsupported("expert_shared_feed_forward_length", length, hint));
+        }
+        let used = keys.count("expert_used_count")?;
+        let normalise = keys.truth_or("expert_weights_norm", true)?;
+        let routing = Routing { experts: keys.count("expert_count")?, used, normalise };
+        let all = keys.count("feed_forward_length")?;
+        Ok(FeedForward::Experts(routing, keys.count_or("expert_feed_forward_length", all.div_ceil(used))?))
+    }
+}
+
 /// What only the mixture of experts knows.
-const EXPERT_KEYS: &[&str] =
-    &["expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"];
+const EXPERT_KEYS: &[&str] = &[
+    "expert_count",
+    "expert_used_count",
+    "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
+    "expert_weights_norm",
+];
 
 impl Config {
     fn read(keys: &Keys<'_>, positions: &Positions, experts: bool) -> Result<Self, ModelError> {
         let decoder = Decoder::read(keys, if experts { EXPERT_KEYS } else { &[] })?;
         let feed_forward = match experts {
             false => FeedForward::Dense(keys.count("feed_forward_length")?),
-            true => FeedForward::Experts(
-                Routing {
-                    experts: keys.count("expert_count")?,
-                    used: keys.count("expert_used_count")?,
-                    normalise: keys.truth_or("expert_weights_norm", true)?,
-                },
-                keys.count("expert_feed_forward_length")?,
-            ),
+            true => FeedForward::experts(keys)?,
         };
         let rotary = Rotary::read(keys, decoder.head_dim, 1_000_000.0, RopePairs::Halves, positions)?;
         Ok(Config { decoder, rotary, feed_forward })
@@ -90,8 +103,10 @@ fn model(keys: &Keys<'_>, config: &Config) -> Result<Model, ModelError> {
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] =
-    &[Import { class: "Qwen3ForCausalLM", architecture: "qwen3", describe: import }];
+pub(crate) const IMPORTS: &[Import] = &[
+    Import { class: "Qwen3ForCausalLM", architecture: "qwen3", describe: import },
+    Import { class: "Qwen3Model", architecture: "qwen3", describe: import },
+];
 
 pub(crate) const MOE_IMPORTS: &[Import] =
     &[Import { class: "Qwen3MoeForCausalLM", architecture: "qwen3moe", describe: import_moe }];

@@ -116,11 +116,20 @@ pub(crate) fn trained_context(keys: &Keys<'_>) -> Result<usize, ModelError> {
 /// How frequencies are scaled, and what cosines and sines are multiplied by.
 fn scaling(keys: &Keys<'_>, positions: &Positions) -> Result<(RopeScaling, f32), ModelError> {
     let magnitude = keys.number_or("rope.scaling.attn_factor", 1.0)?;
-    match keys.text("rope.scaling.type")? {
-        None | Some("none") => match keys.number_or("rope.scale_linear", 1.0)? {
-            1.0 => stretched(keys, positions, magnitude),
-            factor => Ok((RopeScaling::Linear(factor), magnitude)),
-        },
+    let kind = keys.text("rope.scaling.type")?;
+    // A factor without a type divides positions, and 0 stands for none.
+    let linear = match keys.optional_factor("rope.scaling.factor")? {
+        Some(factor) => factor,
+        None => keys.optional_factor("rope.scale_linear")?.unwrap_or(1.0),
+    };
+    let own = !matches!(kind, None | Some("none")) || linear != 1.0 || keys.has("rope_factors_long.weight");
+    if own && positions.stretch.is_some() && positions.context > trained_context(keys)? {
+        let hint = "the model scales its positions itself: a longer context cannot be made on top of that";
+        return Err(keys.unsupported("rope.scaling.type", kind.unwrap_or("set"), hint));
+    }
+    match kind {
+        None if linear != 1.0 => Ok((RopeScaling::Linear(linear), magnitude)),
+        None | Some("none") => stretched(keys, positions, magnitude),
         Some("linear") => Ok((RopeScaling::Linear(keys.number("rope.scaling.factor")?), magnitude)),
         Some("yarn") => {
             let factor = keys.number("rope.scaling.factor")?;

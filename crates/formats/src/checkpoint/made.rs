@@ -46,17 +46,6 @@ impl Made {
         }
     }
 
-    /// A run of the bytes of one unchanged piece.
-    pub(crate) fn slice(&self, range: Range<usize>) -> Option<Made> {
-        let Made::Stored { pieces, change } = self else { return None };
-        let [piece] = pieces.as_slice() else { return None };
-        if *change != Change::default() || range.end > piece.range.len() {
-            return None;
-        }
-        let start = piece.range.start;
-        Some(Made::stored(Piece { file: piece.file, range: start + range.start..start + range.end }))
-    }
-
     /// The bytes of `tensor`, which is made this way.
     pub(crate) fn bytes<'a>(&self, files: &'a [Mapped], tensor: &TensorInfo) -> Cow<'a, [u8]> {
         let (pieces, change) = match self {

@@ -249,46 +249,6 @@ impl Checkpoint {
         }
     }
 
-    /// Presents a tensor as several: `parts` of its rows (of its first dimension), in order, each under its own name.
-    /// Nothing is copied.
-    ///
-    /// # Errors
-    /// A tensor that is not there or has other rows, or a name that is taken. Nothing has changed then.
-    pub fn split_rows(&mut self, fused: &str, parts: &[(String, usize)]) -> Result<(), FormatError> {
-        let bad = |problem: String| FormatError::BadShape { tensor: fused.to_owned(), problem };
-        let place = *self.by_name.get(fused).ok_or_else(|| bad("it is missing".to_owned()))?;
-        let (whole, rows) = (&self.tensors[place], self.tensors[place].shape.first().copied().unwrap_or(0));
-        let wanted = parts.iter().try_fold(0usize, |sum, (_, rows)| sum.checked_add(*rows));
-        if wanted != Some(rows) || parts.iter().any(|(_, rows)| *rows == 0) {
-            let parts: Vec<usize> = parts.iter().map(|(_, rows)| *rows).collect();
-            return Err(bad(format!("it has {rows} rows, which are not the {parts:?} that it should hold")));
-        }
-        if whole.dtype.is_none() {
-            return Err(bad(format!("it is stored as {}, which cannot be divided", whole.ggml_type)));
-        }
-        if let Some((taken, _)) = parts.iter().find(|(name, _)| self.by_name.contains_key(name)) {
-            return Err(FormatError::DuplicateTensor(taken.clone()));
-        }
-        let (mut tensors, mut made, mut start) = (Vec::new(), Vec::new(), 0);
-        let row_bytes = whole.bytes / rows;
-        for (name, rows) in parts {
-            let range = start * row_bytes..(start + rows) * row_bytes;
-            made.push(
-                self.made[place]
-                    .slice(range.clone())
-                    .ok_or_else(|| bad("it cannot be divided".to_owned()))?,
-            );
-            let shape = [&[*rows], &whole.shape[1..]].concat();
-            tensors.push(TensorInfo { name: name.clone(), shape, bytes: range.len(), ..whole.clone() });
-            start += rows;
-        }
-        self.tensors.splice(place..=place, tensors);
-        self.made.splice(place..=place, made);
-        let names = self.tensors.iter().enumerate();
-        self.by_name = names.map(|(place, tensor)| (tensor.name.clone(), place)).collect();
-        Ok(())
-    }
-
     /// Feeds everything that tells this checkpoint from others to a digest, at the cost of a few pages: the metadata,
     /// the tensors' names, types and shapes, and the first 4 KiB of whatever bytes each is made of. Into how many files
     /// a model is cut makes no difference.

@@ -23,6 +23,15 @@ impl Importer {
             self.rope_value("rope_theta").map(|value| self.to_number("rope_theta", value)).transpose()?;
         let base = base.unwrap_or(BASE);
         self.set("rope.freq_base", base);
+        // Objects within, but none that is known: what they say would silently not happen.
+        let nested = self.rope_parameters().and_then(Value::as_object);
+        if let Some(value) = nested.and_then(|values| values.values().find(|value| value.is_object())) {
+            return Err(self.unsupported(
+                "rope_parameters",
+                value,
+                "one for all layers or `full_attention` is",
+            ));
+        }
         let kind = self.scaling("rope_type").or_else(|| self.scaling("type")).cloned().unwrap_or(Value::Null);
         match kind.as_str() {
             None | Some("default") => Ok(()),
@@ -59,15 +68,36 @@ impl Importer {
         }
     }
 
-    /// Newer configurations have one object for everything about positions.
+    /// Newer configurations have one object for everything about positions, or one for each kind of layer in it: then
+    /// that of the layers that see everything.
+    fn rope_parameters(&self) -> Option<&Value> {
+        let parameters = self.get("rope_parameters")?;
+        Some(parameters.get("full_attention").unwrap_or(parameters))
+    }
+
     fn rope_value(&self, key: &str) -> Option<&Value> {
-        let inner = self.get("rope_parameters").and_then(|parameters| parameters.get(key));
+        let inner = self.rope_parameters().and_then(|parameters| parameters.get(key));
         inner.or_else(|| self.get(key)).filter(|value| !value.is_null())
     }
 
     fn scaling(&self, key: &str) -> Option<&Value> {
-        let scaling = self.get("rope_parameters").or_else(|| self.get("rope_scaling"));
+        let scaling = self.rope_parameters().or_else(|| self.get("rope_scaling"));
         scaling.and_then(|scaling| scaling.get(key)).filter(|value| !value.is_null())
+    }
+
+    /// The base of the frequencies in layers that see a window only, where the configuration says so for each kind of
+    /// layer. Scaling of those is refused: no family has it.
+    pub(crate) fn local_rope_base(&self) -> Result<Option<f32>, ModelError> {
+        let Some(local) = self.get("rope_parameters").and_then(|kinds| kinds.get("sliding_attention")) else {
+            return Ok(None);
+        };
+        match local.get("rope_type").and_then(Value::as_str) {
+            None | Some("default") => {}
+            Some(_) => {
+                return Err(self.unsupported("rope_parameters.sliding_attention", local, "`default` is"));
+            }
+        }
+        local.get("rope_theta").map(|base| self.to_number("rope_theta", base)).transpose()
     }
 
     /// A positive number of the scaling that must be there.
@@ -114,8 +144,14 @@ impl Importer {
         self.set("rope.scaling.factor", factor as f32);
         let trained = self.scale("original_max_position_embeddings")?;
         self.set("rope.scaling.original_context_length", trained as u32);
+        for unread in ["mscale", "mscale_all_dim", "truncate"] {
+            if let Some(value) = self.scaling(unread) {
+                return Err(self.unsupported(unread, value, "YaRN without it is"));
+            }
+        }
         for (key, there) in [
             ("ext_factor", "extrapolation_factor"),
+            ("attn_factor", "attn_factor"),
             ("attn_factor", "attention_factor"),
             ("beta_fast", "beta_fast"),
             ("beta_slow", "beta_slow"),

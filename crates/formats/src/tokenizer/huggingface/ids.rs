@@ -77,11 +77,18 @@ fn write_enclosing(
     let named = metadata.u32(&key(name))?;
     match (token, named) {
         (Some(token), None) => metadata.set(key(name), token),
+        // Embedding models put another token behind a text than the one that ends their base's answers; both do.
+        (Some(token), Some(named)) if token != named && name == "eos" => {
+            metadata.set(key(name), token);
+            if metadata.u32(&key("eot"))?.is_none() {
+                metadata.set(key("eot"), named);
+            }
+        }
         (Some(token), Some(named)) if token != named => {
             return Err(FormatError::UnsupportedTokenizer {
                 key: "tokenizer.json's post_processor",
                 found: format!("token {token} put where {name} ({named}) belongs"),
-                supported: "BOS in front, EOS behind".to_owned(),
+                supported: "BOS in front".to_owned(),
             });
         }
         _ => {}

@@ -163,7 +163,16 @@ impl Table {
                 tokens.iter().zip(0u32..).try_for_each(|((text, _), id)| place(text.as_str(), id))?;
             }
         }
-        json.added_tokens.iter().try_for_each(|token| place(token.content.as_str(), token.id))?;
+        // Some vocabularies have tokens of pictures that the text model has no row for.
+        let added = || json.added_tokens.iter().filter(|token| (token.id as usize) < vocab_size);
+        for token in json.added_tokens.iter().filter(|token| token.id as usize >= vocab_size) {
+            tracing::warn!(
+                token = token.content,
+                id = token.id,
+                "the model has no such token: it is left out"
+            );
+        }
+        added().try_for_each(|token| place(token.content.as_str(), token.id))?;
         let mut types: Vec<i32> = texts
             .iter()
             .map(|text| if text.is_some() { token_type::NORMAL } else { token_type::UNUSED })
@@ -173,7 +182,7 @@ impl Table {
             .enumerate()
             .map(|(id, text)| text.map_or_else(|| format!("[PAD{id}]"), str::to_owned))
             .collect();
-        for token in &json.added_tokens {
+        for token in added() {
             if token.single_word {
                 let what = format!("`{}` as a single word", token.content);
                 return Err(FormatError::UnsupportedTokenizer {
