@@ -60,6 +60,27 @@ fn a_folder_answers_as_the_file_made_of_it() {
 }
 
 #[test]
+fn routers_and_small_tables_keep_their_type() {
+    let sandbox = Sandbox::new();
+    let kept = [
+        ("qwen3moe-tiny", &["blk.0.ffn_gate_inp.weight"][..], "blk.0.ffn_down_exps.weight"),
+        ("bert-tiny", &["position_embd.weight", "token_types.weight"], "blk.0.attn_q.weight"),
+    ];
+    for (name, exact, changed) in kept {
+        let out = convert(
+            &sandbox,
+            &fixture(&format!("models/{name}")),
+            "quantised.gguf",
+            &["--quant", "bf16", "--force"],
+        );
+        let file = Gguf::open(&out).unwrap();
+        let kind = |tensor: &str| file.tensor_info(tensor).unwrap().ggml_type.to_string();
+        exact.iter().for_each(|tensor| assert_eq!(kind(tensor), "F32", "{name}: {tensor}"));
+        assert_eq!(kind(changed), "BF16", "{name}");
+    }
+}
+
+#[test]
 fn quantised_on_load_answers_as_the_quantised_file() {
     let sandbox = Sandbox::new();
     let folder = fixture("models/llama-tiny-linear");

@@ -3,6 +3,7 @@
 mod bench;
 mod convert;
 mod determinism;
+mod embed;
 mod errors;
 mod help;
 mod inspect;
