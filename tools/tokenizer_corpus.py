@@ -132,7 +132,8 @@ def json_tokenizers():
     yield "bad-json-three-parts", tokenizer_json({**bpe, "merges": [["s", "k", "y"]]}, pre_tokenizer=level)
     yield "bad-json-two-ids", tokenizer_json(bpe, pre_tokenizer=level, added_tokens=[added(300, "sky")])
     yield "bad-json-one-id", tokenizer_json(bpe, pre_tokenizer=level, added_tokens=[added(257, "</s>")])
-    yield "bad-json-far-id", tokenizer_json(bpe, pre_tokenizer=level, added_tokens=[added(4294967295, "</s>")])
+    yield "valid-json-added-beyond", tokenizer_json(bpe, pre_tokenizer=level, added_tokens=[added(4294967295, "</s>")])
+    yield "bad-json-far-id", tokenizer_json({**bpe, "vocab": {**bpe["vocab"], "far": 4294967295}}, pre_tokenizer=level)
     yield "bad-json-single-word", tokenizer_json(
         bpe, pre_tokenizer=level, added_tokens=[added(258, "x", single_word=True)]
     )

@@ -149,7 +149,6 @@ pub(crate) struct EmbedArgs {
     /// Which model
     pub(crate) model: String,
     /// The texts; without any, each line of stdin is one
-    #[arg(allow_hyphen_values = true)]
     pub(crate) texts: Vec<String>,
     /// Leave embeddings at the length they have
     #[arg(long)]

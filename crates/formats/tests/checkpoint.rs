@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wushi_formats::gguf::{GgmlType, Writer};
+use wushi_formats::gguf::Writer;
 use wushi_formats::{Checkpoint, Gguf};
-use wushi_graph::{DType, TensorDesc, WeightSource};
+use wushi_graph::{DType, WeightSource};
 
 /// Part `part` (from 0) of `parts`, with one tensor of its own.
 fn part(part: u16, parts: u16, change: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
