@@ -43,9 +43,16 @@ if [ ! -f "$source/.unpacked" ]; then
     touch "$source/.unpacked"
 fi
 
+# GCC before 13 takes the stores of AMX's tile configuration for dead, and what it then builds dies of an illegal
+# instruction on processors that have AMX.
+flags=()
+if grep -qsw amx_tile /proc/cpuinfo && [ "$(c++ -dumpversion | cut -d . -f 1)" -lt 13 ]; then
+    flags=(-DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse')
+fi
+
 say "building $(IFS=' '; echo "${targets[*]}") in $build"
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
-    -DLLAMA_USE_PREBUILT_UI=OFF >"$dir/configure.log" 2>&1 || { tail -n 20 "$dir/configure.log" >&2; exit 1; }
+    -DLLAMA_USE_PREBUILT_UI=OFF "${flags[@]}" >"$dir/configure.log" 2>&1 || { tail -n 20 "$dir/configure.log" >&2; exit 1; }
 ninja -C "$build" ${WUSHI_PEER_JOBS:+-j "$WUSHI_PEER_JOBS"} "${targets[@]}" >&2
 echo "$build/bin"

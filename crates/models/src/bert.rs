@@ -4,7 +4,14 @@ use wushi_graph::{Attention, Builder, Graph, GraphError, Value};
 
 use crate::config::{Keys, ModelError};
 use crate::huggingface::{As, Import, Importer};
-use crate::{Model, Pooling, Positions};
+use crate::{Family, Model, Pooling, Positions};
+
+pub(crate) const FAMILY: Family = Family {
+    architecture: "bert",
+    models: "BERT, BGE, MiniLM and other sentence encoders",
+    build,
+    imports: IMPORTS,
+};
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -81,14 +88,14 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, _: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, _: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys)?;
     // What sentence encoders do that do not say.
     let pooling = keys.pooling()?.unwrap_or(Pooling::Mean);
     Model::new(keys, config.graph()?, Some(pooling))
 }
 
-pub(crate) const IMPORTS: &[Import] = &[
+const IMPORTS: &[Import] = &[
     Import { class: "BertModel", architecture: "bert", describe: import },
     Import { class: "BertForMaskedLM", architecture: "bert", describe: import },
 ];

@@ -8,7 +8,14 @@ use crate::config::{Keys, ModelError, all_but_every};
 use crate::decoder::{Decoder, mask};
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
-use crate::{Model, Positions};
+use crate::{Family, Model, Positions};
+
+pub(crate) const FAMILY: Family = Family {
+    architecture: "gemma3",
+    models: "Gemma 3, the text model of those that see pictures",
+    build,
+    imports: IMPORTS,
+};
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -91,12 +98,12 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.graph()?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] = &[
+const IMPORTS: &[Import] = &[
     Import { class: "Gemma3ForCausalLM", architecture: "gemma3", describe: import },
     Import { class: "Gemma3ForConditionalGeneration", architecture: "gemma3", describe: import_text },
 ];

@@ -76,50 +76,15 @@ impl Family {
     }
 }
 
-/// Every family. A new one is a file and an entry here.
+/// Every family. A new one is a file and a line here.
 const FAMILIES: &[Family] = &[
-    Family {
-        architecture: "llama",
-        models: "Llama 2 and 3, SmolLM2, TinyLlama, Mistral 7B",
-        build: llama::build,
-        imports: llama::IMPORTS,
-    },
-    Family {
-        architecture: "qwen2",
-        models: "Qwen 2 and 2.5, Qwen2.5-Coder",
-        build: qwen2::build,
-        imports: qwen2::IMPORTS,
-    },
-    Family {
-        architecture: "qwen3",
-        models: "Qwen 3, Qwen3-Embedding",
-        build: qwen3::build,
-        imports: qwen3::IMPORTS,
-    },
-    Family {
-        architecture: "qwen3moe",
-        models: "Qwen3-30B-A3B, Qwen3-Coder-30B-A3B",
-        build: qwen3::build_moe,
-        imports: qwen3::MOE_IMPORTS,
-    },
-    Family {
-        architecture: "gemma3",
-        models: "Gemma 3, the text model of those that see pictures",
-        build: gemma3::build,
-        imports: gemma3::IMPORTS,
-    },
-    Family {
-        architecture: "phi3",
-        models: "Phi 3 and 3.5 mini, Phi 4 and 4 mini",
-        build: phi3::build,
-        imports: phi3::IMPORTS,
-    },
-    Family {
-        architecture: "bert",
-        models: "BERT, BGE, MiniLM and other sentence encoders",
-        build: bert::build,
-        imports: bert::IMPORTS,
-    },
+    llama::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3::FAMILY_MOE,
+    gemma3::FAMILY,
+    phi3::FAMILY,
+    bert::FAMILY,
 ];
 
 /// Every family, in no particular order.

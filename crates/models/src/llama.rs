@@ -7,7 +7,14 @@ use crate::config::{Keys, ModelError};
 use crate::decoder::{Decoder, mask};
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
-use crate::{Model, Positions};
+use crate::{Family, Model, Positions};
+
+pub(crate) const FAMILY: Family = Family {
+    architecture: "llama",
+    models: "Llama 2 and 3, SmolLM2, TinyLlama, Mistral 7B",
+    build,
+    imports: IMPORTS,
+};
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -68,12 +75,12 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.graph()?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] = &[
+const IMPORTS: &[Import] = &[
     Import { class: "LlamaForCausalLM", architecture: "llama", describe: import },
     Import { class: "MistralForCausalLM", architecture: "llama", describe: import },
 ];

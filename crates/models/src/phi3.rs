@@ -7,7 +7,10 @@ use crate::config::{Keys, ModelError};
 use crate::decoder::{Decoder, mask};
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
-use crate::{Model, Positions};
+use crate::{Family, Model, Positions};
+
+pub(crate) const FAMILY: Family =
+    Family { architecture: "phi3", models: "Phi 3 and 3.5 mini, Phi 4 and 4 mini", build, imports: IMPORTS };
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -48,13 +51,12 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] =
-    &[Import { class: "Phi3ForCausalLM", architecture: "phi3", describe: import }];
+const IMPORTS: &[Import] = &[Import { class: "Phi3ForCausalLM", architecture: "phi3", describe: import }];
 
 fn import(from: &mut Importer) -> Result<(), ModelError> {
     from.only("hidden_act", &["silu"], "`silu` is")?;

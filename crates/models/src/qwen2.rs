@@ -6,7 +6,10 @@ use crate::config::{Keys, ModelError};
 use crate::decoder::Decoder;
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
-use crate::{Model, Positions};
+use crate::{Family, Model, Positions};
+
+pub(crate) const FAMILY: Family =
+    Family { architecture: "qwen2", models: "Qwen 2 and 2.5, Qwen2.5-Coder", build, imports: IMPORTS };
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -40,13 +43,12 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     let config = Config::read(keys, positions)?;
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] =
-    &[Import { class: "Qwen2ForCausalLM", architecture: "qwen2", describe: import }];
+const IMPORTS: &[Import] = &[Import { class: "Qwen2ForCausalLM", architecture: "qwen2", describe: import }];
 
 fn import(from: &mut Importer) -> Result<(), ModelError> {
     from.only("hidden_act", &["silu"], "`silu` is")?;

@@ -8,7 +8,17 @@ use crate::config::{Keys, ModelError};
 use crate::decoder::Decoder;
 use crate::huggingface::{As, Import, Importer};
 use crate::rope::Rotary;
-use crate::{Model, Positions};
+use crate::{Family, Model, Positions};
+
+pub(crate) const FAMILY: Family =
+    Family { architecture: "qwen3", models: "Qwen 3, Qwen3-Embedding", build, imports: IMPORTS };
+
+pub(crate) const FAMILY_MOE: Family = Family {
+    architecture: "qwen3moe",
+    models: "Qwen3-30B-A3B, Qwen3-Coder-30B-A3B",
+    build: build_moe,
+    imports: MOE_IMPORTS,
+};
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -91,11 +101,11 @@ impl Config {
     }
 }
 
-pub(crate) fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     model(keys, &Config::read(keys, positions, false)?)
 }
 
-pub(crate) fn build_moe(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
+fn build_moe(keys: &Keys<'_>, positions: &Positions) -> Result<Model, ModelError> {
     model(keys, &Config::read(keys, positions, true)?)
 }
 
@@ -103,12 +113,12 @@ fn model(keys: &Keys<'_>, config: &Config) -> Result<Model, ModelError> {
     Model::new(keys, config.decoder.stack(|b, _, x| config.layer(b, x))?, config.decoder.pooling)
 }
 
-pub(crate) const IMPORTS: &[Import] = &[
+const IMPORTS: &[Import] = &[
     Import { class: "Qwen3ForCausalLM", architecture: "qwen3", describe: import },
     Import { class: "Qwen3Model", architecture: "qwen3", describe: import },
 ];
 
-pub(crate) const MOE_IMPORTS: &[Import] =
+const MOE_IMPORTS: &[Import] =
     &[Import { class: "Qwen3MoeForCausalLM", architecture: "qwen3moe", describe: import_moe }];
 
 /// The attention half of a layer, and the norm behind it.
