@@ -80,7 +80,8 @@ knobs! {
             [short = 'q', global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true"];
     }
 
-    /// How a model is computed. None of it changes an answer, except `quant`, and `cache`, which changes its last bits.
+    /// How a model is computed. None of it changes an answer, except `quant`, `rope_scaling` beyond a model's training, and
+    /// `cache`, which changes its last bits.
     Compute "Computing" {
         quant: Option<DType>, --"quant" "TYPE", "WUSHI_QUANT", storage_type,
             "Quantise the weights to TYPE while loading, as in q8_0, q4_0 or q4_k", default: "as they are stored";
@@ -92,6 +93,9 @@ knobs! {
             "Type of cached keys and values: f16, f32 or q8_0", default: "f16";
         memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
             "The most memory for weights, cache and buffers, as in 900M or 2.5G", default: "what is available";
+        rope_scaling: Option<Stretch>, --"rope-scaling" "HOW", "WUSHI_ROPE_SCALING", stretch,
+            "How positions are stretched if --ctx is more than the model was trained for: yarn or linear",
+            default: "such a context is refused";
         prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,
             "The most tokens of a prompt computed in one step; the answer is the same", default: "512";
     }
@@ -101,9 +105,6 @@ knobs! {
         ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
             "Longest conversation in tokens, prompt and answer together",
             default: "what the model was trained for, at most 4096" [short = 'c'];
-        rope_scaling: Option<Stretch>, --"rope-scaling" "HOW", "WUSHI_ROPE_SCALING", stretch,
-            "How positions are stretched if --ctx is more than the model was trained for: yarn or linear",
-            default: "such a context is refused";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
             "Key of the random numbers; the same seed gives the same answer", default: "drawn, and reported"
             [short = 's'];

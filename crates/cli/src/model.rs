@@ -55,6 +55,7 @@ pub(crate) fn locate(reference: &str, app: &App) -> Result<PathBuf> {
 pub(crate) fn load_options(path: PathBuf, compute: &Compute) -> LoadOptions {
     let mut options = LoadOptions::new(path);
     options.quant = compute.quant;
+    options.stretch = compute.rope_scaling;
     options.threads = compute.threads;
     options.instruction_set = compute.isa;
     options.cache = compute.cache.unwrap_or(options.cache);
@@ -81,6 +82,9 @@ pub(crate) fn load(options: &LoadOptions, app: &App) -> Result<Loaded> {
 pub(crate) fn plan(options: &LoadOptions, app: &App) -> Result<LoadPlan> {
     let plan = load::plan(options)?;
     app.note(describe(&plan));
+    if let Some(instead) = plan.instead() {
+        app.note(instead);
+    }
     Ok(plan)
 }
 

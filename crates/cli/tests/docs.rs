@@ -99,8 +99,10 @@ Written by `crates/cli/tests/docs.rs` from the registry in `crates/models`; a te
 ";
 
 const TAIL: &str = "
-All of them are read from GGUF files and from folders, written by `wushi convert --quant`, and quantised to while loading (`--quant`). Keys and
-values are kept in F16, F32 or Q8_0.
+All of them are read from GGUF files, written by `wushi convert --quant`, and quantised to while loading (`--quant`), which both say where a matrix
+gets another type: rows that are no whole blocks of 256 take a type in blocks of 32 (Q5_0 for Q4_K, Q5_1 for Q5_K, Q8_0 for Q6_K, IQ4_NL for Q2_K,
+Q3_K and IQ4_XS), rows that are no whole blocks of 32 are F16, and what gives the logits is at least Q6_K. Vectors, routers and small tables keep
+their type. Keys and values are kept in F16, F32 or Q8_0.
 
 ## Files
 
@@ -123,6 +125,11 @@ context. What was chosen is part of the fingerprint.
   several numbers of threads, in chunks, on warm pages and among other sequences (`crates/engine/tests/same_bits.rs`).
 - *Values of blocks* equal those of the `gguf` package bit by bit (`crates/quant/tests/dequantize.rs`).
 - *Tokens* equal llama.cpp's for its vocabulary files, and those of `tokenizers` for imported `tokenizer.json` files (`crates/formats/tests`).
+
+## Where llama.cpp computes something else
+
+It reads the files that `wushi convert` writes, but some of what they say has no effect there: the sliding windows of `phi3` and of Mistral, and experts'
+weights that are not normalised (`expert_weights_norm` of `qwen3moe`). `transformers` has all three.
 
 What is not in this list is refused by name before any weight is read.
 ";

@@ -54,25 +54,35 @@ pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
 }
 
 impl Weights {
-    /// Repacks every weight; the source's pages are released one tensor after the other.
+    /// Repacks every weight; the source's pages are released one tensor after the other. The largest come first, so that
+    /// little of the source is in memory when nearly all of the weights are.
     pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &mut Team) -> Result<Self, CpuError> {
-        let mut slots = Vec::with_capacity(graph.weights().len());
-        // Weights that share a tensor follow each other: it is read, and made if need be, once for all of them.
+        let decls = graph.weights();
+        let mut order = Vec::with_capacity(decls.len());
+        for (place, decl) in decls.iter().enumerate() {
+            let found = check(source, decl)?;
+            order.push((found.dtype.bytes_of(found.shape.iter().product()), place));
+        }
+        // Stable: weights that share a tensor still follow each other.
+        order.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
+        let mut slots: Vec<Option<Slot>> = decls.iter().map(|_| None).collect();
+        // A shared tensor is read, and made if need be, once for all of its weights.
         let mut held = None::<(&str, Cow<'_, [u8]>)>;
-        for decl in graph.weights() {
+        for (_, place) in order {
+            let decl = &decls[place];
             let TensorDesc { dtype, shape } = check(source, decl)?;
             let (_, bytes) = match held.take().filter(|(name, _)| *name == decl.name) {
                 Some(same) => held.insert(same),
                 None => held.insert((&decl.name, source.read(&decl.name).map_err(WeightError::Read)?)),
             };
             let view = TensorView { dtype, shape, bytes: decl.bytes_in(bytes) };
-            slots.push(match decl.role {
+            slots[place] = Some(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
                 Role::Embedding | Role::Matrix | Role::Experts => Slot::Matrix(pack(decl, &view, team)?),
             });
             source.release(&decl.name);
         }
-        Ok(Weights { slots })
+        Ok(Weights { slots: slots.into_iter().map(|slot| slot.expect("every place was filled")).collect() })
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -81,6 +81,11 @@ impl Conversion {
         self.weights.main_type()
     }
 
+    /// See [`Weights::instead`].
+    pub fn instead(&self) -> Option<&str> {
+        self.weights.instead()
+    }
+
     /// Tensors of the file.
     pub fn tensors(&self) -> usize {
         self.tensors.len()

@@ -389,6 +389,11 @@ impl LoadPlan {
         self.memory
     }
 
+    /// Which matrices could not be quantised to the type that was wanted, in a sentence.
+    pub fn instead(&self) -> Option<&str> {
+        self.weights.instead()
+    }
+
     /// Bytes that may be allocated, if the system says or the caller did; what the rest of the process needs is taken off.
     pub fn available(&self) -> Option<u64> {
         self.available

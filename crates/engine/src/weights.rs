@@ -1,7 +1,7 @@
 //! A checkpoint's weights, as they are stored or quantised anew on their way.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::thread;
 
 use wushi_formats::Checkpoint;
@@ -19,12 +19,14 @@ pub struct Weights {
     /// Types of the tensors that change theirs.
     changed: HashMap<String, DType>,
     threads: usize,
+    /// What was wanted and could not be: for people.
+    instead: Option<String>,
 }
 
 impl Weights {
     /// As they are stored.
     pub fn stored(checkpoint: Checkpoint) -> Weights {
-        Weights { checkpoint, changed: HashMap::new(), threads: 1 }
+        Weights { checkpoint, changed: HashMap::new(), threads: 1, instead: None }
     }
 
     /// Those of `graph` quantised to `wanted`, as far as that is sensible (see [`storage`]), by so many threads.
@@ -32,6 +34,7 @@ impl Weights {
         let logits = logits_weight(graph).map(|id| graph.weight(id).name.as_str());
         let kept = kept(graph);
         let mut changed = HashMap::new();
+        let mut given = BTreeMap::<DType, usize>::new();
         for decl in graph.weights() {
             let Some(TensorDesc { dtype, shape }) = checkpoint.describe(&decl.name) else { continue };
             let row = shape.last().copied().unwrap_or(1);
@@ -39,11 +42,19 @@ impl Weights {
                 continue;
             }
             let becomes = storage(decl.role, logits == Some(decl.name.as_str()), wanted, row);
+            if decl.role != Role::Vector {
+                *given.entry(becomes).or_default() += 1;
+            }
             if becomes != dtype && decl.role != Role::Vector {
                 changed.insert(decl.name.clone(), becomes);
             }
         }
-        Weights { checkpoint, changed, threads: threads.max(1) }
+        Weights { checkpoint, changed, threads: threads.max(1), instead: instead(wanted, &given) }
+    }
+
+    /// Which matrices have another type than was wanted, in a sentence; `None` if all have it.
+    pub fn instead(&self) -> Option<&str> {
+        self.instead.as_deref()
     }
 
     /// The files.
@@ -112,6 +123,19 @@ impl Weights {
         }
         Ok(blocks)
     }
+}
+
+/// How many matrices have which type rather than the one that was wanted.
+fn instead(wanted: DType, given: &BTreeMap<DType, usize>) -> Option<String> {
+    let all: usize = given.values().sum();
+    let others: Vec<String> = given
+        .iter()
+        .filter(|&(&dtype, _)| dtype != wanted)
+        .map(|(dtype, count)| format!("{count} are {dtype}"))
+        .collect();
+    let others = others.join(", ");
+    let why = "as the length of their rows or their place at the output asks for";
+    (!others.is_empty()).then(|| format!("of {all} matrices {others} instead of {wanted}, {why}"))
 }
 
 /// Weights that keep their type, as in llama.cpp (`src/llama-quant.cpp`, MIT): routers, whose least error sends a token

@@ -71,7 +71,10 @@ pub enum HubError {
     },
 
     /// None of the sources gave the right file.
-    #[error("could not fetch {name}; tried:{}", Lines(tried))]
+    #[error(
+        "could not fetch {name}; tried:{}\n  without a network, give the path of a file or folder on this disk, or name a mirror in HF_ENDPOINT",
+        Lines(tried)
+    )]
     AllSourcesFailed {
         /// The model.
         name: String,

@@ -95,7 +95,8 @@ fn json_error(problem: &str) -> ModelError {
 
 /// A file's own words, short and without control characters.
 fn shown(text: &str) -> String {
-    text.chars().take(100).flat_map(char::escape_debug).collect()
+    let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().take(100).map(shown).collect()
 }
 
 impl Importer {

@@ -52,7 +52,7 @@ const IMPORTS: &[Import] = &[Import { class: "Qwen2ForCausalLM", architecture: "
 
 fn import(from: &mut Importer) -> Result<(), ModelError> {
     from.only("hidden_act", &["silu"], "`silu` is")?;
-    from.refuse("use_sliding_window", "sliding windows of this family are not supported")?;
+    from.refuse("use_sliding_window", "every layer of this family sees everything")?;
     let layers = from.sizes()?;
     let head_dim = from.head_dim()?;
     from.rope(head_dim)?;

@@ -137,7 +137,7 @@ const ATTENTION: [(&str, &str, As); 8] = [
 fn import_common(from: &mut Importer) -> Result<usize, ModelError> {
     from.defaults(json!({ "head_dim": 128 }));
     from.only("hidden_act", &["silu"], "`silu` is")?;
-    from.refuse("use_sliding_window", "sliding windows of this family are not supported")?;
+    from.refuse("use_sliding_window", "every layer of this family sees everything")?;
     let layers = from.sizes()?;
     let head_dim = from.head_dim()?;
     from.rope(head_dim)?;

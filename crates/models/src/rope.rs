@@ -122,10 +122,11 @@ fn scaling(keys: &Keys<'_>, positions: &Positions) -> Result<(RopeScaling, f32),
         Some(factor) => factor,
         None => keys.optional_factor("rope.scale_linear")?.unwrap_or(1.0),
     };
-    let own = !matches!(kind, None | Some("none")) || linear != 1.0 || keys.has("rope_factors_long.weight");
+    let factors = ["rope_factors_long.weight", "rope_freqs.weight"].into_iter().any(|name| keys.has(name));
+    let own = !matches!(kind, None | Some("none")) || linear != 1.0 || factors;
     if own && positions.stretch.is_some() && positions.context > trained_context(keys)? {
         let hint = "the model scales its positions itself: a longer context cannot be made on top of that";
-        return Err(keys.unsupported("rope.scaling.type", kind.unwrap_or("set"), hint));
+        return Err(keys.unsupported("context_length", positions.context, hint));
     }
     match kind {
         None if linear != 1.0 => Ok((RopeScaling::Linear(linear), magnitude)),

@@ -133,7 +133,9 @@ fn a_shared_expert_of_no_length_is_none() {
 
 #[test]
 fn models_that_scale_their_positions_are_not_stretched_as_well() {
-    for name in ["llama-tiny-linear.gguf", "qwen2-tiny-yarn.gguf", "phi-tiny-longrope.gguf"] {
+    for name in
+        ["llama-tiny-linear.gguf", "llama-tiny-llama3.gguf", "qwen2-tiny-yarn.gguf", "phi-tiny-longrope.gguf"]
+    {
         let checkpoint = wushi_models::open(&fixture(name)).unwrap();
         let trained = wushi_models::trained_context(&checkpoint).unwrap();
         assert!(build(&checkpoint, trained, Some(Stretch::Yarn)).is_ok(), "{name}");

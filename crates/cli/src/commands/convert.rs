@@ -23,6 +23,7 @@ pub(crate) fn run(args: &ConvertArgs, app: &App) -> Result<ExitCode> {
     let out = &args.out;
     match fs::metadata(out) {
         Ok(found) if found.is_dir() => bail!("{} is a folder; name the file to be written", out.display()),
+        Ok(found) if !found.is_file() => bail!("{} is no file, and is left alone", out.display()),
         Ok(_) if !args.force => bail!("{} is there already; --force replaces it", out.display()),
         _ => {}
     }
@@ -32,6 +33,9 @@ pub(crate) fn run(args: &ConvertArgs, app: &App) -> Result<ExitCode> {
         Compute { quant: args.quant, threads: args.threads, ..Compute::default() }.resolve(&app.layers)?;
     let options = model::load_options(path.clone(), &knobs);
     let conversion = Conversion::plan(&path, options.quant, options.executor(1, 1).threads)?;
+    if let Some(instead) = conversion.instead() {
+        app.note(instead);
+    }
     write(&conversion, out, app)?;
     let (bytes, kind) = (conversion.bytes(), conversion.main_type().map(|kind| kind.to_string()));
     if args.json {

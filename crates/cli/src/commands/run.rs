@@ -38,7 +38,6 @@ pub(crate) fn run(args: RunArgs, app: &App) -> Result<ExitCode> {
     let path = model::locate(&args.model, app)?;
     let mut options = model::load_options(path, &compute);
     options.context = generation.ctx;
-    options.stretch = generation.rope_scaling;
     let loaded = model::load(&options, app)?;
     match prompt {
         Some(prompt) => answer(&args, &prompt, &generation, &loaded, app),

@@ -237,7 +237,8 @@ fn every_source_is_named_with_its_reason_on_a_line() {
     quick.respond = Duration::from_secs(1);
     let error = pull(&place.store, &model, &quick, &Silent).expect_err("nothing works");
     let text = error.to_string();
-    assert_eq!(text.lines().count(), 1 + urls.len(), "{text}");
+    assert_eq!(text.lines().count(), 2 + urls.len(), "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.contains("HF_ENDPOINT")), "{text}");
     for (line, (url, reason)) in text.lines().skip(1).zip(urls.iter().zip([
         "404",
         "HF_TOKEN",
