@@ -15,7 +15,10 @@ from make_fixtures import relative_error, write_json
 
 NAME = "bert-tiny"
 
-WORDS = "the of and to in a is that it was for on with he be i by at you are this have not from un able do world hello rain".split()
+WORDS = (
+    "the of and to in is that it was for on with he be by at you are this have not from "
+    "un able do world hello rain"
+).split()
 ENDINGS = ["ing", "ed", "s", "er", "ly", "able", "tion"]
 
 # Case and accents that the normaliser removes, punctuation split off, an ideograph, and words of no known piece.
@@ -37,7 +40,7 @@ def vocabulary() -> list[str]:
     letters = string.ascii_lowercase + string.digits
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokens = specials + list(string.punctuation) + list(letters) + [f"##{c}" for c in letters]
-    tokens += [w for w in WORDS if w not in tokens] + [f"##{e}" for e in ENDINGS if f"##{e}" not in tokens]
+    tokens += WORDS + [f"##{e}" for e in ENDINGS if f"##{e}" not in tokens]
     assert len(set(tokens)) == len(tokens)
     return [*tokens, "你"]
 
@@ -156,7 +159,8 @@ def make_bert(models: Path, llama_cpp: Path) -> None:
             # llama.cpp takes every token for one of the first text.
             case["only"] = "directory"
         cases.append(case)
-        moved = [relative_error(hidden_states(m, ids, t), states) for m, t in [(tanh, types), (plain, [1 - x for x in types])]]
+        others = [(tanh, types), (plain, [1 - t for t in types])]
+        moved = [relative_error(hidden_states(model, ids, kinds), states) for model, kinds in others]
         print("  ", {k: v for k, v in case.items() if k not in ("ids", "types", "rows")})
         print(f"   with GELU's tanh form: {moved[0]}, with other token types: {moved[1]}")
         shown = [max(pair) for pair in zip(shown, moved)]

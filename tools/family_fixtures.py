@@ -183,7 +183,8 @@ def perplexity_case(checkpoint: Checkpoint, tokenizer: Any, reference: Reference
         logits = torch.from_numpy(reference.logits(inputs)).double().log_softmax(dim=-1)
         losses += [-float(logits[i, inputs[i + 1]]) for i in range(half, window - 1)]
     value = round(float(np.exp(np.mean(losses))), 4)
-    return {"file": f"text/{path.name}", "ctx": window, "windows": len(starts), "scored": len(losses), "perplexity": value}
+    case = {"file": f"text/{path.name}", "ctx": window, "windows": len(starts), "scored": len(losses), "perplexity": value}
+    return case | ({"context": window} if any(c.context for c in checkpoint.cases) else {})
 
 
 def chat_case(tokenizer: Any) -> dict:

@@ -152,7 +152,7 @@ def published_tokenizer(checkpoint: Checkpoint) -> transformers.PreTrainedTokeni
 
 
 def sizes(**others: Any) -> dict[str, Any]:
-    """What all configurations share, unless `others` says otherwise: an odd number of heads on one for keys and values."""
+    """What all configurations share unless `others` says otherwise: an odd number of heads, one for keys and values."""
     return {
         "vocab_size": len(vocabulary()),
         "hidden_size": 48,
@@ -198,7 +198,10 @@ def qwen2() -> list[Checkpoint]:
             config=config(**sizes(max_position_embeddings=256, rope_scaling=yarn)),
             seed=13,
             cases=(SHORT, long),
-            off={"yarn": ("beyond", {"rope_scaling": None}), "attention factor": ("beyond", {"rope_scaling": {**yarn, "attention_factor": 1.0}})},
+            off={
+                "yarn": ("beyond", {"rope_scaling": None}),
+                "attention factor": ("beyond", {"rope_scaling": {**yarn, "attention_factor": 1.0}}),
+            },
             perplexity_ctx=256,
             **parts,
         ),
@@ -210,7 +213,12 @@ def qwen3() -> list[Checkpoint]:
     config = transformers.Qwen3Config(**sizes(head_dim=24, rope_theta=1e6))
     return [
         Checkpoint(
-            "qwen3-tiny", "qwen3", transformers.Qwen3ForCausalLM, config, seed=21, pre="qwen2",
+            "qwen3-tiny",
+            "qwen3",
+            transformers.Qwen3ForCausalLM,
+            config,
+            seed=21,
+            pre="qwen2",
             tokenizer=transformers.Qwen2TokenizerFast,
         )
     ]
@@ -230,11 +238,20 @@ def qwen3moe() -> list[Checkpoint]:
     parts = {"model": transformers.Qwen3MoeForCausalLM, "family": "qwen3moe", "pre": "qwen2"}
     parts["tokenizer"] = transformers.Qwen2TokenizerFast
     config = transformers.Qwen3MoeConfig
-    off = {"norm_topk_prob": ("short", {"norm_topk_prob": False}), "third expert": ("short", {"num_experts_per_tok": 2})}
-    other = {"norm_topk_prob": ("short", {"norm_topk_prob": True})}
+    off = {
+        "norm_topk_prob": ("short", {"norm_topk_prob": False}),
+        "third expert": ("short", {"num_experts_per_tok": 2}),
+    }
     return [
         Checkpoint("qwen3moe-tiny", config=config(**shape, norm_topk_prob=True), seed=33, off=off, **parts),
-        Checkpoint("qwen3moe-tiny-raw", config=config(**{**shape, "num_hidden_layers": 1}, norm_topk_prob=False), seed=43, off=other, gguf=False, **parts),
+        Checkpoint(
+            "qwen3moe-tiny-raw",
+            config=config(**{**shape, "num_hidden_layers": 1}, norm_topk_prob=False),
+            seed=43,
+            off={"norm_topk_prob": ("short", {"norm_topk_prob": True})},
+            gguf=False,
+            **parts,
+        ),
     ]
 
 
@@ -263,7 +280,11 @@ def gemma3() -> list[Checkpoint]:
             seed=41,
             cases=(SHORT, window),
             greedy=Greedy(20),
-            off={"window": ("window", full), "local rope": ("short", {"rope_local_base_freq": 1e6}), "global rope": ("window", {"rope_theta": 1e4})},
+            off={
+                "window": ("window", full),
+                "local rope": ("short", {"rope_local_base_freq": 1e6}),
+                "global rope": ("window", {"rope_theta": 1e4}),
+            },
             **parts,
         ),
         Checkpoint(
@@ -394,7 +415,15 @@ def llama() -> list[Checkpoint]:
     return [
         Checkpoint(
             "llama-tiny-linear",
-            config=config(**sizes(hidden_size=32, num_attention_heads=2, intermediate_size=48, rms_norm_eps=1e-5, rope_scaling={"rope_type": "linear", "factor": 4.0})),
+            config=config(
+                **sizes(
+                    hidden_size=32,
+                    intermediate_size=48,
+                    num_attention_heads=2,
+                    rms_norm_eps=1e-5,
+                    rope_scaling={"rope_type": "linear", "factor": 4.0},
+                )
+            ),
             seed=71,
             storage="F32",
             cases=(SHORT, long),
