@@ -180,6 +180,23 @@ pub(crate) fn excerpt(text: &str) -> String {
     shown
 }
 
+/// What a file is that is none of ours, where its beginning tells.
+pub(crate) fn stranger(file: &[u8]) -> Option<&'static str> {
+    let start = &file[..file.len().min(64)];
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if file.is_empty() {
+        Some("it is empty")
+    } else if text.starts_with(b"version https://git-lfs") {
+        Some("it is a git-lfs pointer; fetch the file itself (`git lfs pull`)")
+    } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
+        Some("it is a web page; the download went to the wrong address")
+    } else if start.starts_with(b"PK\x03\x04") {
+        Some("it is a zip archive or a PyTorch checkpoint")
+    } else {
+        None
+    }
+}
+
 fn escape(c: char) -> impl Iterator<Item = char> {
     let (escaped, plain) = if c.is_control() { (Some(c.escape_default()), None) } else { (None, Some(c)) };
     escaped.into_iter().flatten().chain(plain)

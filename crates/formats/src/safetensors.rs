@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use wushi_graph::DType;
 
 use crate::FormatError;
-use crate::error::excerpt;
+use crate::error::{excerpt, stranger};
 use crate::mapped::Mapped;
 
 /// The longest header that the format's own library reads.
@@ -228,19 +228,11 @@ fn stored(name: String, tensor: Described, start: usize, data: usize) -> Result<
 
 /// What the beginning of a file that is no safetensors looks like.
 fn guess(file: &[u8]) -> &'static str {
-    let start = &file[..file.len().min(64)];
-    let text = start.trim_ascii_start().to_ascii_lowercase();
-    if file.is_empty() {
-        "it is empty"
-    } else if text.starts_with(b"version https://git-lfs") {
-        "it is a git-lfs pointer; fetch the file itself (`git lfs pull`)"
-    } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
-        "it is a web page; the download went to the wrong address"
-    } else if start.starts_with(b"GGUF") {
+    if let Some(stranger) = stranger(file) {
+        stranger
+    } else if file.starts_with(b"GGUF") {
         "it is a GGUF file"
-    } else if start.starts_with(b"PK\x03\x04") {
-        "it is a zip archive or a PyTorch checkpoint"
-    } else if start.get(8) == Some(&b'{') {
+    } else if file.get(8) == Some(&b'{') {
         "it ends inside its header; it is truncated or damaged"
     } else {
         "it does not begin with a header"

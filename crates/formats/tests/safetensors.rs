@@ -54,7 +54,6 @@ fn recipes_make_tensors() {
     let held = one_file(&[
         ("norm", "BF16", &[2], vec![0x80, 0x3f, 0x00, 0x40]),
         ("q", "F16", &[8, 1], (0..16).collect()),
-        ("kv", "F16", &[4, 2], (0..16).collect()),
         ("e0", "F16", &[1, 2], vec![1; 4]),
         ("e1", "F16", &[1, 2], vec![2; 4]),
         ("gate", "BF16", &[1, 1], vec![0x80, 0x3f]),
@@ -65,10 +64,7 @@ fn recipes_make_tensors() {
         &[
             ("a_norm.weight", Recipe::tensor("norm").plus_one()),
             ("q.weight", Recipe::tensor("q").pair_heads(2)),
-            ("k.weight", Recipe::rows("kv", 0..1)),
-            ("v.weight", Recipe::rows("kv", 1..4)),
             ("exps.weight", Recipe::stacked(["e0", "e1"])),
-            ("both.weight", Recipe::joined(["e1", "e0"])),
             ("blk.0.ffn_gate_inp.weight", Recipe::tensor("gate")),
             ("rope_freqs.weight", Recipe::computed(vec![1.0, 2.0], &[2])),
         ],
@@ -81,10 +77,7 @@ fn recipes_make_tensors() {
     };
     check("a_norm.weight", DType::F32, &[2], &f32s(&[2.0, 3.0]));
     check("q.weight", DType::F16, &[8, 1], &[0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]);
-    check("k.weight", DType::F16, &[1, 2], &[0, 1, 2, 3]);
-    check("v.weight", DType::F16, &[3, 2], &(4..16).collect::<Vec<u8>>());
     check("exps.weight", DType::F16, &[2, 1, 2], &[1, 1, 1, 1, 2, 2, 2, 2]);
-    check("both.weight", DType::F16, &[2, 2], &[2, 2, 2, 2, 1, 1, 1, 1]);
     check("blk.0.ffn_gate_inp.weight", DType::F32, &[1, 1], &f32s(&[1.0]));
     check("rope_freqs.weight", DType::F32, &[2], &f32s(&[1.0, 2.0]));
 }
@@ -110,9 +103,7 @@ fn recipes_that_do_not_fit_are_refused_by_name() {
     assert!(
         refused(Recipe::tensor("new")).contains("F7_X") && refused(Recipe::tensor("new")).contains("BF16")
     );
-    assert!(refused(Recipe::rows("m", 2..5)).contains("it has 4 rows; rows 2 to 5"));
-    assert!(refused(Recipe::joined(["m", "n"])).contains("F16 and BF16"));
-    assert!(refused(Recipe::joined(["m", "wide"])).contains("do not fit together"));
+    assert!(refused(Recipe::stacked(["m", "n"])).contains("F16 and BF16"));
     assert!(refused(Recipe::stacked(["m", "wide"])).contains("do not fit together"));
     assert!(refused(Recipe::tensor("m").pair_heads(4)).contains("no 4 heads of even length"));
     assert!(refused(Recipe::tensor("m").pair_heads(0)).contains("no 0 heads"));

@@ -9,7 +9,7 @@ use half::f16;
 use wushi_quant::{IQ4_VALUES, MXFP4_DOUBLED};
 
 use super::codes::{self, Codes, GROUP, Place};
-use super::{Format, Layout, Matrix, SEGMENT, prefetch};
+use super::{Format, Layout, Matrix, SEGMENT, end_segment, prefetch};
 use crate::activations::{Activations, Packing};
 use crate::simd::{Isa, PANEL};
 
@@ -278,10 +278,7 @@ impl<F: Block32> Format for Blocks<F> {
                 let heads = [scales.add(b * PANEL * F::SCALE), minima.wrapping_add(b * PANEL * 2)];
                 accumulate::<S, F, M>(&mut sum, quants.add(b * Self::PANEL_CODES), heads, &activations);
                 if (b + 1) % (SEGMENT / GROUP) == 0 || b + 1 == blocks {
-                    for t in 0..M {
-                        total[t] = S::add(total[t], sum[t]);
-                        sum[t] = S::splat(0.0);
-                    }
+                    end_segment::<S, M>(&mut total, &mut sum);
                 }
             }
             total

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Format, Layout, Matrix, SEGMENT};
+use super::{Format, Layout, Matrix, SEGMENT, end_segment};
 use crate::activations::{Activations, Packing};
 use crate::simd::{Isa, PANEL};
 
@@ -97,9 +97,7 @@ impl<E: Element + 'static> Format for E {
                         sum[t] = S::fma(w, S::splat(*x.f32_row(rows[t]).add(k)), sum[t]);
                     }
                 }
-                for t in 0..M {
-                    total[t] = S::add(total[t], sum[t]);
-                }
+                end_segment::<S, M>(&mut total, &mut sum);
                 from = to;
             }
             total
@@ -158,9 +156,7 @@ impl Format for BF16 {
                         sum[t] = S::dot_bf16(sum[t], w, *x.bf16_row(rows[t]).add(pair));
                     }
                 }
-                for t in 0..M {
-                    total[t] = S::add(total[t], sum[t]);
-                }
+                end_segment::<S, M>(&mut total, &mut sum);
                 from = to;
             }
             total

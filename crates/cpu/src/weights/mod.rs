@@ -107,6 +107,21 @@ unsafe fn prefetch<S: Isa>(p: *const u8, bytes: usize) {
     }
 }
 
+/// Adds a segment's sums to the totals; the next segment's begin at zero.
+///
+/// # Safety
+/// The processor has `S`.
+#[inline(always)]
+unsafe fn end_segment<S: Isa, const M: usize>(total: &mut [S::V; M], sum: &mut [S::V; M]) {
+    for t in 0..M {
+        // SAFETY: the caller's.
+        unsafe {
+            total[t] = S::add(total[t], sum[t]);
+            sum[t] = S::splat(0.0);
+        }
+    }
+}
+
 /// Packing and unpacking, independent of any instruction set.
 pub(crate) trait Layout {
     /// Bytes of one panel of `inputs` columns in each section (quants, scales, …).

@@ -11,7 +11,7 @@ use wushi_quant::IQ4_VALUES;
 
 use super::block32::unsigned_table;
 use super::codes::{self, Codes, GROUP, Place};
-use super::{Format, Layout, Matrix, SEGMENT, prefetch};
+use super::{Format, Layout, Matrix, SEGMENT, end_segment, prefetch};
 use crate::activations::{Activations, Packing, SUPERBLOCK};
 use crate::simd::{Isa, PANEL};
 
@@ -55,10 +55,10 @@ pub(crate) trait SuperBlock: Codes {
 pub(crate) struct Q2K;
 /// Three bits, scales of six bits: `d * (scale - 32) * (q - 4)`.
 pub(crate) struct Q3K;
-/// Four bits, scales and minima of six bits: `d * scale * q - dmin * min`.
-pub(crate) struct Q4K;
-/// The same with five bits.
-pub(crate) struct Q5K;
+/// Four bits, or five, scales and minima of six bits: `d * scale * q - dmin * min`.
+pub(crate) struct Sixes<const FIFTH: bool>;
+pub(crate) type Q4K = Sixes<false>;
+pub(crate) type Q5K = Sixes<true>;
 /// Six bits, scales of eight bits: `d * scale * (q - 32)`.
 pub(crate) struct Q6K;
 /// Four bits that index a table, scales of six bits: `d * (scale - 32) * table[q]`.
@@ -157,28 +157,16 @@ impl SuperBlock for Q3K {
     }
 }
 
-/// Q4_K and Q5_K: 16 bytes of head; fifth bits, if any; nibbles of two groups side by side from `nibbles` on.
-const fn paired(nibbles: usize, high: bool, group: usize, word: usize) -> Place {
-    if high {
-        Place::Bytes { at: 16 + 4 * word, shift: group }
-    } else {
+impl<const FIFTH: bool> Codes for Sixes<FIFTH> {
+    const LOW: usize = 4;
+    const HIGH: usize = FIFTH as usize;
+    /// 16 bytes of head; fifth bits, if any; nibbles of two groups side by side.
+    fn place(high: bool, group: usize, word: usize) -> Place {
+        if high {
+            return Place::Bytes { at: 16 + 4 * word, shift: group };
+        }
+        let nibbles = if FIFTH { 48 } else { 16 };
         Place::Bytes { at: nibbles + group / 2 * 32 + 4 * word, shift: group % 2 * 4 }
-    }
-}
-
-impl Codes for Q4K {
-    const LOW: usize = 4;
-    const HIGH: usize = 0;
-    fn place(high: bool, group: usize, word: usize) -> Place {
-        paired(16, high, group, word)
-    }
-}
-
-impl Codes for Q5K {
-    const LOW: usize = 4;
-    const HIGH: usize = 1;
-    fn place(high: bool, group: usize, word: usize) -> Place {
-        paired(48, high, group, word)
     }
 }
 
@@ -226,29 +214,9 @@ mod sixes {
     }
 }
 
-impl SuperBlock for Q4K {
+impl<const FIFTH: bool> SuperBlock for Sixes<FIFTH> {
     const PART: usize = 32;
-    const FILE_BYTES: usize = 144;
-    const WORDS: &'static [usize] = &[0, 2];
-    const MINIMA: bool = true;
-    const SCALES: usize = 12;
-
-    fn pack_scales(block: &[u8], lane: usize, panel: &mut [u8]) {
-        sixes::pack(&block[4..16], lane, panel);
-    }
-    fn unpack_scales(panel: &[u8], lane: usize, block: &mut [u8]) {
-        sixes::unpack(panel, lane, &mut block[4..16]);
-    }
-    #[inline(always)]
-    unsafe fn scales<S: Isa>(panel: *const u8, _: *const u8, out: &mut PartScales) {
-        // SAFETY: the caller's.
-        unsafe { sixes::scales::<S>(panel, out) }
-    }
-}
-
-impl SuperBlock for Q5K {
-    const PART: usize = 32;
-    const FILE_BYTES: usize = 176;
+    const FILE_BYTES: usize = if FIFTH { 176 } else { 144 };
     const WORDS: &'static [usize] = &[0, 2];
     const MINIMA: bool = true;
     const SCALES: usize = 12;
@@ -542,10 +510,7 @@ impl<F: SuperBlock> Format for SuperBlocks<F> {
                     }
                 }
                 if (b + 1) % (SEGMENT / SUPERBLOCK) == 0 || b + 1 == blocks {
-                    for t in 0..M {
-                        total[t] = S::add(total[t], sum[t]);
-                        sum[t] = S::splat(0.0);
-                    }
+                    end_segment::<S, M>(&mut total, &mut sum);
                 }
             }
             total

@@ -21,7 +21,7 @@ mod shards;
 pub use recipe::Recipe;
 
 pub(crate) use made::{Change, Made, Piece};
-pub(crate) use recipe::{Part, Source};
+pub(crate) use recipe::Source;
 
 /// A tensor of a checkpoint, as a model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

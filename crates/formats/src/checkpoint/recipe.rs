@@ -1,7 +1,5 @@
 //! How a tensor of a model is made from those of other files.
 
-use std::ops::Range;
-
 /// A tensor of a model, said in terms of a folder's tensors.
 ///
 /// Vectors, norms and a few more become F32 whatever they are stored as, as llama.cpp's converter writes them.
@@ -14,23 +12,24 @@ pub struct Recipe {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
-    /// Tensors, one after the other.
-    Parts {
-        parts: Vec<Part>,
-        /// Along a new first dimension rather than the first one they have.
-        stacked: bool,
-    },
+    Tensor(String),
+    /// Tensors of one shape, along a new first dimension.
+    Stacked(Vec<String>),
     Computed {
         values: Vec<f32>,
         shape: Vec<usize>,
     },
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Part {
-    pub(crate) tensor: String,
-    /// Along the first dimension; `None`: all.
-    pub(crate) rows: Option<Range<usize>>,
+impl Source {
+    /// The tensors this is made of.
+    pub(crate) fn tensors(&self) -> &[String] {
+        match self {
+            Source::Tensor(name) => std::slice::from_ref(name),
+            Source::Stacked(names) => names,
+            Source::Computed { .. } => &[],
+        }
+    }
 }
 
 impl Recipe {
@@ -38,30 +37,14 @@ impl Recipe {
         Recipe { source, pair_heads: None, plus_one: false }
     }
 
-    fn parts<S: Into<String>>(names: impl IntoIterator<Item = S>, stacked: bool) -> Recipe {
-        let parts = names.into_iter().map(|name| Part { tensor: name.into(), rows: None }).collect();
-        Recipe::new(Source::Parts { parts, stacked })
-    }
-
     /// A tensor as it is.
     pub fn tensor(name: impl Into<String>) -> Recipe {
-        Recipe::parts([name], false)
-    }
-
-    /// Some rows of a tensor, along its first dimension.
-    pub fn rows(name: impl Into<String>, rows: Range<usize>) -> Recipe {
-        let part = Part { tensor: name.into(), rows: Some(rows) };
-        Recipe::new(Source::Parts { parts: vec![part], stacked: false })
-    }
-
-    /// Tensors joined along their first dimension.
-    pub fn joined<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Recipe {
-        Recipe::parts(names, false)
+        Recipe::new(Source::Tensor(name.into()))
     }
 
     /// Tensors of one shape, along a new first dimension: experts.
     pub fn stacked<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Recipe {
-        Recipe::parts(names, true)
+        Recipe::new(Source::Stacked(names.into_iter().map(Into::into).collect()))
     }
 
     /// F32 values that follow from the configuration.
@@ -72,11 +55,8 @@ impl Recipe {
     /// The one tensor this is made of, if it is one.
     pub fn stored_name(&self) -> Option<&str> {
         match &self.source {
-            Source::Parts { parts, .. } => match parts.as_slice() {
-                [part] => Some(&part.tensor),
-                _ => None,
-            },
-            Source::Computed { .. } => None,
+            Source::Tensor(name) => Some(name),
+            _ => None,
         }
     }
 

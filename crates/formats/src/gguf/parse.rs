@@ -7,7 +7,7 @@
 use super::metadata::{Array, Metadata, StringArray, Value};
 use super::{GgmlType, TensorInfo};
 use crate::FormatError;
-use crate::error::excerpt;
+use crate::error::{excerpt, stranger};
 
 /// Arrays of arrays may nest this deep; no known file nests at all.
 const MAX_NESTING: usize = 4;
@@ -73,17 +73,9 @@ fn preamble(cursor: &mut Cursor<'_>) -> Result<u32, FormatError> {
 
 /// What the beginning of a file that is no GGUF looks like.
 fn guess(file: &[u8]) -> &'static str {
-    let start = &file[..file.len().min(64)];
-    let text = start.trim_ascii_start().to_ascii_lowercase();
-    if file.is_empty() {
-        "it is empty"
-    } else if text.starts_with(b"version https://git-lfs") {
-        "it is a git-lfs pointer; fetch the file itself (`git lfs pull`)"
-    } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
-        "it is a web page; the download went to the wrong address"
-    } else if start.starts_with(b"PK\x03\x04") {
-        "it is a zip archive or a PyTorch checkpoint"
-    } else if start.get(8) == Some(&b'{') {
+    if let Some(stranger) = stranger(file) {
+        stranger
+    } else if file.get(8) == Some(&b'{') {
         "it looks like safetensors; name the folder that it is in"
     } else {
         "it does not begin with `GGUF`"

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use wushi_graph::DType;
 
 use super::{Folder, InFile};
-use crate::checkpoint::{Change, Checkpoint, Container, Made, Part, Piece, Recipe, Source, TensorInfo};
+use crate::checkpoint::{Change, Checkpoint, Container, Made, Piece, Recipe, Source, TensorInfo};
 use crate::error::excerpt;
 use crate::{FormatError, Metadata};
 
@@ -20,9 +20,7 @@ pub(super) fn assemble(
     let mut used: HashSet<&str> = folder.ignored.iter().map(String::as_str).collect();
     let mut tensors = Vec::with_capacity(recipes.len());
     for (name, recipe) in &recipes {
-        if let Source::Parts { parts, .. } = &recipe.source {
-            used.extend(parts.iter().map(|part| part.tensor.as_str()));
-        }
+        used.extend(recipe.source.tensors().iter().map(String::as_str));
         tensors.push(make(&folder, name, recipe)?);
     }
     let unused = folder
@@ -34,7 +32,7 @@ pub(super) fn assemble(
     Checkpoint::assemble(metadata, Container::Safetensors, folder.weights, tensors)
 }
 
-/// A tensor whose parts have been found.
+/// Tensors that have been found.
 struct Found {
     dtype: DType,
     shape: Vec<usize>,
@@ -54,7 +52,8 @@ fn make(folder: &Folder, name: &str, recipe: &Recipe) -> Result<(TensorInfo, Mad
                 info(name, DType::F32, shape.clone()).ok_or_else(|| bad("impossible shape".to_owned()))?;
             return Ok((info, Made::Computed(values.clone())));
         }
-        Source::Parts { parts, stacked } => gather(folder, name, parts, *stacked)?,
+        Source::Tensor(tensor) => find(folder, tensor)?,
+        Source::Stacked(tensors) => stack(folder, name, tensors)?,
     };
     if let Some(heads) = recipe.pair_heads {
         let rows = found.shape[0];
@@ -85,11 +84,12 @@ fn keeps_f32(name: &str, shape: &[usize]) -> bool {
     shape.len() <= 1 || !name.ends_with(".weight") || always.iter().any(|end| name.ends_with(end))
 }
 
-fn gather(folder: &Folder, name: &str, parts: &[Part], stacked: bool) -> Result<Found, FormatError> {
+/// Tensors of one type and shape, along a new first dimension.
+fn stack(folder: &Folder, name: &str, tensors: &[String]) -> Result<Found, FormatError> {
     let bad = |problem: String| FormatError::BadShape { tensor: name.to_owned(), problem };
     let mut whole = None::<Found>;
-    for part in parts {
-        let found = find(folder, part)?;
+    for tensor in tensors {
+        let found = find(folder, tensor)?;
         let Some(whole) = &mut whole else {
             whole = Some(found);
             continue;
@@ -98,29 +98,21 @@ fn gather(folder: &Folder, name: &str, parts: &[Part], stacked: bool) -> Result<
             let (one, other) = (whole.dtype, found.dtype);
             return Err(bad(format!("its parts are stored as {one} and {other}; they must be of one type")));
         }
-        let start = usize::from(!stacked);
-        if found.shape.get(start..) != whole.shape.get(start..) {
+        if found.shape != whole.shape {
             let (one, other) = (&whole.shape, &found.shape);
             return Err(bad(format!(
                 "its parts have shapes {one:?} and {other:?}, which do not fit together"
             )));
         }
-        if !stacked {
-            let rows = whole.shape[0].checked_add(found.shape[0]);
-            whole.shape[0] = rows.ok_or_else(|| bad("impossible shape".to_owned()))?;
-        }
         whole.pieces.extend(found.pieces);
     }
     let mut whole = whole.ok_or_else(|| bad("it has no parts".to_owned()))?;
-    if stacked {
-        whole.shape.insert(0, parts.len());
-    }
+    whole.shape.insert(0, tensors.len());
     Ok(whole)
 }
 
-fn find(folder: &Folder, part: &Part) -> Result<Found, FormatError> {
-    let place = folder.by_name.get(&part.tensor);
-    let place = *place.ok_or_else(|| FormatError::MissingTensor(excerpt(&part.tensor)))?;
+fn find(folder: &Folder, name: &str) -> Result<Found, FormatError> {
+    let place = *folder.by_name.get(name).ok_or_else(|| FormatError::MissingTensor(excerpt(name)))?;
     let InFile { file, tensor } = &folder.tensors[place];
     let Some(dtype) = tensor.dtype else {
         return Err(FormatError::UnsupportedType {
@@ -129,18 +121,11 @@ fn find(folder: &Folder, part: &Part) -> Result<Found, FormatError> {
             supported: "F32, F16, BF16".to_owned(),
         });
     };
-    let bad = |problem: String| FormatError::BadShape { tensor: excerpt(&tensor.name), problem };
-    let mut shape = tensor.shape.clone();
-    let Some(rows) = shape.first().copied().filter(|_| shape.iter().all(|&size| size > 0)) else {
-        return Err(bad(format!("{shape:?} elements; it must have some")));
-    };
-    let wanted = part.rows.clone().unwrap_or(0..rows);
-    if wanted.is_empty() || wanted.end > rows {
-        return Err(bad(format!("it has {rows} rows; rows {} to {} are needed", wanted.start, wanted.end)));
+    let shape = tensor.shape.clone();
+    if shape.is_empty() || shape.contains(&0) {
+        let problem = format!("{shape:?} elements; it must have some");
+        return Err(FormatError::BadShape { tensor: excerpt(&tensor.name), problem });
     }
-    let row = tensor.range.len() / rows;
-    shape[0] = wanted.len();
-    let start = tensor.range.start;
-    let piece = Piece { file: *file, range: start + wanted.start * row..start + wanted.end * row };
+    let piece = Piece { file: *file, range: tensor.range.clone() };
     Ok(Found { dtype, shape, pieces: vec![piece] })
 }
