@@ -52,6 +52,7 @@ fn imports_run_downward() {
         ("cpu", &["wushi-graph", "wushi-quant"][..]),
         ("engine", &["wushi-cpu", "wushi-models", "wushi-formats", "wushi-graph", "wushi-quant"][..]),
         ("hub", &[][..]),
+        ("server", &["wushi-engine", "wushi-formats", "wushi-graph"][..]),
     ]);
     for entry in fs::read_dir(crates()).expect("crates/") {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
