@@ -18,4 +18,4 @@ pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
 pub use huggingface::Folder;
 pub use template::{ChatTemplate, Content, Message, RenderOptions};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Infill, Tokenizer};
