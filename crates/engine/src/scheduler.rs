@@ -63,6 +63,13 @@ impl Scheduler {
         self.waiting.push_back(sequence);
     }
 
+    /// Tells those that wait their places.
+    fn tell_places(&self) {
+        for (place, sequence) in self.waiting.iter().enumerate() {
+            sequence.set_place(place);
+        }
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
@@ -78,6 +85,7 @@ impl Scheduler {
         self.admit();
         self.share_out_rows();
         self.find_pages();
+        self.tell_places();
         self.assemble(plan);
     }
 
@@ -251,11 +259,11 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::mpsc;
 
     use super::*;
     use crate::Request;
+    use crate::engine::Shared;
+    use crate::link::Client;
     use crate::pages::{Prefix, prefix};
 
     const PAGE_TOKENS: usize = 2;
@@ -266,9 +274,10 @@ mod tests {
     }
 
     fn submit(scheduler: &mut Scheduler, token: u32, length: usize) {
-        let (events, _) = mpsc::channel();
+        let shared = Arc::new(Shared::new(info().pages, &EngineOptions::default()));
+        let (client, _) = Client::new(shared, Box::new(drop)).unwrap();
         let request = Request::new(vec![token; length]);
-        scheduler.submit(Sequence::new(request, &info(), events, Arc::new(AtomicBool::new(false))));
+        scheduler.submit(Sequence::new(request, &info(), None, client));
     }
 
     /// Schedules a step and notes it as computed.
