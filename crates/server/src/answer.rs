@@ -12,7 +12,7 @@ use wushi_engine::{Event, FinishReason, Finished, Logprob, Ticket};
 use crate::error::ApiError;
 use crate::ledger::Entry;
 use crate::pool::Lease;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, PreparedChoice};
 use crate::speech::{Piece, Speech};
 use crate::metrics::Metrics;
 
@@ -24,8 +24,8 @@ const QUEUE_NEWS: Duration = Duration::from_millis(250);
 pub(crate) enum News {
     /// Requests before this one in the queue.
     Queued(usize),
-    /// The scores of the prompt, where they were asked for.
-    Prompt(Vec<Logprob>),
+    /// The scores of one of the prompts, where they were asked for.
+    Prompt { prompt: usize, scores: Vec<Logprob> },
     /// More of one of the answers.
     Delta(Delta),
     /// One of the answers is complete.
@@ -134,18 +134,18 @@ pub(crate) fn start(
     entry: Entry,
     metrics: &Arc<Metrics>,
 ) -> Result<Answers, ApiError> {
-    let Prepared { requests, speech, seed, stops, prompt_param, .. } = prepared;
+    let Prepared { prompts, seed, stops } = prepared;
     let (events, inbox) = mpsc::unbounded_channel();
     let engine = lease.engine()?;
-    let mut choices = Vec::with_capacity(requests.len());
-    for (index, (request, constraint)) in requests.into_iter().enumerate() {
-        let events = events.clone();
-        // Where a driver is gone, so is the ticket.
-        let sink = move |event| drop(events.send((index, event)));
-        let ticket = engine
-            .submit_with(request, constraint, sink)
-            .map_err(|error| ApiError::from(error).about_prompt(prompt_param))?;
-        choices.push(Choice::new(index as u32, ticket, speech.clone()));
+    let mut choices = Vec::new();
+    for (prompt, prepared) in prompts.into_iter().enumerate() {
+        for PreparedChoice { request, constraint, speech } in prepared.choices {
+            let (events, index) = (events.clone(), choices.len());
+            // Where a driver is gone, so is the ticket.
+            let sink = move |event| drop(events.send((index, event)));
+            let ticket = engine.submit_with(request, constraint, sink)?;
+            choices.push(Choice::new(index as u32, prompt, ticket, speech));
+        }
     }
     let (news, receiver) = mpsc::unbounded_channel();
     let metrics = metrics.clone();
@@ -158,6 +158,8 @@ pub(crate) fn start(
 /// One of a request's answers.
 struct Choice {
     index: u32,
+    /// Which prompt it continues.
+    prompt: usize,
     ticket: Ticket,
     speech: Speech,
     /// All of its tokens.
@@ -171,8 +173,8 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(index: u32, ticket: Ticket, speech: Speech) -> Choice {
-        Choice { index, ticket, speech, ids: Vec::new(), logprobs: Vec::new(), told: 0, last_token: None, ended: None }
+    fn new(index: u32, prompt: usize, ticket: Ticket, speech: Speech) -> Choice {
+        Choice { index, prompt, ticket, speech, ids: Vec::new(), logprobs: Vec::new(), told: 0, last_token: None, ended: None }
     }
 
     /// What has come since the last delta.
@@ -267,10 +269,9 @@ impl Driver {
     fn take(&mut self, index: usize, event: Event) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
         match event {
-            Event::Prompt(scores) if index == 0 => {
-                let _ = self.news.send(News::Prompt(scores));
+            Event::Prompt(scores) => {
+                let _ = self.news.send(News::Prompt { prompt: choice.prompt, scores });
             }
-            Event::Prompt(_) => {}
             Event::Token(token) => {
                 let now = Instant::now();
                 if let Some(before) = choice.last_token.replace(now) {
@@ -312,12 +313,18 @@ impl Driver {
         let ended = || self.choices.iter().filter_map(|choice| choice.ended.as_ref());
         let finished = || ended().map(|ended| &ended.finished);
         let first = finished().next();
+        // Each prompt counts once, however many answers it has.
+        let firsts = self.choices.iter().enumerate().filter(|&(index, choice)| {
+            index == 0 || self.choices[index - 1].prompt != choice.prompt
+        });
+        let usages = firsts.filter_map(|(_, choice)| choice.ended.as_ref()).map(|ended| ended.finished.usage);
+        let (prompt_tokens, cached_tokens) = usages.fold((0, 0), |(prompt, cached), usage| {
+            (prompt + usage.prompt_tokens, cached + usage.cached_tokens)
+        });
         let timings = first.map(|finished| finished.timings).unwrap_or_default();
         let rate = |tokens: usize, time: Duration| {
             (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
         };
-        let prompt_tokens = first.map_or(0, |finished| finished.usage.prompt_tokens);
-        let cached_tokens = first.map_or(0, |finished| finished.usage.cached_tokens);
         Summary {
             seed: self.seed,
             prompt_tokens,
@@ -326,7 +333,10 @@ impl Driver {
             digests: finished().filter_map(|finished| finished.logits_digest).collect(),
             queue: timings.queue,
             ttft: timings.ttft,
-            prefill_rate: rate(prompt_tokens - cached_tokens.min(prompt_tokens), timings.prefill),
+            prefill_rate: first.and_then(|finished| {
+                let usage = finished.usage;
+                rate(usage.prompt_tokens.saturating_sub(usage.cached_tokens), timings.prefill)
+            }),
             decode_rate: first
                 .and_then(|finished| rate(finished.usage.completion_tokens.saturating_sub(1), timings.decode)),
             reasoning_tokens: self.choices.iter().map(|choice| choice.speech.reasoning_tokens()).sum(),

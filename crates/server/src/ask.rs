@@ -6,7 +6,7 @@ use wushi_formats::Message;
 
 use crate::constraint::Grammar;
 use crate::error::ApiError;
-use crate::tools::Tools;
+use crate::tools::{MAX_TOOLS, Tool, ToolChoice};
 
 /// The temperature if neither the request nor the model says one.
 pub(crate) const DEFAULT_TEMPERATURE: f32 = 0.7;
@@ -68,6 +68,16 @@ pub(crate) enum Prompt {
     Infill { prefix: String, suffix: String },
 }
 
+impl Prompt {
+    /// What it is called in requests.
+    pub(crate) fn parameter(&self) -> &'static str {
+        match self {
+            Prompt::Chat(_) => "messages",
+            _ => "prompt",
+        }
+    }
+}
+
 /// A conversation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chat {
@@ -77,6 +87,36 @@ pub(crate) struct Chat {
     pub(crate) variables: serde_json::Map<String, serde_json::Value>,
     /// The last message is the beginning of the answer.
     pub(crate) continue_final: bool,
+}
+
+/// Functions the model may call.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    pub(crate) tools: Vec<Tool>,
+    pub(crate) choice: ToolChoice,
+    /// Whether it may make several calls at once.
+    pub(crate) parallel: bool,
+}
+
+impl Tools {
+    /// Checks what one tool cannot know of the others.
+    pub(crate) fn new(tools: Vec<Tool>, choice: ToolChoice, parallel: bool) -> Result<Tools, ApiError> {
+        if tools.len() > MAX_TOOLS {
+            let message = format!("{} tools were given, at most {MAX_TOOLS} are possible", tools.len());
+            return Err(ApiError::parameter("tools", message));
+        }
+        for (index, tool) in tools.iter().enumerate() {
+            if tools[..index].iter().any(|other| other.name == tool.name) {
+                return Err(ApiError::parameter("tools", format!("there are two tools of the name `{}`", tool.name)));
+            }
+        }
+        match &choice {
+            ToolChoice::Function(name) if tools.iter().all(|tool| tool.name != *name) => {
+                Err(ApiError::parameter("tool_choice", format!("tool_choice: there is no tool `{name}`")))
+            }
+            _ => Ok(Tools { tools, choice, parallel }),
+        }
+    }
 }
 
 /// Sampling settings as far as a request says.

@@ -77,6 +77,12 @@ impl ApiError {
         }
     }
 
+    /// An error about the prompt names what the API at hand calls it.
+    pub(crate) fn about(self, prompt: &str) -> ApiError {
+        let param = self.param.map(|param| if param == "prompt" { prompt.to_owned() } else { param });
+        ApiError { param, ..self }
+    }
+
     pub(crate) fn code(self, code: &'static str) -> ApiError {
         ApiError { code: Some(code), ..self }
     }
@@ -129,7 +135,7 @@ impl From<EngineError> for ApiError {
         let message = error.to_string();
         match error {
             EngineError::PromptTooLong { .. } | EngineError::TooFewPages { .. } => {
-                ApiError::parameter("messages", message).code("context_length_exceeded")
+                ApiError::parameter("prompt", message).code("context_length_exceeded")
             }
             EngineError::QueueFull { .. } => ApiError::too_many(message, "queue_full", 2),
             EngineError::OutOfRange { name, .. } => ApiError::parameter(name, message),
