@@ -14,12 +14,14 @@
 //! An answer depends on the model, the tokens, the sampling settings and the seed only: not on the other
 //! requests, the size of chunks, the prefix cache or a lack of pages.
 
+mod constraint;
 pub mod convert;
 mod detokenize;
 mod embed;
 mod engine;
 mod error;
 mod event;
+mod link;
 pub mod load;
 mod memory;
 mod pages;
@@ -35,10 +37,12 @@ mod vocabulary;
 mod weights;
 mod worker;
 
+pub use constraint::Constraint;
 pub use embed::{Embedder, normalise};
-pub use engine::{Canceller, Engine, EngineOptions, Generation, Output};
+pub use engine::{Engine, EngineOptions, Generation, Output};
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Finished, Logprob, Timings, Token, Usage};
+pub use link::{Canceller, Ticket};
 pub use request::{MAX_STOP_STRINGS, Request, Sampling};
 pub use stats::Stats;
 pub use vocabulary::Vocabulary;

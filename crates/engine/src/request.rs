@@ -92,7 +92,7 @@ impl Request {
     }
 }
 
-/// How a token is chosen from a row of logits, in the order of the fields after `temperature`'s: logit bias,
+/// How a token is chosen from a row of logits: a constraint's mask if the request has one, then logit bias,
 /// penalties, temperature, top-k, top-p, min-p.
 ///
 /// The default is greedy and changes nothing.
