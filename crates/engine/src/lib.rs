@@ -27,6 +27,7 @@ mod memory;
 mod pages;
 mod philox;
 mod postprocess;
+mod progress;
 mod request;
 mod sampler;
 mod scheduler;

@@ -10,7 +10,10 @@ use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
 use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
+use crate::progress::Watched;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
+
+pub use wushi_cpu::ARITHMETIC_VERSION;
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -425,10 +428,19 @@ impl LoadPlan {
     /// # Errors
     /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
+        self.load_with(&|_| {})
+    }
+
+    /// [`LoadPlan::load`], telling what share of the weights has been taken over.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`].
+    pub fn load_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
         if self.pooling.is_some() {
             return Err(LoadError::NoText { path: self.path });
         }
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = CpuExecutor::new(self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -448,10 +460,24 @@ impl LoadPlan {
     /// # Errors
     /// As [`LoadPlan::load`]; a model that gives text.
     pub fn load_embedder(self) -> Result<LoadedEmbedder, LoadError> {
+        self.load_embedder_with(&|_| {})
+    }
+
+    /// Whether it gives embeddings rather than text.
+    pub fn is_embedder(&self) -> bool {
+        self.pooling.is_some()
+    }
+
+    /// [`LoadPlan::load_embedder`], telling what share of the weights has been taken over.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load_embedder`].
+    pub fn load_embedder_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedEmbedder, LoadError> {
         let Some(pooling) = self.pooling else {
             return Err(LoadError::NoEmbeddings { path: self.path });
         };
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = CpuExecutor::new(self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let executor: Box<dyn Executor> = Box::new(executor);
         Ok(LoadedEmbedder {

@@ -4,17 +4,20 @@
 //! sequences, and what was computed until then is still counted and recorded.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use wushi_engine::{Event, FinishReason, Finished, Logprob, Ticket};
 
+use crate::app::{App, Closing};
 use crate::error::ApiError;
 use crate::ledger::Entry;
+use crate::metrics::Metrics;
 use crate::pool::Lease;
 use crate::prepare::{Prepared, PreparedChoice};
 use crate::speech::{Piece, Speech};
-use crate::metrics::Metrics;
 
 /// How often those who wait hear of their place in the queue.
 const QUEUE_NEWS: Duration = Duration::from_millis(250);
@@ -122,18 +125,18 @@ impl Answers {
     pub(crate) async fn next(&mut self) -> Option<News> {
         self.news.recv().await
     }
+
+    /// [`Answers::next`], for streams.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<News>> {
+        self.news.poll_recv(context)
+    }
 }
 
 /// Submits a prepared request to its model and follows it in a task of its own.
 ///
 /// # Errors
 /// What the engine refuses; nothing runs then.
-pub(crate) fn start(
-    lease: Lease,
-    prepared: Prepared,
-    entry: Entry,
-    metrics: &Arc<Metrics>,
-) -> Result<Answers, ApiError> {
+pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -> Result<Answers, ApiError> {
     let Prepared { prompts, seed, stops } = prepared;
     let (events, inbox) = mpsc::unbounded_channel();
     let engine = lease.engine()?;
@@ -148,9 +151,19 @@ pub(crate) fn start(
         }
     }
     let (news, receiver) = mpsc::unbounded_channel();
-    let metrics = metrics.clone();
-    metrics.started(lease.name());
-    let driver = Driver { choices, inbox, news, entry, metrics, seed, stops, lease };
+    let driver = Driver {
+        choices,
+        inbox,
+        news,
+        entry,
+        metrics: app.metrics.clone(),
+        seed,
+        stops,
+        lease,
+        started: Instant::now(),
+        closing: app.closing.subscribe(),
+        _under_way: app.under_way.subscribe(),
+    };
     tokio::spawn(driver.drive());
     Ok(Answers { news: receiver })
 }
@@ -170,11 +183,17 @@ struct Choice {
     told: usize,
     last_token: Option<Instant>,
     ended: Option<Ended>,
+    failed: bool,
 }
 
 impl Choice {
     fn new(index: u32, prompt: usize, ticket: Ticket, speech: Speech) -> Choice {
-        Choice { index, prompt, ticket, speech, ids: Vec::new(), logprobs: Vec::new(), told: 0, last_token: None, ended: None }
+        Choice { index, prompt, ticket, speech, ids: Vec::new(), logprobs: Vec::new(), told: 0, last_token: None, ended: None, failed: false }
+    }
+
+    /// Whether nothing will come any more.
+    fn is_over(&self) -> bool {
+        self.failed || self.ended.is_some()
     }
 
     /// What has come since the last delta.
@@ -196,17 +215,24 @@ struct Driver {
     /// Stop strings of the request itself.
     stops: usize,
     lease: Lease,
+    started: Instant,
+    closing: watch::Receiver<Closing>,
+    /// While there is one, the server does not end.
+    _under_way: watch::Receiver<()>,
 }
 
 impl Driver {
     async fn drive(mut self) {
         let outcome = self.follow().await;
         let summary = self.summary();
-        let Driver { choices, news, entry, metrics, lease, .. } = self;
+        let Driver { choices, news, entry, metrics, lease, started, _under_way, .. } = self;
         let ids: Vec<Vec<u32>> = choices.iter().map(|choice| choice.ids.clone()).collect();
         let ended: Vec<Option<Ended>> = choices.into_iter().map(|choice| choice.ended).collect();
-        metrics.ended(lease.name(), &summary, &outcome);
-        let recorded = entry.write(&summary, &ended, &ids, &outcome).await;
+        let is_cancelled = |ended: &Option<Ended>| {
+            ended.as_ref().is_some_and(|ended| ended.finished.reason == FinishReason::Cancelled)
+        };
+        metrics.ended(lease.name(), &summary, ended.iter().any(is_cancelled), &outcome, started.elapsed());
+        let recorded = entry.write(&summary, &ended, ids, &outcome).await;
         // The model may be unloaded from here on; what is told below needs it no more.
         drop(lease);
         let last = match outcome.and(recorded) {
@@ -221,10 +247,15 @@ impl Driver {
         let mut failed = None;
         let mut clock = tokio::time::interval(QUEUE_NEWS);
         let mut place = None;
-        while self.choices.iter().any(|choice| choice.ended.is_none()) {
+        while self.choices.iter().any(|choice| !choice.is_over()) {
             let waiting = self.choices.iter().all(|choice| choice.ids.is_empty());
             tokio::select! {
                 biased;
+                _ = self.closing.wait_for(|closing| *closing == Closing::Cancelling) => {
+                    self.cancel();
+                    let message = "the server is about to end, and the answer with it";
+                    return self.drain(failed).await.and(Err(ApiError::unavailable(message, 5)));
+                }
                 () = self.news.closed() => {
                     self.cancel();
                     // Their last events come still, and are counted.
@@ -252,7 +283,7 @@ impl Driver {
 
     /// Takes in what is left of cancelled answers.
     async fn drain(&mut self, mut failed: Option<ApiError>) -> Result<(), ApiError> {
-        while self.choices.iter().any(|choice| choice.ended.is_none()) {
+        while self.choices.iter().any(|choice| !choice.is_over()) {
             let Some((index, event)) = self.inbox.recv().await else { break };
             if let Err(error) = self.take(index, event) {
                 failed.get_or_insert(error);
@@ -282,7 +313,7 @@ impl Driver {
                 }
                 choice.ids.push(token.id);
                 choice.logprobs.extend(token.logprob);
-                let pieces = choice.speech.push(token.id, &token.text);
+                let pieces = choice.speech.push(&token.text);
                 if !pieces.is_empty() {
                     let delta = choice.delta(pieces);
                     let _ = self.news.send(delta);
@@ -300,11 +331,9 @@ impl Driver {
                 let _ = self.news.send(News::Ended(ended));
             }
             Event::Failed(error) => {
-                let reason = Reason::Cancelled;
-                choice.ended = Some(Ended { choice: choice.index, reason, finished: Finished::nothing() });
+                choice.failed = true;
                 return Err(error.into());
             }
-            other => tracing::error!(?other, "an event that no answer has"),
         }
         Ok(())
     }

@@ -18,3 +18,11 @@ fn random<const N: usize>() -> Result<[u8; N], ApiError> {
         .map_err(|error| ApiError::internal(format!("the system gives no random numbers: {error}")))?;
     Ok(bytes)
 }
+
+/// A name for a call of a tool: 16 letters and digits after `call_`.
+pub(crate) fn call_id() -> Result<String, ApiError> {
+    const SIGNS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let bytes: [u8; 16] = random()?;
+    let signs = bytes.iter().map(|byte| char::from(SIGNS[usize::from(byte % 32)]));
+    Ok(format!("call_{}", signs.collect::<String>()))
+}

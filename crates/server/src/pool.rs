@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
+use wushi_formats::Tokenizer;
 use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedEmbedder, LoadedModel, ModelInfo, Size};
 use wushi_engine::{Engine, Stats};
 
 use crate::constraint::Compiler;
 use crate::error::ApiError;
 use crate::speech::Style;
+use crate::store::Loading;
 
 /// A model that may be asked for.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct ServedModel {
     pub load: LoadOptions,
     /// SHA-256 of its file in hexadecimal, where it is known.
     pub digest: Option<String>,
+    /// What records say of how it was loaded; what only loading shows is filled in then.
+    pub loading: Loading,
 }
 
 /// All models that may be asked for.
@@ -64,7 +68,8 @@ pub(crate) struct Running {
     /// Tokens of the longest sequence.
     pub(crate) context: usize,
     /// Identifies weights, quantisation and arithmetic.
-    pub(crate) fingerprint: String,
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) loading: Loading,
     pub(crate) memory: Memory,
     /// How it writes thoughts and calls, as its template tells.
     pub(crate) style: Style,
@@ -75,6 +80,16 @@ pub(crate) struct Running {
 pub(crate) enum Kind {
     Text(LoadedModel),
     Embedding(Mutex<LoadedEmbedder>),
+}
+
+impl Kind {
+    /// What requests may read.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Kind::Text(_) => "text",
+            Kind::Embedding(_) => "embedding",
+        }
+    }
 }
 
 /// Bytes.
@@ -145,6 +160,14 @@ impl Pool {
             ApiError { status: axum::http::StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
                 .code("model_not_found")
         })
+    }
+
+    /// The model of this name, or the first if there is none.
+    pub(crate) fn find_or_first(&self, name: Option<&str>) -> Result<&Arc<ModelEntry>, ApiError> {
+        match (name, self.entries.first()) {
+            (None, Some(first)) => Ok(first),
+            (name, _) => self.find(name.unwrap_or_default()),
+        }
     }
 
     /// This model, loaded if it is not: that may take a while. Loading goes on if the caller gives up.
@@ -300,7 +323,13 @@ impl Running {
             cache: memory.cache as u64,
             buffers: memory.arena as u64,
         };
-        let fingerprint = blake3::Hash::from(plan.fingerprint()).to_hex().to_string();
+        let fingerprint = plan.fingerprint();
+        let loading = Loading {
+            context: context as u64,
+            arithmetic: load::ARITHMETIC_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..entry.served.loading.clone()
+        };
         let started = Instant::now();
         let report = |share: f64| entry.progress.store(share.to_bits(), Ordering::Relaxed);
         let kind = if plan.is_embedder() {
@@ -318,7 +347,20 @@ impl Running {
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
-        Ok(Running { kind, info, context, fingerprint, memory, style, compiler: std::sync::OnceLock::new() })
+        Ok(Running { kind, info, context, fingerprint, loading, memory, style, compiler: std::sync::OnceLock::new() })
+    }
+
+    /// The fingerprint in hexadecimal.
+    pub(crate) fn fingerprint_text(&self) -> String {
+        blake3::Hash::from(self.fingerprint).to_hex().to_string()
+    }
+
+    /// Its tokenizer.
+    pub(crate) fn tokenizer(&self) -> Arc<Tokenizer> {
+        match &self.kind {
+            Kind::Text(model) => model.tokenizer.clone(),
+            Kind::Embedding(model) => model.lock().unwrap_or_else(PoisonError::into_inner).tokenizer.clone(),
+        }
     }
 
     /// Counts of its engine; `None` for an embedding model.

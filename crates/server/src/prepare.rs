@@ -63,6 +63,7 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     // Nothing predicts the first token.
     request.score_from = (ask.score_prompt && tokens.len() > 1).then_some(1);
     request.digest = ask.digest;
+    request.spelled = lease.style.marks().to_vec();
     request.validate(model.engine.info()).map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
     let choices = (0..ask.choices).map(|choice| {
         let constraint = match &grammar {
@@ -73,6 +74,11 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
         Ok(PreparedChoice { request, constraint, speech: speech.clone() })
     });
     Ok(PreparedPrompt { tokens, choices: choices.collect::<Result<_, ApiError>>()?, grammar })
+}
+
+/// The ids of a prompt.
+pub(crate) fn tokens(lease: &Lease, ask: &Ask) -> Result<Vec<u32>, ApiError> {
+    Ok(speak(lease, ask)?.tokens)
 }
 
 /// A prompt, and how its answers are to be understood.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::{Interval, interval};
 
 use crate::answer::{Answers, News};
 use crate::error::ApiError;
+use crate::pool::ModelEntry;
 
 /// Comments keep proxies from closing a connection on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -77,38 +79,30 @@ impl Events {
 /// What a request becomes when its model is ready.
 pub(crate) type Start<E> = Pin<Box<dyn Future<Output = Result<(Answers, E), ApiError>> + Send>>;
 
-/// Answers as a stream of events. `waiting` says errors before there is an encoder of its own, and `loading` how far the model is.
-pub(crate) fn stream<E: Encoder + Unpin>(
+/// Answers as a stream of events. Where the model is ready, what is wrong with the request is said as such; where it has to be
+/// loaded first, the stream begins at once, tells how far it is, and ends with an error if it must.
+///
+/// # Errors
+/// What is wrong with the request.
+pub(crate) async fn respond<E: Encoder + Unpin>(
+    model: &Arc<ModelEntry>,
     start: Start<E>,
     waiting: E,
-    loading: Box<dyn Fn() -> Option<f64> + Send>,
-) -> Response {
-    respond(Streamed {
-        stage: Stage::Starting { start, loading, clock: interval(LOADING_NEWS) },
-        encoder: waiting,
-        events: Events::default(),
-        keep_alive: interval(KEEP_ALIVE),
-    })
-}
-
-/// Answers that are on their way as a stream of events.
-pub(crate) fn stream_started<E: Encoder + Unpin>(answers: Answers, encoder: E) -> Response {
-    respond(Streamed {
-        stage: Stage::Answering(answers),
-        encoder,
-        events: Events::default(),
-        keep_alive: interval(KEEP_ALIVE),
-    })
-}
-
-fn respond<E: Encoder + Unpin>(streamed: Streamed<E>) -> Response {
+) -> Result<Response, ApiError> {
+    let (stage, encoder) = if model.condition().running.is_some() {
+        let (answers, encoder) = start.await?;
+        (Stage::Answering(answers), encoder)
+    } else {
+        (Stage::Starting { start, model: model.clone(), clock: interval(LOADING_NEWS) }, waiting)
+    };
+    let streamed = Streamed { stage, encoder, events: Events::default(), keep_alive: interval(KEEP_ALIVE) };
     let mut response = Body::from_stream(streamed).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // nginx would collect events otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    Ok(response)
 }
 
 struct Streamed<E> {
@@ -119,7 +113,7 @@ struct Streamed<E> {
 }
 
 enum Stage<E> {
-    Starting { start: Start<E>, loading: Box<dyn Fn() -> Option<f64> + Send>, clock: Interval },
+    Starting { start: Start<E>, model: Arc<ModelEntry>, clock: Interval },
     Answering(Answers),
     Over,
 }
@@ -136,7 +130,7 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
             }
             match &mut this.stage {
                 Stage::Over => return Poll::Ready(None),
-                Stage::Starting { start, loading, clock } => match start.as_mut().poll(context) {
+                Stage::Starting { start, model, clock } => match start.as_mut().poll(context) {
                     Poll::Ready(Ok((answers, encoder))) => {
                         this.encoder = encoder;
                         this.stage = Stage::Answering(answers);
@@ -149,7 +143,7 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                         if clock.poll_tick(context).is_pending() {
                             return Poll::Pending;
                         }
-                        if let Some(share) = loading() {
+                        if let Some(share) = model.condition().progress {
                             this.events.comment(format_args!("loading {share:.2}"));
                         }
                     }
