@@ -168,6 +168,14 @@ pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -
     Ok(Answers { news: receiver })
 }
 
+/// Waits until answers under way have to end.
+async fn cancelling(closing: &mut watch::Receiver<Closing>) {
+    if closing.wait_for(|closing| *closing == Closing::Cancelling).await.is_err() {
+        // Nobody is left to say so.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// One of a request's answers.
 struct Choice {
     index: u32,
@@ -247,11 +255,12 @@ impl Driver {
         let mut failed = None;
         let mut clock = tokio::time::interval(QUEUE_NEWS);
         let mut place = None;
+        let mut closing = self.closing.clone();
         while self.choices.iter().any(|choice| !choice.is_over()) {
             let waiting = self.choices.iter().all(|choice| choice.ids.is_empty());
             tokio::select! {
                 biased;
-                _ = self.closing.wait_for(|closing| *closing == Closing::Cancelling) => {
+                () = cancelling(&mut closing) => {
                     self.cancel();
                     let message = "the server is about to end, and the answer with it";
                     return self.drain(failed).await.and(Err(ApiError::unavailable(message, 5)));

@@ -111,7 +111,7 @@ impl Tools {
             }
         }
         match &choice {
-            ToolChoice::Function(name) if tools.iter().all(|tool| tool.name != *name) => {
+            ToolChoice::Named(name) if tools.iter().all(|tool| tool.name != *name) => {
                 Err(ApiError::parameter("tool_choice", format!("tool_choice: there is no tool `{name}`")))
             }
             _ => Ok(Tools { tools, choice, parallel }),

@@ -17,7 +17,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let limits = app.limits();
+        let limits = &app.limits;
         let bytes = read(request.into_body(), limits.body_bytes, limits.body_time).await?;
         parse(&bytes).map(JsonBody)
     }

@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 use wushi_engine::EngineError;
 use wushi_formats::FormatError;
 
+use crate::constraint::ConstraintError;
+
 /// A refusal or a failure, in OpenAI's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -153,5 +155,11 @@ impl From<EngineError> for ApiError {
 impl From<FormatError> for ApiError {
     fn from(error: FormatError) -> ApiError {
         ApiError::invalid(error.to_string())
+    }
+}
+
+impl From<ConstraintError> for ApiError {
+    fn from(error: ConstraintError) -> ApiError {
+        ApiError::parameter("response_format", error.to_string()).code("invalid_grammar")
     }
 }

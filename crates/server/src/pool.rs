@@ -363,6 +363,14 @@ impl Running {
         }
     }
 
+    /// Numbers of its embeddings.
+    pub(crate) fn width(&self) -> usize {
+        match &self.kind {
+            Kind::Text(_) => 0,
+            Kind::Embedding(model) => model.lock().unwrap_or_else(PoisonError::into_inner).embedder.width(),
+        }
+    }
+
     /// Counts of its engine; `None` for an embedding model.
     pub(crate) fn stats(&self) -> Option<Stats> {
         match &self.kind {

@@ -85,10 +85,6 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
         gauge("wushi_preemptions_total", "counter", "Sequences that lost their pages to older ones", |stats| {
             stats.preemptions as f64
         }),
-        gauge("wushi_drafted_tokens_total", "counter", "Tokens guessed ahead", |stats| stats.drafted_tokens as f64),
-        gauge("wushi_accepted_tokens_total", "counter", "Tokens guessed ahead that came", |stats| {
-            stats.accepted_tokens as f64
-        }),
     ];
     let text = app.metrics.text(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

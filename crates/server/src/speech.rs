@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use wushi_engine::load::LoadedModel;
-use wushi_formats::{Content, Message};
+use wushi_formats::Message;
 
 use crate::ask::{Chat, Tools};
 use crate::constraint::Grammar;
@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::openai::tool::for_template;
 use crate::tools::{
-    self, AnswerParser, ThinkFormat, ToolChoice, ToolFormat, explain, plain_messages, tool_grammar,
+    self, AnswerParser, ThinkFormat, ToolChoice, ToolFormat, ToolGrammar, plain_messages, tool_grammar,
 };
 
 /// A piece of an answer.
@@ -74,18 +74,8 @@ impl Style {
         if self.tools.is_some() {
             return chat.messages.clone();
         }
-        let mut messages = plain_messages(&chat.messages);
         let offered = chat.tools.as_ref().filter(|tools| tools.choice != ToolChoice::None);
-        if let Some(tools) = offered {
-            let words = explain(&tools.tools);
-            match messages.first_mut() {
-                Some(Message { role, content: Content::Text(text), .. }) if role == "system" => {
-                    *text = format!("{text}\n\n{words}");
-                }
-                _ => messages.insert(0, Message::new("system", words)),
-            }
-        }
-        messages
+        plain_messages(&chat.messages, offered.map_or(&[][..], |tools| &tools.tools))
     }
 
     /// The tools as the template can take them.
@@ -120,8 +110,13 @@ impl Style {
     ) -> Result<Option<Grammar>, ApiError> {
         let answer = match self.written(chat) {
             Some(Written { format: written, tools, .. }) => {
-                let grammar = tool_grammar(&written, &tools.tools, &tools.choice, tools.parallel, format.cloned());
-                grammar.map_err(|error| ApiError::parameter("tools", error.to_string()))?
+                let grammar = tool_grammar(&written, &tools.tools, &tools.choice, tools.parallel);
+                match grammar.map_err(|error| ApiError::parameter("tools", error.to_string()))? {
+                    Some(Grammar::Tools(calls)) => {
+                        Some(Grammar::Tools(Box::new(ToolGrammar { otherwise: format.cloned(), ..*calls })))
+                    }
+                    other => other.or_else(|| format.cloned()),
+                }
             }
             None => format.cloned(),
         };

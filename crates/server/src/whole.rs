@@ -64,7 +64,10 @@ pub(crate) async fn collect(mut answers: Answers) -> Result<Whole, ApiError> {
             News::Queued(_) => {}
             News::Prompt { prompt, scores } => *entry(&mut prompts, prompt) = scores,
             News::Delta(delta) => entry(&mut choices, delta.choice as usize).add(delta),
-            News::Ended(ended) => entry(&mut choices, ended.choice as usize).ended = Some(ended),
+            News::Ended(ended) => {
+                let choice = ended.choice as usize;
+                entry(&mut choices, choice).ended = Some(ended);
+            }
             News::Done(summary) => return Ok(Whole { choices, prompts, summary: *summary }),
             News::Failed(error) => return Err(error),
         }

@@ -33,6 +33,18 @@ pub enum Grammar {
 }
 
 impl Grammar {
+    /// What sort of grammar it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Grammar::JsonObject => "json_object",
+            Grammar::JsonSchema(_) => "json_schema",
+            Grammar::Regex(_) => "regex",
+            Grammar::Lark(_) => "lark",
+            Grammar::Tools(_) => "tools",
+            Grammar::Thinking { answer, .. } => answer.kind(),
+        }
+    }
+
     /// The one text that stands for this grammar, to be stored.
     pub fn to_text(&self) -> String {
         // Strings, maps with string keys and numbers that came from JSON: nothing that JSON lacks.

@@ -109,7 +109,7 @@ pub(crate) fn tools(
         None | Some(ToolChoice::Mode(ToolMode::Auto)) => tools::ToolChoice::Auto,
         Some(ToolChoice::Mode(ToolMode::None)) => tools::ToolChoice::None,
         Some(ToolChoice::Mode(ToolMode::Required)) => tools::ToolChoice::Required,
-        Some(ToolChoice::Function(named)) if named.kind == "function" => tools::ToolChoice::Function(named.function.name),
+        Some(ToolChoice::Function(named)) if named.kind == "function" => tools::ToolChoice::Named(named.function.name),
         Some(ToolChoice::Function(named)) => {
             let message = format!("tool_choice: type `{}` is unknown, expected `function`", named.kind);
             return Err(ApiError::parameter("tool_choice", message));
