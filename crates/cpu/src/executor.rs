@@ -165,12 +165,27 @@ pub struct CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// Loads the weights and allocates all memory that will be needed.
+    /// Loads the weights and allocates all memory that will be needed. The executor has a team of its own.
     pub fn new(graph: Graph, source: &dyn WeightSource, options: Options) -> Result<Self, CpuError> {
         check(&graph, &options)?;
+        let team = Team::new(options.threads)?;
+        Self::on(team, graph, source, options)
+    }
+
+    /// The same on a team that others may compute with too, in turn with this one, from loading on. It must have as many
+    /// threads as the options say.
+    pub fn on(
+        team: Team,
+        graph: Graph,
+        source: &dyn WeightSource,
+        options: Options,
+    ) -> Result<Self, CpuError> {
+        check(&graph, &options)?;
+        if team.threads() != options.threads {
+            return Err(CpuError::Options("an executor must be made for as many threads as its team has"));
+        }
         let dtypes = model::dtypes(&graph, source)?;
-        let mut team = Team::new(options.threads)?;
-        let weights = Weights::load(&graph, source, &mut team)?;
+        let weights = Weights::load(&graph, source, &team)?;
         let program = compile(&graph, &dtypes, target(&options));
         let frequencies = program
             .ropes

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, RandomWeights, Shape, encoder, options};
-use wushi_cpu::{CpuExecutor, InstructionSet, page_bytes, plan};
+use wushi_cpu::{CpuExecutor, InstructionSet, Team, page_bytes, plan};
 use wushi_graph::{Batch, CacheType, DType, Executor};
 
 fn model(dtype: DType) -> (wushi_graph::Graph, RandomWeights) {
@@ -123,6 +123,14 @@ fn invalid_batches_are_refused() {
         },
         "cover 1 of 2",
     );
+}
+
+#[test]
+fn a_team_of_another_size_is_refused() {
+    let (graph, weights) = model(DType::F32);
+    let options = options(InstructionSet::best(), 2, CacheType::F16, 64);
+    let error = CpuExecutor::on(Team::new(3).unwrap(), graph, &weights, options).err().expect("refused");
+    assert!(error.to_string().contains("as many threads as its team"), "{error}");
 }
 
 #[test]

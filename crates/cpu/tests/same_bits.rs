@@ -6,7 +6,7 @@ use common::{
     Fill, Random, RandomWeights, Shape, assert_same_bits, encoder, mixture, options, run, run_mixed,
 };
 use proptest::prelude::*;
-use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
+use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, Team, reference};
 use wushi_graph::{Batch, Builder, CacheType, DType, Executor, Graph, Mask, RopePairs};
 
 fn executor(graph: &Graph, weights: &RandomWeights, options: Options) -> CpuExecutor {
@@ -364,6 +364,31 @@ fn every_row_may_want_its_state() {
         batch.state_rows.push(3);
         executor.run(&batch).unwrap_err();
         assert!(executor.states().is_empty());
+    }
+}
+
+/// Two models on one team, loaded and run from two threads at once, compute what each does alone.
+#[test]
+fn models_that_share_a_team() {
+    for threads in [1, 3] {
+        let team = Team::new(threads).unwrap();
+        let check = |graph: Graph, dtype, seed| {
+            let mut random = Random(seed);
+            let weights = RandomWeights::new(&graph, dtype, &mut random);
+            let tokens = tokens(40, 70, &mut random);
+            let want = reference::evaluate(&graph, &weights, &tokens, CacheType::F16).unwrap();
+            for _ in 0..3 {
+                let options = options(InstructionSet::best(), threads, CacheType::F16, 64);
+                let mut executor = CpuExecutor::on(team.clone(), graph.clone(), &weights, options).unwrap();
+                for chunk in [1, 7, 40] {
+                    assert_same_bits(&run(&mut executor, &tokens, chunk, &[0, 1]), &want, "on a shared team");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| check(Shape::default().graph(), DType::Q8_0, 1));
+            scope.spawn(|| check(mixture(5, 2, true), DType::F32, 2));
+        });
     }
 }
 

@@ -48,3 +48,4 @@ pub use request::{MAX_STOP_STRINGS, Request, Sampling};
 pub use stats::Stats;
 pub use vocabulary::Vocabulary;
 pub use weights::Weights;
+pub use wushi_cpu::Team;
