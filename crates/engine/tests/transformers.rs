@@ -58,7 +58,7 @@ fn logits(executor: &mut CpuExecutor, tokens: &[u32]) -> Vec<f32> {
         let mut batch = Batch::default();
         batch.push(&tokens[start..end], start, &table);
         batch.logit_rows.extend(0..end - start);
-        all.extend_from_slice(executor.run(&batch).expect("a valid batch"));
+        all.extend_from_slice(executor.run(&batch).expect("a valid batch").logits);
     }
     all
 }
