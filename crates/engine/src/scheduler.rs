@@ -20,6 +20,8 @@ use crate::stats::Stats;
 pub(crate) struct Scheduler {
     info: ExecutorInfo,
     prefill_chunk: usize,
+    /// Whether a sequence must be computed in one step.
+    is_whole: bool,
     prefix_cache: bool,
     max_sequences: usize,
     /// Rows of a step while any sequence is generating.
@@ -53,13 +55,16 @@ pub(crate) struct Plan {
 }
 
 impl Scheduler {
-    pub(crate) fn new(info: &ExecutorInfo, options: &EngineOptions) -> Self {
+    /// `is_whole`: every sequence must be computed in one step.
+    pub(crate) fn new(info: &ExecutorInfo, is_whole: bool, options: &EngineOptions) -> Self {
         let step_tokens = options.step_tokens.unwrap_or(info.max_rows).min(info.max_rows);
         let most = step_tokens.min(info.max_logit_rows);
         Scheduler {
             info: info.clone(),
             prefill_chunk: options.prefill_chunk.unwrap_or(info.max_rows),
-            prefix_cache: options.prefix_cache,
+            is_whole,
+            // Nothing is computed that goes on from something else.
+            prefix_cache: options.prefix_cache && !is_whole,
             // Every running sequence can get a row with logits in every step, so that none starves.
             max_sequences: options.max_sequences.unwrap_or(most).min(most),
             step_tokens,
@@ -173,7 +178,8 @@ impl Scheduler {
 
     /// Divides the step's rows: one for each generating sequence, then chunks of prompts, oldest first.
     fn share_out_rows(&mut self) {
-        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1;
+        let is_whole = self.is_whole;
+        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1 && !is_whole;
         // Nobody waits for the next token of an answer: then the longest steps are the fastest.
         let is_hurried = self.running.iter().any(is_generating);
         let mut rows_left = if is_hurried { self.step_tokens } else { self.info.max_rows };
@@ -185,7 +191,11 @@ impl Scheduler {
                 if is_generating(sequence) != generating {
                     continue;
                 }
-                let most = sequence.uncomputed().min(self.prefill_chunk).min(rows_left);
+                let most = match is_whole {
+                    // The oldest always has room.
+                    true => Some(sequence.uncomputed()).filter(|&rows| rows <= rows_left).unwrap_or(0),
+                    false => sequence.uncomputed().min(self.prefill_chunk).min(rows_left),
+                };
                 for position in sequence.computed..sequence.computed + most {
                     if sequence.wants_logits(position) {
                         if logits_left == 0 {
@@ -270,6 +280,8 @@ impl Scheduler {
                 let known = end.min(sequence.tokens.len());
                 let wanted = (start..end).filter(|&at| at >= known || sequence.wants_logits(at));
                 plan.batch.logit_rows.extend(wanted.map(|at| row + at - start));
+                let wanted = (start..known).filter(|&at| sequence.wants_state(at));
+                plan.batch.state_rows.extend(wanted.map(|at| row + at - start));
                 let pages = &sequence.pages[..end.div_ceil(self.info.page_tokens)];
                 plan.batch.push(&sequence.tokens[start..known], start, pages);
                 plan.batch.tokens.extend_from_slice(&sequence.guesses);
@@ -387,7 +399,7 @@ mod tests {
 
     #[test]
     fn waiting_is_no_use_of_the_prefix_cache() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         // Two prompts of two pages each have come and gone, that of token 1 first; 3 holds the other four pages.
         for token in [1, 2] {
             submit(&mut scheduler, token, 4);
@@ -418,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_pages_of_a_prefix_do_not_count_twice() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         submit(&mut scheduler, 1, 12);
         step(&mut scheduler);
         scheduler.remove(0);

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use wushi_graph::{ExecutorInfo, PageId};
 
-use crate::Request;
 use crate::constraint::{Constraint, Guard};
 use crate::detokenize::Detokenizer;
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
 use crate::link::Client;
 use crate::pages::{Prefix, prefix};
+use crate::pool::Pool;
 use crate::sampler::History;
 use crate::speculate::{Guesser, Step};
+use crate::{EngineError, Request};
 
 /// A request under way.
 pub(crate) struct Sequence {
@@ -49,6 +50,8 @@ pub(crate) struct Sequence {
     guesser: Option<Guesser>,
     /// What the answer's form is held to.
     pub(crate) constraint: Option<Guard>,
+    /// What becomes of the tokens' states, if an embedding is wanted.
+    pub(crate) pool: Option<Pool>,
     client: Client,
     submitted: Instant,
     admitted: Option<Instant>,
@@ -85,6 +88,7 @@ impl Sequence {
             guesses: Vec::new(),
             guesser: None,
             constraint: constraint.map(Guard::new),
+            pool: None,
             client,
             submitted: Instant::now(),
             admitted: None,
@@ -99,10 +103,17 @@ impl Sequence {
         (self.next_score..self.prompt).contains(&next) || (next == self.tokens.len() && next < self.limit)
     }
 
-    /// The first position whose logits are still wanted, which must therefore be computed, not reused; at
-    /// most the last.
+    /// Whether the state of `position` is still wanted.
+    pub(crate) fn wants_state(&self, position: usize) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.wanted().contains(&position))
+    }
+
+    /// The first position whose logits or state are still wanted, which must therefore be computed, not
+    /// reused; at most the last.
     pub(crate) fn first_wanted(&self) -> usize {
-        (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1
+        let logits = (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1;
+        let states = self.pool.as_ref().and_then(|pool| pool.wanted().next());
+        states.map_or(logits, |states| states.min(logits))
     }
 
     /// Tokens without keys and values yet.
@@ -185,6 +196,14 @@ impl Sequence {
         if let Some(scores) = self.scores.take() {
             self.report(Event::Prompt(scores));
         }
+    }
+
+    /// Reports the embedding, if one is wanted.
+    pub(crate) fn report_embedding(&mut self) -> Result<(), EngineError> {
+        if let Some(pool) = self.pool.take() {
+            self.report(Event::Embedding(pool.finish()?));
+        }
+        Ok(())
     }
 
     /// The last event of an answer.

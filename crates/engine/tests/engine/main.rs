@@ -1,5 +1,6 @@
 //! The engine from outside, driven by an executor that notices every wrong page, position or token.
 mod clients;
+mod embeddings;
 mod fake;
 mod lifecycle;
 mod refusals;
