@@ -98,6 +98,9 @@ knobs! {
             default: "such a context is refused";
         prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,
             "The most tokens of a prompt computed in one step; the answer is the same", default: "512";
+        speculate: Option<bool>, --"speculate" "BOOL", "WUSHI_SPECULATE", switch,
+            "Try tokens that repeat what the text says already, several in one step; the answer is the same",
+            default: "true";
     }
 
     /// How an answer is made.

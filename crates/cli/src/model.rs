@@ -61,6 +61,7 @@ pub(crate) fn load_options(path: PathBuf, compute: &Compute) -> LoadOptions {
     options.cache = compute.cache.unwrap_or(options.cache);
     options.memory = compute.memory;
     options.engine.prefill_chunk = compute.prefill_chunk;
+    options.engine.speculate = compute.speculate.unwrap_or(options.engine.speculate);
     options
 }
 

@@ -31,7 +31,8 @@ pub struct EngineOptions {
     pub step_tokens: Option<usize>,
     /// The most requests that may wait to begin; more are refused. `None`: any number.
     pub max_waiting: Option<usize>,
-    /// Whether tokens that are likely to come next are computed ahead, and kept if they do come.
+    /// Whether tokens that what came before suggests are tried several at a time where that saves steps; those
+    /// that would not have been chosen are forgotten.
     pub speculate: bool,
 }
 
@@ -43,7 +44,7 @@ impl Default for EngineOptions {
             max_sequences: None,
             step_tokens: None,
             max_waiting: None,
-            speculate: false,
+            speculate: true,
         }
     }
 }

@@ -95,6 +95,6 @@ pub struct Timings {
     /// From admission to the first token (to the end if there was none): `prompt_tokens - cached_tokens`
     /// tokens were computed in it.
     pub prefill: Duration,
-    /// From the first token to the last: `completion_tokens - 1` steps.
+    /// From the first token to the last: `completion_tokens - 1` steps, fewer where guessed tokens were right.
     pub decode: Duration,
 }

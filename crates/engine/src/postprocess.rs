@@ -85,14 +85,18 @@ impl Postprocessor {
         let mut rows = plan.batch.logit_rows.iter().zip(logits.chunks_exact(self.vocab)).peekable();
         let mut outcomes = Vec::with_capacity(plan.sequences.len());
         for (span, &index) in plan.batch.spans.iter().zip(&plan.sequences) {
-            scheduler.advance(index, span.rows.len());
             let sequence = scheduler.running(index);
             let mut outcome = Ok(None);
             while let Some((&row, logits)) = rows.next_if(|(row, _)| span.rows.contains(row)) {
-                if let Ok(None) = outcome {
-                    outcome = self.take_row(sequence, span.start + row - span.rows.start, logits);
+                let position = span.start + row - span.rows.start;
+                // A row is of use if its token is the sequence's: from a wrong guess on none is.
+                let is_known = sequence.tokens.get(position) == Some(&plan.batch.tokens[row]);
+                if is_known && matches!(outcome, Ok(None)) {
+                    outcome = self.take_row(sequence, position, logits);
                 }
             }
+            scheduler.advance(index, span.rows.len());
+            let sequence = scheduler.running(index);
             if matches!(outcome, Ok(None)) && sequence.uncomputed() == 0 {
                 // Only the prompt was wanted.
                 sequence.report_scores();

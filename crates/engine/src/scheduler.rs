@@ -13,6 +13,7 @@ use wushi_graph::{Batch, ExecutorInfo};
 use crate::EngineOptions;
 use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
+use crate::speculate::Step;
 use crate::stats::Stats;
 
 /// The sequences and the pages they share.
@@ -30,8 +31,16 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// For each running sequence, the rows it gets in the next step.
     rows: Vec<usize>,
+    /// Whether guessed tokens are tried.
+    speculate: bool,
+    /// Rows that the next step could have beyond those shared out.
+    rows_left: usize,
+    /// The same of rows with logits.
+    logits_left: usize,
     cached_tokens: u64,
     preemptions: u64,
+    guessed_tokens: u64,
+    accepted_tokens: u64,
 }
 
 /// A step to be run.
@@ -58,8 +67,13 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::new(),
             rows: Vec::new(),
+            speculate: options.speculate,
+            rows_left: 0,
+            logits_left: 0,
             cached_tokens: 0,
             preemptions: 0,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
         }
     }
 
@@ -90,6 +104,7 @@ impl Scheduler {
         self.admit();
         self.share_out_rows();
         self.find_pages();
+        self.guess();
         self.tell_places();
         self.assemble(plan);
     }
@@ -183,6 +198,7 @@ impl Scheduler {
                 rows_left -= *rows;
             }
         }
+        (self.rows_left, self.logits_left) = (rows_left, logits_left);
     }
 
     /// Finds a page for every row that lacks one, oldest sequence first, at the cost of the youngest.
@@ -213,6 +229,34 @@ impl Scheduler {
         }
     }
 
+    /// Guesses tokens of generating sequences, oldest first, with the rows and pages that nobody else wants.
+    fn guess(&mut self) {
+        let answers = self.running.iter().filter(|sequence| sequence.is_answering()).count();
+        let mut step = Step { rows: self.rows.iter().sum(), tokens: answers as f32 };
+        let page_tokens = self.info.page_tokens;
+        // Each running sequence may soon want one more page.
+        let mut spare_pages = self.pool.available().saturating_sub(self.running.len());
+        for (sequence, rows) in self.running.iter_mut().zip(&mut self.rows) {
+            sequence.guesses.clear();
+            if !self.speculate || *rows != 1 || !sequence.is_answering() {
+                continue;
+            }
+            let free = (sequence.pages.len() + spare_pages) * page_tokens - sequence.tokens.len();
+            let most = sequence.room().min(free).min(self.rows_left).min(self.logits_left);
+            let count = sequence.guess(most, &mut step);
+            while sequence.pages.len() * page_tokens < sequence.tokens.len() + count
+                && let Some(page) = self.pool.allocate()
+            {
+                sequence.pages.push(page);
+                spare_pages -= 1;
+            }
+            *rows += count;
+            self.rows_left -= count;
+            self.logits_left -= count;
+            self.guessed_tokens += count as u64;
+        }
+    }
+
     fn assemble(&self, plan: &mut Plan) {
         plan.batch.clear();
         plan.sequences.clear();
@@ -223,20 +267,34 @@ impl Scheduler {
                 }
                 let (start, end) = (sequence.computed, sequence.computed + rows);
                 let row = plan.batch.tokens.len();
-                let wanted = (start..end).filter(|&position| sequence.wants_logits(position));
-                plan.batch.logit_rows.extend(wanted.map(|position| row + position - start));
+                let known = end.min(sequence.tokens.len());
+                let wanted = (start..end).filter(|&at| at >= known || sequence.wants_logits(at));
+                plan.batch.logit_rows.extend(wanted.map(|at| row + at - start));
                 let pages = &sequence.pages[..end.div_ceil(self.info.page_tokens)];
-                plan.batch.push(&sequence.tokens[start..end], start, pages);
+                plan.batch.push(&sequence.tokens[start..known], start, pages);
+                plan.batch.tokens.extend_from_slice(&sequence.guesses);
+                if let Some(span) = plan.batch.spans.last_mut() {
+                    span.rows.end += sequence.guesses.len();
+                }
                 plan.sequences.push(index);
             }
         }
     }
 
-    /// Notes that `rows` more tokens of a running sequence have been computed, and offers its full pages to
-    /// others.
+    /// Notes that the keys and values of `rows` more tokens of a running sequence are there, those of wrong guesses
+    /// aside, and offers its full pages to others.
     pub(crate) fn advance(&mut self, index: usize, rows: usize) {
         let sequence = &mut self.running[index];
-        sequence.computed += rows;
+        if sequence.guesses.is_empty() {
+            sequence.computed += rows;
+        } else {
+            // The last token was chosen and not computed, unless it was guessed: then nothing follows it.
+            let right = (rows - 1).min(sequence.tokens.len().saturating_sub(sequence.computed + 2));
+            sequence.computed += right + 1;
+            self.accepted_tokens += right as u64;
+            let needed = sequence.tokens.len().div_ceil(self.info.page_tokens);
+            self.pool.give_back(&mut sequence.pages.split_off(needed.min(sequence.pages.len())));
+        }
         if self.prefix_cache {
             while sequence.published < sequence.computed / self.info.page_tokens {
                 let prefix = sequence.prefix(sequence.published, self.info.page_tokens);
@@ -279,6 +337,8 @@ impl Scheduler {
         stats.pages_used = self.info.pages - self.pool.available();
         stats.cached_tokens = self.cached_tokens;
         stats.preemptions = self.preemptions;
+        stats.guessed_tokens = self.guessed_tokens;
+        stats.accepted_tokens = self.accepted_tokens;
     }
 }
 

@@ -11,6 +11,7 @@ use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
 use crate::link::Client;
 use crate::pages::{Prefix, prefix};
 use crate::sampler::History;
+use crate::speculate::{Guesser, Step};
 
 /// A request under way.
 pub(crate) struct Sequence {
@@ -42,6 +43,10 @@ pub(crate) struct Sequence {
     pub(crate) detokenizer: Detokenizer,
     /// Of the logits sampled from, if asked for.
     pub(crate) digest: Option<blake3::Hasher>,
+    /// Guessed tokens that the next step tries.
+    pub(crate) guesses: Vec<u32>,
+    /// Where guesses come from, once one was wanted.
+    guesser: Option<Guesser>,
     /// What the answer's form is held to.
     pub(crate) constraint: Option<Guard>,
     client: Client,
@@ -77,6 +82,8 @@ impl Sequence {
             request,
             tokens,
             prompt,
+            guesses: Vec::new(),
+            guesser: None,
             constraint: constraint.map(Guard::new),
             client,
             submitted: Instant::now(),
@@ -101,6 +108,25 @@ impl Sequence {
     /// Tokens without keys and values yet.
     pub(crate) fn uncomputed(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Whether the next step continues an answer that has begun.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.uncomputed() == 1 && self.tokens.len() > self.prompt
+    }
+
+    /// How many tokens may be guessed: one fewer than may still be chosen.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.tokens.len() + 1)
+    }
+
+    /// Guesses at most `most` tokens, as many as are worth it in `step`, and adds them to it.
+    pub(crate) fn guess(&mut self, most: usize, step: &mut Step) -> usize {
+        let guesser = self.guesser.get_or_insert_with(Guesser::new);
+        guesser.look(&self.tokens, self.prompt);
+        let count = guesser.chance().map_or(0, |chance| step.add_guesses(most, chance));
+        guesser.guess(&self.tokens, count, &mut self.guesses);
+        count
     }
 
     /// Whether the client wants no more.
