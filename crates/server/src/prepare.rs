@@ -63,7 +63,7 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     // Nothing predicts the first token.
     request.score_from = (ask.score_prompt && tokens.len() > 1).then_some(1);
     request.digest = ask.digest;
-    request.spelled = lease.style.marks().to_vec();
+    request.spelled_tokens = lease.style.marks().to_vec();
     request.validate(model.engine.info()).map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
     let choices = (0..ask.choices).map(|choice| {
         let constraint = match &grammar {
