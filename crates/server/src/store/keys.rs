@@ -65,7 +65,7 @@ pub struct KeyInfo {
 pub(super) struct KeyTable {
     connection: Connection,
     version: Option<i64>,
-    /// When it was last known to be what the file says.
+    /// When it was last known to be what the file says; `None` after a change of our own.
     checked: Option<Instant>,
     keys: HashMap<Arc<str>, Entry>,
     /// What unknown ids are compared with, so that they cost the same.
@@ -94,7 +94,10 @@ impl Store {
         let tokens = limits.tokens_per_day.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         let values = params![id, name, salt, hash, limits.requests_per_minute, tokens, unix_ms() as i64];
         match self.reader().execute(insert, values) {
-            Ok(_) => Ok(NewKey { id, secret }),
+            Ok(_) => {
+                self.key_table().checked = None;
+                Ok(NewKey { id, secret })
+            }
             Err(error) if is_duplicate(&error) => Err(StoreError::KeyExists { name: name.to_owned() }),
             Err(error) => Err(self.sqlite(error)),
         }
@@ -108,6 +111,7 @@ impl Store {
         let update = "UPDATE keys SET revoked = ? WHERE name = ? AND revoked IS NULL
                       RETURNING id, name, requests_per_minute, tokens_per_day, created, revoked";
         let removed = self.reader().query_row(update, params![unix_ms() as i64, name], key_info).optional();
+        self.key_table().checked = None;
         removed
             .map_err(|error| self.sqlite(error))?
             .ok_or_else(|| StoreError::NoKey { name: name.to_owned() })
