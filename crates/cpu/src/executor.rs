@@ -158,17 +158,34 @@ pub struct CpuExecutor {
     scratch: Vec<Scratch>,
     scratch_size: ScratchSize,
     checks: BatchChecks,
+    /// Rows of the last batch whose states are at the start of their buffer.
+    state_rows: usize,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
 }
 
 impl CpuExecutor {
-    /// Loads the weights and allocates all memory that will be needed.
+    /// Loads the weights and allocates all memory that will be needed. The executor has a team of its own.
     pub fn new(graph: Graph, source: &dyn WeightSource, options: Options) -> Result<Self, CpuError> {
         check(&graph, &options)?;
+        let team = Team::new(options.threads)?;
+        Self::on(team, graph, source, options)
+    }
+
+    /// The same on a team that others may compute with too, in turn with this one, from loading on. It must have as many
+    /// threads as the options say.
+    pub fn on(
+        team: Team,
+        graph: Graph,
+        source: &dyn WeightSource,
+        options: Options,
+    ) -> Result<Self, CpuError> {
+        check(&graph, &options)?;
+        if team.threads() != options.threads {
+            return Err(CpuError::Options("an executor must be made for as many threads as its team has"));
+        }
         let dtypes = model::dtypes(&graph, source)?;
-        let mut team = Team::new(options.threads)?;
-        let weights = Weights::load(&graph, source, &mut team)?;
+        let weights = Weights::load(&graph, source, &team)?;
         let program = compile(&graph, &dtypes, target(&options));
         let frequencies = program
             .ropes
@@ -195,6 +212,7 @@ impl CpuExecutor {
             data: StepData::new(&program, options.max_rows, options.threads),
             table_rows: table_rows(&graph, Lookup::Token).unwrap_or(0),
             scratch_size,
+            state_rows: 0,
             checks: BatchChecks::new(options.pages, &program),
             kernels: options.instruction_set.kernels(),
             frequencies,
@@ -226,6 +244,7 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+        self.state_rows = 0;
         self.checks.check(batch, &self.info, self.table_rows)?;
         let program = &self.program;
         self.data.plan(batch, program);
@@ -252,7 +271,26 @@ impl Executor for CpuExecutor {
                 unsafe { context.run(step, thread) };
             }
         });
-        // SAFETY: all threads are done; the output buffer stays untouched until the next call.
-        Ok(unsafe { step::output(program, &self.arena, batch.logit_rows.len()) })
+        let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
+        // SAFETY: all threads are done; both buffers stay untouched until the next call.
+        unsafe {
+            if let Some(id) = program.states {
+                step::pack_rows(program, &self.arena, id, logits..logits + states);
+                self.state_rows = states;
+            }
+            step::pack_rows(program, &self.arena, program.output, 0..logits);
+            Ok(step::packed_rows(program, &self.arena, program.output, logits))
+        }
+    }
+
+    fn state_width(&self) -> usize {
+        self.program.states.map_or(0, |id| self.program.buffer(id).width)
+    }
+
+    fn states(&self) -> &[f32] {
+        // SAFETY: no thread is running; the last batch's rows are there.
+        self.program
+            .states
+            .map_or(&[], |id| unsafe { step::packed_rows(&self.program, &self.arena, id, self.state_rows) })
     }
 }

@@ -36,20 +36,38 @@ pub(crate) struct Context<'a> {
 // SAFETY: threads share the arena, the pages and the scratch by the schedule's partition.
 unsafe impl Sync for Context<'_> {}
 
-/// Rows of logits, without padding.
+/// Takes the padding out of some rows of a value that is not read again, so that [`packed_rows`] may be called.
 ///
 /// # Safety
-/// No thread is running.
-pub(crate) unsafe fn output<'a>(program: &Program, arena: &'a SharedBytes, rows: usize) -> &'a [f32] {
-    let buffer = program.buffer(program.output);
+/// No thread is running; the rows were written.
+pub(crate) unsafe fn pack_rows(program: &Program, arena: &SharedBytes, id: BufferId, rows: Range<usize>) {
+    let buffer = program.buffer(id);
+    if buffer.stride() == buffer.width && rows.start == 0 {
+        return;
+    }
     // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
     unsafe {
         let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
-        if buffer.stride() != buffer.width {
-            for row in 1..rows {
-                std::ptr::copy(base.add(row * buffer.stride()), base.add(row * buffer.width), buffer.width);
-            }
+        for (to, row) in rows.enumerate() {
+            std::ptr::copy(base.add(row * buffer.stride()), base.add(to * buffer.width), buffer.width);
         }
+    }
+}
+
+/// The first rows of a value, without padding.
+///
+/// # Safety
+/// No thread is running; [`pack_rows`] made them.
+pub(crate) unsafe fn packed_rows<'a>(
+    program: &Program,
+    arena: &'a SharedBytes,
+    id: BufferId,
+    rows: usize,
+) -> &'a [f32] {
+    let buffer = program.buffer(id);
+    // SAFETY: the buffer lies in the arena and has so many rows.
+    unsafe {
+        let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
         std::slice::from_raw_parts(base, rows * buffer.width)
     }
 }
@@ -59,7 +77,8 @@ impl Context<'_> {
         match rows {
             Rows::Tokens => self.batch.tokens.len(),
             Rows::Slots(used) => self.batch.tokens.len() * used,
-            Rows::Picked => self.batch.logit_rows.len(),
+            Rows::Picked => self.batch.logit_rows.len() + self.batch.state_rows.len(),
+            Rows::Logits => self.batch.logit_rows.len(),
         }
     }
 
@@ -277,8 +296,11 @@ impl Context<'_> {
                 }
                 Kind::Rows { x, out } => {
                     let (x, out) = (self.f32(x), self.f32(out));
+                    let Batch { logit_rows, state_rows, .. } = self.batch;
                     for row in rows {
-                        let from = x.base.add(self.batch.logit_rows[row] * x.stride);
+                        let wanted =
+                            logit_rows.get(row).unwrap_or_else(|| &state_rows[row - logit_rows.len()]);
+                        let from = x.base.add(wanted * x.stride);
                         std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
                     }
                 }

@@ -1,15 +1,15 @@
 //! The handle on a running model: requests in, events out. The work happens on the engine's own thread.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use wushi_graph::{Executor, ExecutorInfo};
 
+use crate::constraint::{Constraint, panic_message};
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
+use crate::link::{Canceller, Client, Queue, Ticket};
 use crate::sequence::Sequence;
 use crate::stats::Stats;
 use crate::worker::Worker;
@@ -25,11 +25,26 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// The most sequences computed together. `None`: as many as the executor takes.
     pub max_sequences: Option<usize>,
+    /// The most tokens computed in one step while any sequence is generating: one for each of these, then
+    /// chunks of prompts, so that a long prompt delays no answer by more than such a step. No more sequences
+    /// than this are computed together. `None`: as many as the executor takes.
+    pub step_tokens: Option<usize>,
+    /// The most requests that may wait to begin; more are refused. `None`: any number.
+    pub max_waiting: Option<usize>,
+    /// Whether tokens that are likely to come next are computed ahead, and kept if they do come.
+    pub speculate: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { prefill_chunk: None, prefix_cache: true, max_sequences: None }
+        EngineOptions {
+            prefill_chunk: None,
+            prefix_cache: true,
+            max_sequences: None,
+            step_tokens: None,
+            max_waiting: None,
+            speculate: false,
+        }
     }
 }
 
@@ -37,13 +52,20 @@ impl Default for EngineOptions {
 pub(crate) struct Shared {
     /// The thread's latest counts.
     pub(crate) stats: Mutex<Stats>,
+    /// Requests that have not begun.
+    pub(crate) queue: Queue,
     /// Set once if the thread panicked.
     failure: OnceLock<EngineError>,
 }
 
 impl Shared {
+    pub(crate) fn new(pages: usize, options: &EngineOptions) -> Self {
+        let stats = Mutex::new(Stats::empty(pages));
+        Shared { stats, queue: Queue::new(options), failure: OnceLock::new() }
+    }
+
     /// Why the thread is gone.
-    fn ended(&self) -> EngineError {
+    pub(crate) fn ended(&self) -> EngineError {
         self.failure.get().cloned().unwrap_or(EngineError::Stopped)
     }
 }
@@ -66,8 +88,7 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let info = executor.info().clone();
         check_sizes(&info, &options)?;
-        let shared =
-            Arc::new(Shared { stats: Mutex::new(Stats::empty(info.pages)), failure: OnceLock::new() });
+        let shared = Arc::new(Shared::new(info.pages, &options));
         let (submissions, inbox) = mpsc::channel();
         let mut worker = Worker::new(executor, vocabulary, &options, shared.clone());
         let thread = std::thread::Builder::new()
@@ -75,7 +96,7 @@ impl Engine {
             .spawn({
                 let shared = shared.clone();
                 move || {
-                    // The worker outlives the catch: its channels close only after the failure is readable.
+                    // The worker outlives the catch: its requests end only after the failure is readable.
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.work(&inbox))) {
                         let failure = EngineError::Panicked(panic_message(&*panic));
                         tracing::error!(%failure);
@@ -89,15 +110,36 @@ impl Engine {
 
     /// Checks a request and queues it.
     pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
+        let (sender, events) = mpsc::channel();
+        // A client that no longer listens has cancelled.
+        let ticket = self.submit_with(request, None, move |event| drop(sender.send(event)))?;
+        Ok(Generation { events, ticket, shared: self.shared.clone(), ended: false })
+    }
+
+    /// Checks a request and queues it. Its answer takes the form that `constraint` demands.
+    ///
+    /// `events` is called on the engine's thread with every event, the last being `Finished` or `Failed`. The
+    /// engine waits for it, so it must not block. If it panics its request is cancelled and it is not called
+    /// again.
+    pub fn submit_with(
+        &self,
+        request: Request,
+        constraint: Option<Box<dyn Constraint>>,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
         request.validate(&self.info)?;
-        let (events, receiver) = mpsc::channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let sequence = Sequence::new(request, &self.info, events, cancelled.clone());
-        match &self.submissions {
-            Some(submissions) if submissions.send(sequence).is_ok() => {
-                Ok(Generation { events: receiver, cancelled, shared: self.shared.clone(), ended: false })
+        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        let sequence = Sequence::new(request, &self.info, constraint, client);
+        let Some(submissions) = &self.submissions else {
+            sequence.refuse();
+            return Err(self.shared.ended());
+        };
+        match submissions.send(sequence) {
+            Ok(()) => Ok(ticket),
+            Err(SendError(sequence)) => {
+                sequence.refuse();
+                Err(self.shared.ended())
             }
-            _ => Err(self.shared.ended()),
         }
     }
 
@@ -132,6 +174,8 @@ fn check_sizes(info: &ExecutorInfo, options: &EngineOptions) -> Result<(), Engin
         ("the executor's context", info.context),
         ("prefill_chunk", options.prefill_chunk.unwrap_or(1)),
         ("max_sequences", options.max_sequences.unwrap_or(1)),
+        ("step_tokens", options.step_tokens.unwrap_or(1)),
+        ("max_waiting", options.max_waiting.unwrap_or(1)),
     ];
     match sizes.into_iter().find(|size| size.1 == 0) {
         Some((name, _)) => Err(EngineError::ZeroSize { name }),
@@ -139,17 +183,12 @@ fn check_sizes(info: &ExecutorInfo, options: &EngineOptions) -> Result<(), Engin
     }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
 /// An answer under way: an iterator over its events that waits for the next one.
 ///
 /// Dropping it before the end cancels the request.
 pub struct Generation {
     events: Receiver<Event>,
-    cancelled: Arc<AtomicBool>,
+    ticket: Ticket,
     shared: Arc<Shared>,
     ended: bool,
 }
@@ -176,14 +215,14 @@ pub struct Output {
 }
 
 impl Generation {
-    /// Asks the engine to end the answer; it does so before its next step, with [`FinishReason::Cancelled`].
+    /// See [`Ticket::cancel`].
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.ticket.cancel();
     }
 
     /// A handle that can cancel from another thread while this one waits for events.
     pub fn canceller(&self) -> Canceller {
-        Canceller(self.cancelled.clone())
+        self.ticket.canceller()
     }
 
     /// Waits for the whole answer.
@@ -229,22 +268,5 @@ impl Iterator for Generation {
         let event = self.events.recv().unwrap_or_else(|_| Event::Failed(self.shared.ended()));
         self.ended = matches!(event, Event::Finished(_) | Event::Failed(_));
         Some(event)
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        self.cancel();
-    }
-}
-
-/// Cancels the [`Generation`] it was taken from.
-#[derive(Clone, Debug)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// See [`Generation::cancel`].
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -95,11 +95,26 @@ pub enum EngineError {
         value: f32,
     },
 
-    /// The logit bias bans every token.
-    #[error("no token is left to choose from at position {position}: the logit bias bans all of them")]
+    /// The constraint and the logit bias ban every token.
+    #[error(
+        "no token is left to choose from at position {position}: the logit bias or the constraint bans all of them"
+    )]
     NoCandidate {
         /// Position in the sequence of the token that was to be chosen.
         position: usize,
+    },
+
+    /// The constraint could not say which tokens may come next.
+    #[error("the answer could not be held to its form: {0}")]
+    Constraint(String),
+
+    /// Too many requests wait already.
+    #[error("{waiting} requests are waiting, at most {limit} may: try again later")]
+    QueueFull {
+        /// Requests that have not begun.
+        waiting: usize,
+        /// How many may wait.
+        limit: usize,
     },
 
     /// The executor refused the step.

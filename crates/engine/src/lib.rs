@@ -14,17 +14,20 @@
 //! An answer depends on the model, the tokens, the sampling settings and the seed only: not on the other
 //! requests, the size of chunks, the prefix cache or a lack of pages.
 
+mod constraint;
 pub mod convert;
 mod detokenize;
 mod embed;
 mod engine;
 mod error;
 mod event;
+mod link;
 pub mod load;
 mod memory;
 mod pages;
 mod philox;
 mod postprocess;
+mod progress;
 mod request;
 mod sampler;
 mod scheduler;
@@ -35,11 +38,14 @@ mod vocabulary;
 mod weights;
 mod worker;
 
+pub use constraint::Constraint;
 pub use embed::{Embedder, normalise};
-pub use engine::{Canceller, Engine, EngineOptions, Generation, Output};
+pub use engine::{Engine, EngineOptions, Generation, Output};
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Finished, Logprob, Timings, Token, Usage};
+pub use link::{Canceller, Ticket};
 pub use request::{MAX_STOP_STRINGS, Request, Sampling};
 pub use stats::Stats;
 pub use vocabulary::Vocabulary;
 pub use weights::Weights;
+pub use wushi_cpu::Team;

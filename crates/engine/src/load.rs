@@ -5,12 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
+use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
-use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
+use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op, WeightSource};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
+use crate::progress::Watched;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
+
+pub use wushi_cpu::ARITHMETIC_VERSION;
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -28,8 +31,10 @@ pub struct LoadOptions {
     pub path: PathBuf,
     /// The type that weights are quantised to on their way. `None`: as they are stored.
     pub quant: Option<DType>,
-    /// Threads that compute. `None`: as many as this process may run at once.
+    /// Threads that compute. `None`: as many as this process may run at once. A team has its own number.
     pub threads: Option<usize>,
+    /// The threads that compute, shared with other models: their steps take turns. `None`: the model has its own.
+    pub team: Option<Team>,
     /// Kernels. `None`: the best this machine has. The answer does not depend on it.
     pub instruction_set: Option<InstructionSet>,
     /// In what type keys and values are kept.
@@ -57,6 +62,7 @@ impl LoadOptions {
             path: path.into(),
             quant: None,
             threads: None,
+            team: None,
             instruction_set: None,
             cache: CacheType::F16,
             context: None,
@@ -72,8 +78,9 @@ impl LoadOptions {
     /// What the executor is made for, for sequences of up to `context` tokens and with `pages` pages of cache.
     pub fn executor(&self, context: usize, pages: usize) -> wushi_cpu::Options {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.team.as_ref().map(Team::threads).or(self.threads);
         wushi_cpu::Options {
-            threads: self.threads.unwrap_or_else(processors),
+            threads: threads.unwrap_or_else(processors),
             instruction_set: self.instruction_set.unwrap_or_else(InstructionSet::best),
             cache: self.cache,
             context,
@@ -261,6 +268,7 @@ pub struct LoadPlan {
     template: Option<ChatTemplate>,
     info: ModelInfo,
     executor: wushi_cpu::Options,
+    team: Option<Team>,
     memory: MemoryPlan,
     available: Option<u64>,
     engine: EngineOptions,
@@ -360,6 +368,7 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         template,
         info,
         executor,
+        team: options.team.clone(),
         memory,
         available,
         engine,
@@ -425,10 +434,19 @@ impl LoadPlan {
     /// # Errors
     /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
+        self.load_with(&|_| {})
+    }
+
+    /// [`LoadPlan::load`], telling what share of the weights has been taken over.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`].
+    pub fn load_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
         if self.pooling.is_some() {
             return Err(LoadError::NoText { path: self.path });
         }
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -448,10 +466,24 @@ impl LoadPlan {
     /// # Errors
     /// As [`LoadPlan::load`]; a model that gives text.
     pub fn load_embedder(self) -> Result<LoadedEmbedder, LoadError> {
+        self.load_embedder_with(&|_| {})
+    }
+
+    /// Whether it gives embeddings rather than text.
+    pub fn is_embedder(&self) -> bool {
+        self.pooling.is_some()
+    }
+
+    /// [`LoadPlan::load_embedder`], telling what share of the weights has been taken over.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load_embedder`].
+    pub fn load_embedder_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedEmbedder, LoadError> {
         let Some(pooling) = self.pooling else {
             return Err(LoadError::NoEmbeddings { path: self.path });
         };
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let executor: Box<dyn Executor> = Box::new(executor);
         Ok(LoadedEmbedder {
@@ -460,6 +492,19 @@ impl LoadPlan {
             info: self.info,
             fingerprint: self.fingerprint,
         })
+    }
+}
+
+/// The executor, on the team if there is one to share.
+fn executor(
+    team: Option<Team>,
+    graph: Graph,
+    weights: &dyn WeightSource,
+    options: wushi_cpu::Options,
+) -> Result<CpuExecutor, CpuError> {
+    match team {
+        Some(team) => CpuExecutor::on(team, graph, weights, options),
+        None => CpuExecutor::new(graph, weights, options),
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Postprocessor {
     sampler: Sampler,
     /// A row of logits as bytes, for the digest.
     bytes: Vec<u8>,
+    /// Tokens that a constraint allows.
+    mask: Vec<u32>,
     generated: u64,
 }
 
@@ -31,6 +33,7 @@ impl Postprocessor {
             vocab: info.vocab,
             sampler: Sampler::default(),
             bytes: Vec::new(),
+            mask: Vec::new(),
             generated: 0,
         }
     }
@@ -118,12 +121,22 @@ impl Postprocessor {
     fn generate(&mut self, sequence: &mut Sequence, logits: &[f32]) -> Outcome {
         sequence.report_scores();
         let position = sequence.tokens.len();
+        let mask = match &mut sequence.constraint {
+            Some(constraint) => {
+                constraint.allowed(&mut self.mask, self.vocab)?;
+                Some(&self.mask[..])
+            }
+            None => None,
+        };
         let request = &sequence.request;
         let uniform = philox::uniform(request.seed, request.choice, position as u64);
         let id = self
             .sampler
-            .sample(logits, &request.sampling, &sequence.history, uniform)
+            .sample(logits, mask, &request.sampling, &sequence.history, uniform)
             .map_err(|error| located(error, position - 1))?;
+        if let Some(constraint) = &mut sequence.constraint {
+            constraint.accept(id)?;
+        }
         let logprob = request.top_logprobs.map(|top| logprob(logits, id, top));
         if let Some(digest) = &mut sequence.digest {
             self.bytes.clear();
@@ -134,7 +147,8 @@ impl Postprocessor {
         self.generated += 1;
 
         let is_stop = sequence.request.stop_tokens.contains(&id);
-        let is_text = !is_stop && !self.vocabulary.is_control(id);
+        let is_spelled = || sequence.request.spelled.contains(&id);
+        let is_text = !is_stop && (!self.vocabulary.is_control(id) || is_spelled());
         let bytes = if is_text { self.vocabulary.token_bytes(id) } else { &[] };
         let (text, stop_string) = sequence.detokenizer.push(bytes);
         sequence.report(Event::Token(Token { id, text, logprob, at }));

@@ -25,6 +25,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer (end of sequence, end of turn).
     pub stop_tokens: Vec<u32>,
+    /// Control tokens whose names are part of the text, as where they mark what an answer consists of.
+    pub spelled: Vec<u32>,
     /// Texts that end the answer; not part of it.
     pub stop_strings: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens beside the chosen one.
@@ -46,6 +48,7 @@ impl Request {
             choice: 0,
             max_tokens: None,
             stop_tokens: Vec::new(),
+            spelled: Vec::new(),
             stop_strings: Vec::new(),
             top_logprobs: None,
             score_from: None,
@@ -72,6 +75,7 @@ impl Request {
         }
         known_tokens("prompt", self.tokens.iter().copied(), info.vocab)?;
         known_tokens("stop tokens", self.stop_tokens.iter().copied(), info.vocab)?;
+        known_tokens("spelled tokens", self.spelled.iter().copied(), info.vocab)?;
         if self.stop_strings.len() > MAX_STOP_STRINGS {
             return Err(EngineError::TooManyStopStrings {
                 count: self.stop_strings.len(),
@@ -92,7 +96,7 @@ impl Request {
     }
 }
 
-/// How a token is chosen from a row of logits, in the order of the fields after `temperature`'s: logit bias,
+/// How a token is chosen from a row of logits: a constraint's mask if the request has one, then logit bias,
 /// penalties, temperature, top-k, top-p, min-p.
 ///
 /// The default is greedy and changes nothing.

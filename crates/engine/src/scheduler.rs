@@ -1,8 +1,9 @@
 //! Which tokens the next step computes.
 //!
 //! First come, first served: sequences are admitted in the order of submission, when pages for all their
-//! tokens are there. A step takes one token of every sequence that is generating, then chunks of prompts.
-//! When a generating sequence finds no page for its next token, the youngest sequence gives its pages up and
+//! tokens are there. One that begins like a prompt still being computed waits until it can take over the pages.
+//! A step takes one token of every sequence that is generating, then chunks of prompts; these are kept short
+//! while anyone is generating. When a generating sequence finds no page for its next token, the youngest sequence gives its pages up and
 //! waits; it is computed again later, with the same bits.
 
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::collections::VecDeque;
 use wushi_graph::{Batch, ExecutorInfo};
 
 use crate::EngineOptions;
-use crate::pages::PagePool;
+use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
 use crate::stats::Stats;
 
@@ -20,6 +21,8 @@ pub(crate) struct Scheduler {
     prefill_chunk: usize,
     prefix_cache: bool,
     max_sequences: usize,
+    /// Rows of a step while any sequence is generating.
+    step_tokens: usize,
     pool: PagePool,
     /// Oldest first. All are younger than the running ones.
     waiting: VecDeque<Sequence>,
@@ -42,13 +45,15 @@ pub(crate) struct Plan {
 
 impl Scheduler {
     pub(crate) fn new(info: &ExecutorInfo, options: &EngineOptions) -> Self {
-        let most = info.max_rows.min(info.max_logit_rows);
+        let step_tokens = options.step_tokens.unwrap_or(info.max_rows).min(info.max_rows);
+        let most = step_tokens.min(info.max_logit_rows);
         Scheduler {
             info: info.clone(),
             prefill_chunk: options.prefill_chunk.unwrap_or(info.max_rows),
             prefix_cache: options.prefix_cache,
             // Every running sequence can get a row with logits in every step, so that none starves.
             max_sequences: options.max_sequences.unwrap_or(most).min(most),
+            step_tokens,
             pool: PagePool::new(info.pages),
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -61,6 +66,13 @@ impl Scheduler {
     /// Queues a sequence.
     pub(crate) fn submit(&mut self, sequence: Sequence) {
         self.waiting.push_back(sequence);
+    }
+
+    /// Tells those that wait their places.
+    fn tell_places(&self) {
+        for (place, sequence) in self.waiting.iter().enumerate() {
+            sequence.set_place(place);
+        }
     }
 
     /// Whether there is nothing to do.
@@ -78,6 +90,7 @@ impl Scheduler {
         self.admit();
         self.share_out_rows();
         self.find_pages();
+        self.tell_places();
         self.assemble(plan);
     }
 
@@ -94,7 +107,8 @@ impl Scheduler {
         }
     }
 
-    /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left.
+    /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left or
+    /// the next one is about to be computed for another.
     fn take_pages(&mut self, sequence: &mut Sequence) -> bool {
         let page_tokens = self.info.page_tokens;
         let reusable = if self.prefix_cache { sequence.first_wanted() / page_tokens } else { 0 };
@@ -106,6 +120,9 @@ impl Scheduler {
         {
             reused += 1;
             idle += usize::from(is_idle);
+        }
+        if reused < reusable && self.is_under_way(reused, sequence.prefix(reused, page_tokens)) {
+            return false;
         }
         let needed = sequence.tokens.len().div_ceil(page_tokens) - reused;
         // Each running sequence may soon want one more page: leave it one, or the newcomer would be the first
@@ -126,14 +143,31 @@ impl Scheduler {
         true
     }
 
+    /// Whether a running sequence has yet to compute its page `index`, and that page is known by `prefix`.
+    ///
+    /// It will: only waiting sequences wait for others, and the oldest of the running ones gets rows in every
+    /// step. If it ends before, nobody waits for it any more.
+    fn is_under_way(&mut self, index: usize, prefix: Prefix) -> bool {
+        let page_tokens = self.info.page_tokens;
+        let end = (index + 1) * page_tokens;
+        let mut running = self.running.iter_mut();
+        running.any(|other| {
+            other.computed < end && end <= other.tokens.len() && other.prefix(index, page_tokens) == prefix
+        })
+    }
+
     /// Divides the step's rows: one for each generating sequence, then chunks of prompts, oldest first.
     fn share_out_rows(&mut self) {
-        let (mut rows_left, mut logits_left) = (self.info.max_rows, self.info.max_logit_rows);
+        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1;
+        // Nobody waits for the next token of an answer: then the longest steps are the fastest.
+        let is_hurried = self.running.iter().any(is_generating);
+        let mut rows_left = if is_hurried { self.step_tokens } else { self.info.max_rows };
+        let mut logits_left = self.info.max_logit_rows;
         self.rows.clear();
         self.rows.resize(self.running.len(), 0);
         for generating in [true, false] {
             for (sequence, rows) in self.running.iter().zip(&mut self.rows) {
-                if (sequence.uncomputed() == 1) != generating {
+                if is_generating(sequence) != generating {
                     continue;
                 }
                 let most = sequence.uncomputed().min(self.prefill_chunk).min(rows_left);
@@ -251,12 +285,12 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::mpsc;
 
     use super::*;
     use crate::Request;
-    use crate::pages::{Prefix, prefix};
+    use crate::engine::Shared;
+    use crate::link::Client;
+    use crate::pages::prefix;
 
     const PAGE_TOKENS: usize = 2;
 
@@ -266,9 +300,10 @@ mod tests {
     }
 
     fn submit(scheduler: &mut Scheduler, token: u32, length: usize) {
-        let (events, _) = mpsc::channel();
+        let shared = Arc::new(Shared::new(info().pages, &EngineOptions::default()));
+        let (client, _) = Client::new(shared, Box::new(drop)).unwrap();
         let request = Request::new(vec![token; length]);
-        scheduler.submit(Sequence::new(request, &info(), events, Arc::new(AtomicBool::new(false))));
+        scheduler.submit(Sequence::new(request, &info(), None, client));
     }
 
     /// Schedules a step and notes it as computed.

@@ -1,15 +1,14 @@
 //! A request under way: its tokens, its pages, and what its answer needs from one token to the next.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use wushi_graph::{ExecutorInfo, PageId};
 
 use crate::Request;
+use crate::constraint::{Constraint, Guard};
 use crate::detokenize::Detokenizer;
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
+use crate::link::Client;
 use crate::pages::{Prefix, prefix};
 use crate::sampler::History;
 
@@ -43,8 +42,9 @@ pub(crate) struct Sequence {
     pub(crate) detokenizer: Detokenizer,
     /// Of the logits sampled from, if asked for.
     pub(crate) digest: Option<blake3::Hasher>,
-    events: Sender<Event>,
-    cancelled: Arc<AtomicBool>,
+    /// What the answer's form is held to.
+    pub(crate) constraint: Option<Guard>,
+    client: Client,
     submitted: Instant,
     admitted: Option<Instant>,
     first_token: Option<Instant>,
@@ -56,8 +56,8 @@ impl Sequence {
     pub(crate) fn new(
         mut request: Request,
         info: &ExecutorInfo,
-        events: Sender<Event>,
-        cancelled: Arc<AtomicBool>,
+        constraint: Option<Box<dyn Constraint>>,
+        client: Client,
     ) -> Self {
         let tokens = std::mem::take(&mut request.tokens);
         let prompt = tokens.len();
@@ -77,8 +77,8 @@ impl Sequence {
             request,
             tokens,
             prompt,
-            events,
-            cancelled,
+            constraint: constraint.map(Guard::new),
+            client,
             submitted: Instant::now(),
             admitted: None,
             first_token: None,
@@ -105,7 +105,7 @@ impl Sequence {
 
     /// Whether the client wants no more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.client.is_cancelled()
     }
 
     /// The prefix of the full page `index`.
@@ -124,6 +124,7 @@ impl Sequence {
         if first {
             self.admitted = Some(Instant::now());
             self.cached = cached;
+            self.client.begin();
         }
         first
     }
@@ -139,8 +140,18 @@ impl Sequence {
     }
 
     /// Reports something. A client that is gone has cancelled, which is seen before the next step.
-    pub(crate) fn report(&self, event: Event) {
-        let _ = self.events.send(event);
+    pub(crate) fn report(&mut self, event: Event) {
+        self.client.report(event);
+    }
+
+    /// Notes how many sequences wait before this one.
+    pub(crate) fn set_place(&self, place: usize) {
+        self.client.set_place(place);
+    }
+
+    /// Drops a sequence that the engine never took, without an event.
+    pub(crate) fn refuse(self) {
+        self.client.refuse();
     }
 
     /// Reports the scores, once.

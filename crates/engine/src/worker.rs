@@ -101,7 +101,7 @@ impl Worker {
         self.scheduler.count(&mut self.stats);
         self.stats.completion_tokens = self.postprocessor.generated();
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.stats);
-        for (sequence, event) in ended {
+        for (mut sequence, event) in ended {
             tracing::debug!(tokens = sequence.tokens.len(), ?event, "ended");
             sequence.report(event);
         }

@@ -76,6 +76,8 @@ pub struct Batch {
     pub pages: Vec<PageId>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<usize>,
+    /// Rows whose final states are wanted (what logits are computed from), ascending, none of them in `logit_rows`.
+    pub state_rows: Vec<usize>,
 }
 
 impl Batch {
@@ -85,6 +87,7 @@ impl Batch {
         self.spans.clear();
         self.pages.clear();
         self.logit_rows.clear();
+        self.state_rows.clear();
     }
 
     /// Appends `tokens` of one sequence from position `start` on, with the sequence's page table.
@@ -131,4 +134,15 @@ pub trait Executor: Send {
     ///
     /// The bits of a row's logits depend on the weights and the tokens of its own sequence only.
     fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError>;
+
+    /// Elements of a row's final state; 0 where there are none to ask for, see [`Graph::states`](crate::Graph::states).
+    fn state_width(&self) -> usize {
+        0
+    }
+
+    /// The states that the last batch wanted, row-major `[state_rows.len()][state_width]`; the bits depend on what those
+    /// of logits do. Empty after a batch that was refused.
+    fn states(&self) -> &[f32] {
+        &[]
+    }
 }

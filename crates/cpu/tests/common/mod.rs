@@ -234,7 +234,7 @@ impl Shape {
         }
         let x = g.rms_norm(g.rows(x)?, "output_norm", self.width, 1e-5)?;
         let logits = g.linear(x, "token_embd", self.vocab)?;
-        g.finish(if self.rich { g.softcap(logits, 20.0)? } else { logits })
+        g.finish_with_states(if self.rich { g.softcap(logits, 20.0)? } else { logits }, x)
     }
 }
 
@@ -264,7 +264,7 @@ pub fn mixture(experts: usize, used: usize, normalise: bool) -> Graph {
             x = b.add(x, b.combine(down, routes)?)?;
         }
         let x = g.rms_norm(g.rows(x)?, "output_norm", width, 1e-5)?;
-        g.finish(g.linear(x, "output", 70)?)
+        g.finish_with_states(g.linear(x, "output", 70)?, x)
     };
     build().expect("shapes fit")
 }
@@ -302,6 +302,32 @@ pub fn options(set: InstructionSet, threads: usize, cache: CacheType, context: u
         max_rows: 512,
         max_logit_rows: 512,
     }
+}
+
+/// What a sequence's rows give, computed in chunks of at most `chunk` tokens: `is_state` says which rows give their state.
+pub fn run_mixed(
+    executor: &mut CpuExecutor,
+    tokens: &[u32],
+    chunk: usize,
+    table: &[u32],
+    is_state: impl Fn(usize) -> bool,
+) -> Vec<(usize, Vec<f32>)> {
+    let mut found = Vec::new();
+    let mut batch = Batch::default();
+    for start in (0..tokens.len()).step_by(chunk) {
+        let end = (start + chunk).min(tokens.len());
+        batch.clear();
+        batch.push(&tokens[start..end], start, table);
+        (batch.state_rows, batch.logit_rows) = (0..end - start).partition(|row| is_state(start + row));
+        let (vocab, width) = (executor.info().vocab, executor.state_width());
+        let logits = executor.run(&batch).expect("a valid batch").chunks(vocab);
+        found.extend(batch.logit_rows.iter().map(|row| start + row).zip(logits.map(<[f32]>::to_vec)));
+        let states = executor.states();
+        assert_eq!(states.len(), batch.state_rows.len() * width);
+        let states = states.chunks(width).map(<[f32]>::to_vec);
+        found.extend(batch.state_rows.iter().map(|row| start + row).zip(states));
+    }
+    found
 }
 
 /// All logits of a sequence, computed in chunks of at most `chunk` tokens.

@@ -1,4 +1,5 @@
 //! The engine from outside, driven by an executor that notices every wrong page, position or token.
+mod clients;
 mod fake;
 mod lifecycle;
 mod refusals;

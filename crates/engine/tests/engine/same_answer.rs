@@ -127,11 +127,12 @@ fn with_a_prefix_that_is_still_being_computed() {
     let first = engine.submit(request()).unwrap();
     permits.send(()).unwrap();
     wait_for(|| log.batches().len() == 2);
-    // The second step is under way; when the newcomer is admitted, 14 tokens and thus 3 pages are known.
+    // The second step is under way; the newcomer waits for all full pages but the last token's.
     let second = engine.submit(request()).unwrap();
     drop(permits);
     let (first, second) = (first.finish().unwrap(), second.finish().unwrap());
-    assert_eq!(second.usage.cached_tokens, 12);
+    assert_eq!(second.usage.cached_tokens, 36);
+    assert_eq!(log.rows(), (40 + 4) + (4 + 4), "nothing was computed twice");
     assert_eq!(essence(first), essence(second));
 }
 
