@@ -199,7 +199,11 @@ function newChat() {
 
 async function open(id, { push = true } = {}) {
   const conversation = state.running.get(id)?.conversation ?? (await store.load(id).catch(() => null));
-  if (!conversation) return;
+  if (!conversation) {
+    // Removed meanwhile, or an address from another browser.
+    if (!push) history.replaceState(null, '', location.pathname);
+    return;
+  }
   store.known(id);
   conversation.settings = checked(conversation.settings);
   if (push && location.hash !== `#${id}`) history.pushState(null, '', `#${id}`);
@@ -363,14 +367,14 @@ const actions = {
   },
   retry(node) {
     if (!ready()) return;
-    Object.assign(node, { content: '', reasoning: '', model: chosenModel(), stats: {} });
+    Object.assign(node, { content: '', reasoning: '', model: chosenModel() });
     actions.goOn(node);
   },
   continue(node) {
     if (ready()) actions.goOn(node);
   },
   goOn(node) {
-    Object.assign(node, { state: 'writing', error: null, finish: null, same: null, again: null });
+    Object.assign(node, { state: 'writing', error: null, finish: null, same: null, again: null, stats: {} });
     state.views.delete(node.id);
     start(node);
     composer.focus();

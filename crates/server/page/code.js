@@ -1,8 +1,8 @@
 // Blocks of code: highlighted in the background of what is written, with a button to copy.
 
-import './vendor/purify.js';
 import { copyWith, el, icon } from './dom.js';
 import { t } from './i18n.js';
+import { sanitizedCode } from './sanitize.js';
 
 // Fetched with the first block that needs it.
 let library = null;
@@ -14,9 +14,6 @@ function highlighter() {
   });
   return loading;
 }
-
-const purify = globalThis.DOMPurify();
-const SPANS = { ALLOWED_TAGS: ['span'], ALLOWED_ATTR: ['class'], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true };
 
 // Longer ones stay plain: colouring them would hold up the page.
 const MOST_HIGHLIGHTED = 100_000;
@@ -61,7 +58,7 @@ export class CodeBlock {
     }
     const start = performance.now();
     const html = library.highlight(this.text, { language: this.language, ignoreIllegals: true }).value;
-    this.code.replaceChildren(purify.sanitize(html, SPANS));
+    this.code.replaceChildren(sanitizedCode(html));
     this.code.normalize();
     const end = performance.now();
     this.next = end + Math.max(50, 10 * (end - start));

@@ -1,32 +1,10 @@
-// Markdown of strangers to elements. Whatever a model or an imported file says passes DOMPurify with a short list
-// of what may stay; nothing is fetched from elsewhere, and a link needs a click.
+// Markdown to elements, also while it is still being written.
 
-import { Marked } from './vendor/marked.js';
-import './vendor/purify.js';
 import { CodeBlock } from './code.js';
 import { el } from './dom.js';
 import { t } from './i18n.js';
-
-const TAGS = (
-  'p br hr h3 h4 h5 h6 strong em b i u s del ins mark sub sup kbd code pre blockquote ul ol li a img ' +
-  'table thead tbody tr th td details summary'
-).split(' ');
-const ATTRIBUTES = ['href', 'title', 'start', 'align', 'class', 'src', 'alt', 'open', 'colspan', 'rowspan'];
-const LINK = /^(https?:\/\/|mailto:)/i;
-const INLINE_IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*$/;
-
-const purify = globalThis.DOMPurify();
-purify.addHook('uponSanitizeAttribute', (element, attribute) => {
-  const { attrName: name, attrValue: value } = attribute;
-  if (name === 'class') attribute.keepAttr = element.nodeName === 'CODE' && /^language-[\w+#.-]{1,40}$/.test(value);
-  if (name === 'href') attribute.keepAttr = LINK.test(value.trim());
-  if (name === 'src') attribute.keepAttr = INLINE_IMAGE.test(value);
-});
-purify.addHook('afterSanitizeAttributes', (element) => {
-  if (element.nodeName !== 'A') return;
-  element.setAttribute('target', '_blank');
-  element.setAttribute('rel', 'noopener noreferrer');
-});
+import { INLINE_IMAGE, LINK, TAGS, sanitized } from './sanitize.js';
+import { Marked } from './vendor/marked.js';
 
 const escape = (text) =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
@@ -56,10 +34,6 @@ const marked = new Marked({
     },
   },
 });
-
-function sanitized(html) {
-  return purify.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true });
-}
 
 /** Code gets a head with a button to copy; tables get a frame that scrolls. */
 function furnish(fragment) {

@@ -204,6 +204,8 @@ export class AnswerView {
 
   tools() {
     const { node, actions, busy, conversation } = this;
+    // Nothing came: trying again is all there is to do.
+    if (node.state === 'failed' && !node.content) return el('div', { class: 'tools' }, versions(conversation, node, busy, actions));
     const cutOff = node.content && (node.finish === 'length' || ['stopped', 'writing', 'failed'].includes(node.state));
     const tools = [
       versions(conversation, node, busy, actions),
@@ -220,7 +222,8 @@ export class AnswerView {
   }
 
   figures() {
-    const { stats = {}, seed } = this.node;
+    const { stats = {}, seed, state, content } = this.node;
+    if (state === 'failed' && !content) return null;
     const about = stats.estimated ? '≈ ' : '';
     const parts = [];
     if (stats.prompt_tokens !== undefined) {
