@@ -22,6 +22,7 @@ mod ledger;
 mod listen;
 mod metrics;
 mod openai;
+mod page;
 mod pool;
 mod prepare;
 mod router;

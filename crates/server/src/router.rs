@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
 use crate::openai::{embeddings, models, tokenize};
-use crate::{handlers, service};
+use crate::{handlers, page, service};
 
 /// All paths.
 pub(crate) fn router(app: App) -> Router {
@@ -30,6 +30,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/metrics", get(service::metrics))
         .route("/status", get(service::status))
         .route("/openapi.json", get(openapi))
+        .merge(page::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), auth::guard))
