@@ -3,5 +3,6 @@ mod clients;
 mod fake;
 mod lifecycle;
 mod refusals;
+mod robust;
 mod same_answer;
 mod scheduling;
