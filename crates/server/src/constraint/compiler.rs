@@ -53,6 +53,12 @@ impl Compiler {
         Ok(Compiler { factory, vocabulary: Arc::new(vocabulary) })
     }
 
+    /// The ids of those of these texts that are control tokens, as the engine wants them to spell them out
+    /// ([`AnswerParser::marks`](crate::tools::AnswerParser::marks) says which must be).
+    pub fn control_tokens<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+        texts.into_iter().filter_map(|text| self.vocabulary.control(text)).collect()
+    }
+
     /// A constraint for one answer.
     ///
     /// # Errors
