@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use wushi_server::store::{KeyInfo, Limits, Store, Usage, day, unix_ms};
+use wushi_server::store::{KeyInfo, Limits, Store, Usage, check_key_name, day, unix_ms};
 
 use crate::args::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRmArgs};
 use crate::knobs::Records;
@@ -31,6 +31,8 @@ pub(crate) fn run(args: KeyArgs, app: &App) -> Result<ExitCode> {
 }
 
 fn add(args: KeyAddArgs, app: &App) -> Result<ExitCode> {
+    // Before a database is created for it.
+    check_key_name(&args.name)?;
     let limits =
         Limits { requests_per_minute: args.requests_per_minute, tokens_per_day: args.tokens_per_day };
     let new = Store::open(database(args.records, app)?)?.add_key(&args.name, limits)?;
