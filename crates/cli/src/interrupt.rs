@@ -21,6 +21,8 @@ struct State {
     cancelled: bool,
     /// A file that must not outlive the process.
     temporary: Option<PathBuf>,
+    /// What is told to end instead.
+    told: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Interrupts {
@@ -44,10 +46,17 @@ impl Interrupts {
         Guard(self)
     }
 
+    /// Until the guard is dropped, the first signal calls this instead of ending the process.
+    pub(crate) fn tell(&self, told: impl Fn() + Send + 'static) -> Guard<'_> {
+        *self.state() = State { told: Some(Box::new(told)), ..State::default() };
+        Guard(self)
+    }
+
     fn signal(&self) {
         let mut state = self.state();
-        match &state.answer {
-            Some(answer) if !state.cancelled => answer.cancel(),
+        match (&state.answer, &state.told) {
+            (Some(answer), _) if !state.cancelled => answer.cancel(),
+            (_, Some(told)) if !state.cancelled => told(),
             _ => {
                 if let Some(temporary) = state.temporary.take() {
                     let _ = std::fs::remove_file(temporary);
@@ -78,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use wushi_engine::{Engine, EngineOptions, FinishReason, Request, Vocabulary};
-    use wushi_graph::{Batch, ExecError, Executor, ExecutorInfo};
+    use wushi_graph::{Batch, Computed, ExecError, Executor, ExecutorInfo};
 
     use super::*;
 
@@ -90,9 +99,10 @@ mod tests {
             &self.0
         }
 
-        fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+        fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
             std::thread::sleep(Duration::from_millis(1));
-            Ok(&[0.0, 1.0][..2 * batch.logit_rows.len()])
+            let logits = &[0.0, 1.0][..2 * batch.logit_rows.len()];
+            Ok(Computed { logits, states: &[] })
         }
     }
 

@@ -1,9 +1,9 @@
 //! Laying out buffers: two share memory when no two phases between barriers need both.
 
-use crate::program::{Buffer, Step};
+use crate::program::{Buffer, BufferId, Step};
 
-/// Sets every buffer's offset and returns the arena's size in bytes. `keep` stays valid after the last step.
-pub(crate) fn lay_out(steps: &[Step], buffers: &mut [Buffer], keep: usize) -> usize {
+/// Sets every buffer's offset and returns the arena's size in bytes. Those of `keep` stay valid after the last step.
+pub(crate) fn lay_out(steps: &[Step], buffers: &mut [Buffer], keep: &[BufferId]) -> usize {
     // Threads may be at different steps of one phase, so lifetimes are counted in phases.
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
     let mut phase = 0;
@@ -14,8 +14,10 @@ pub(crate) fn lay_out(steps: &[Step], buffers: &mut [Buffer], keep: usize) -> us
             life.1 = phase;
         }
     }
-    if let Some(life) = &mut lives[keep] {
-        life.1 = usize::MAX;
+    for id in keep {
+        if let Some(life) = &mut lives[id.0] {
+            life.1 = usize::MAX;
+        }
     }
     let mut order: Vec<usize> = (0..buffers.len()).filter(|&i| lives[i].is_some()).collect();
     // Largest first packs best; ties by index keep the layout a pure function of the schedule.
@@ -55,7 +57,7 @@ fn overlap(a: Option<(usize, usize)>, b: Option<(usize, usize)>) -> bool {
 mod tests {
     use super::*;
     use crate::activations::Packing;
-    use crate::program::{BufferId, Kind, Rows};
+    use crate::program::{Kind, Rows};
 
     #[test]
     fn buffers_share_memory_only_across_phases() {
@@ -69,7 +71,7 @@ mod tests {
         };
         // 0 dies in the phase in which 2 is born, 1 and 2 live together, 3 comes a phase later.
         let steps = [copy(0, 1, true), copy(1, 2, false), copy(2, 3, true)];
-        let size = lay_out(&steps, &mut buffers, 3);
+        let size = lay_out(&steps, &mut buffers, &[BufferId(3)]);
         let bytes = buffers[0].bytes();
         assert_eq!(size, 3 * bytes);
         for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 3)] {

@@ -15,9 +15,13 @@ fn check_rows(batch: &Batch, info: &ExecutorInfo, table_rows: usize) -> Result<(
     if batch.logit_rows.len() > info.max_logit_rows {
         return fail(format!("logits of {} rows; at most {}", batch.logit_rows.len(), info.max_logit_rows));
     }
-    if batch.logit_rows.last().is_some_and(|&row| row >= rows) || !batch.logit_rows.is_sorted_by(|a, b| a < b)
-    {
-        return fail("logit rows must be ascending rows of the batch".into());
+    for (what, wanted) in [("logit", &batch.logit_rows), ("state", &batch.state_rows)] {
+        if wanted.last().is_some_and(|&row| row >= rows) || !wanted.is_sorted_by(|a, b| a < b) {
+            return fail(format!("{what} rows must be ascending rows of the batch"));
+        }
+    }
+    if let Some(row) = batch.state_rows.iter().find(|row| batch.logit_rows.binary_search(row).is_ok()) {
+        return fail(format!("row {row} wants both logits and its state"));
     }
     if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= table_rows) {
         return fail(format!("token {token} is beyond the embedding table's {table_rows} rows"));
@@ -53,12 +57,18 @@ pub(crate) struct BatchChecks {
     spans: u64,
     /// Whether tokens see what comes after them, so that a sequence must come whole.
     whole: bool,
+    has_states: bool,
 }
 
 impl BatchChecks {
     pub(crate) fn new(pages: usize, program: &Program) -> Self {
         let whole = program.attention_kinds.iter().any(|heads| heads.attention.mask == Mask::Full);
-        BatchChecks { writer: vec![0; pages], spans: 0, whole }
+        BatchChecks { writer: vec![0; pages], spans: 0, whole, has_states: program.states.is_some() }
+    }
+
+    /// Whether a sequence must come whole.
+    pub(crate) fn whole(&self) -> bool {
+        self.whole
     }
 
     /// An error if the batch must not run. `table_rows` is what token ids must be below.
@@ -71,6 +81,10 @@ impl BatchChecks {
         check_rows(batch, info, table_rows)?;
         if self.whole && batch.spans.iter().any(|span| span.start != 0) {
             let what = "a sequence whose tokens see what comes after them must be computed in one step";
+            return Err(ExecError::InvalidBatch(what.into()));
+        }
+        if !self.has_states && !batch.state_rows.is_empty() {
+            let what = "states are wanted, but the model does not say which of its values these are";
             return Err(ExecError::InvalidBatch(what.into()));
         }
         let before = self.spans;

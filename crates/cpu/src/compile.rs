@@ -33,6 +33,7 @@ pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Progra
         target,
         uses: graph.uses(),
         readers: readers(graph),
+        beyond: beyond_states(graph),
         defined: Vec::new(),
         ready: vec![false; graph.nodes().len()],
         done: vec![false; graph.nodes().len()],
@@ -47,6 +48,7 @@ pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Progra
             attention_kinds: Vec::new(),
             arena: 0,
             output: BufferId(0),
+            states: None,
         },
     };
     for value in graph.values() {
@@ -69,12 +71,24 @@ fn readers(graph: &Graph) -> Vec<Vec<Value>> {
     readers
 }
 
+/// Which nodes only logits need: those that depend on the states.
+fn beyond_states(graph: &Graph) -> Vec<bool> {
+    let mut beyond = vec![false; graph.nodes().len()];
+    for value in graph.values() {
+        let mut inputs = graph.node(value).inputs.iter();
+        beyond[value.index()] = inputs.any(|&input| beyond[input.index()] || graph.states() == Some(input));
+    }
+    beyond
+}
+
 struct Lowering<'a> {
     graph: &'a Graph,
     dtypes: &'a [DType],
     target: Target,
     uses: Vec<usize>,
     readers: Vec<Vec<Value>>,
+    /// Nodes that only rows that want logits have.
+    beyond: Vec<bool>,
     /// Values that have a buffer since the last node was lowered: another step may not read them yet.
     defined: Vec<Value>,
     /// Values that an earlier step has computed.
@@ -318,7 +332,9 @@ impl Lowering<'_> {
         let capacity = match rows {
             Rows::Tokens => self.target.rows,
             Rows::Slots(used) => self.target.rows * used,
-            Rows::Picked => self.target.picked,
+            // What comes in one step may all want states.
+            Rows::Picked if self.graph.states().is_some() => self.target.rows,
+            Rows::Picked | Rows::Logits => self.target.picked,
         };
         self.program.buffers.push(Buffer { packing, rows, width, offset: 0, capacity });
         BufferId(self.program.buffers.len() - 1)
@@ -326,6 +342,7 @@ impl Lowering<'_> {
 
     fn rows_of(&self, value: Value) -> Rows {
         match *self.graph.node(value).shape.dims() {
+            [Dim::Picked, ..] if self.beyond[value.index()] => Rows::Logits,
             [Dim::Picked, ..] => Rows::Picked,
             [Dim::Tokens, Dim::Fixed(used), _] => Rows::Slots(used),
             _ => Rows::Tokens,
@@ -357,8 +374,10 @@ impl Lowering<'_> {
             steps[i].barrier = i > 0 && !follows;
         }
         self.program.output = self.operand(self.graph.output());
-        let output = self.program.output.0;
-        self.program.arena = arena::lay_out(&self.program.steps, &mut self.program.buffers, output);
+        self.program.states = self.graph.states().map(|states| self.operand(states));
+        let kept: Vec<BufferId> =
+            [Some(self.program.output), self.program.states].into_iter().flatten().collect();
+        self.program.arena = arena::lay_out(&self.program.steps, &mut self.program.buffers, &kept);
         self.program
     }
 }

@@ -38,7 +38,7 @@ impl Counter<'_> {
         let rows = match step.rows {
             Rows::Tokens => self.rows,
             Rows::Slots(used) => self.rows * used as u64,
-            Rows::Picked => 1,
+            Rows::Picked | Rows::Logits => 1,
         };
         let buffers = step.kind.buffers();
         let row_bytes = |b: &crate::program::Buffer| (b.bytes() / b.capacity.max(1)) as u64;

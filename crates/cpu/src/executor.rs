@@ -1,7 +1,8 @@
 //! The CPU executor: batches through a compiled schedule.
 
 use wushi_graph::{
-    Batch, CacheType, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, WeightSource,
+    Batch, CacheType, Computed, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, StatesInfo,
+    WeightSource,
 };
 
 use crate::batch::{BatchChecks, StepData};
@@ -163,12 +164,27 @@ pub struct CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// Loads the weights and allocates all memory that will be needed.
+    /// Loads the weights and allocates all memory that will be needed. The executor has a team of its own.
     pub fn new(graph: Graph, source: &dyn WeightSource, options: Options) -> Result<Self, CpuError> {
         check(&graph, &options)?;
+        let team = Team::new(options.threads)?;
+        Self::on(team, graph, source, options)
+    }
+
+    /// The same on a team that others may compute with too, in turn with this one, from loading on. It must have as many
+    /// threads as the options say.
+    pub fn on(
+        team: Team,
+        graph: Graph,
+        source: &dyn WeightSource,
+        options: Options,
+    ) -> Result<Self, CpuError> {
+        check(&graph, &options)?;
+        if team.threads() != options.threads {
+            return Err(CpuError::Options("an executor must be made for as many threads as its team has"));
+        }
         let dtypes = model::dtypes(&graph, source)?;
-        let mut team = Team::new(options.threads)?;
-        let weights = Weights::load(&graph, source, &mut team)?;
+        let weights = Weights::load(&graph, source, &team)?;
         let program = compile(&graph, &dtypes, target(&options));
         let frequencies = program
             .ropes
@@ -225,7 +241,17 @@ impl Executor for CpuExecutor {
         &self.info
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+    fn states(&self) -> Option<StatesInfo> {
+        let id = self.program.states?;
+        Some(StatesInfo {
+            width: self.program.buffer(id).width,
+            tokens: self.table_rows,
+            whole: self.checks.whole(),
+            only: id == self.program.output,
+        })
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
         self.checks.check(batch, &self.info, self.table_rows)?;
         let program = &self.program;
         self.data.plan(batch, program);
@@ -252,7 +278,17 @@ impl Executor for CpuExecutor {
                 unsafe { context.run(step, thread) };
             }
         });
-        // SAFETY: all threads are done; the output buffer stays untouched until the next call.
-        Ok(unsafe { step::output(program, &self.arena, batch.logit_rows.len()) })
+        let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
+        // SAFETY: all threads are done; both buffers stay untouched until the next call.
+        let rows = |id, rows| unsafe { step::packed_rows(program, &self.arena, id, rows) };
+        Ok(match program.states {
+            None => Computed { logits: rows(program.output, logits), states: &[] },
+            Some(id) => {
+                // Rows that want logits come first.
+                let (before, states) = rows(id, logits + states).split_at(logits * program.buffer(id).width);
+                let is_output = id == program.output;
+                Computed { logits: if is_output { before } else { rows(program.output, logits) }, states }
+            }
+        })
     }
 }

@@ -25,6 +25,7 @@ mod scratch;
 mod simd;
 mod step;
 mod team;
+mod turns;
 mod weights;
 
 pub use executor::{CpuError, CpuExecutor, MemoryPlan, Options, page_bytes, plan, schedule};
@@ -32,6 +33,7 @@ pub use isa::InstructionSet;
 pub use kernels::PAGE_TOKENS;
 pub use probe::Probe;
 pub use program::StepCost;
+pub use team::Team;
 pub use weights::{SEGMENT, WeightError};
 
 /// Version of the arithmetic: part of every fingerprint. Two versions may differ in bits, one never does.

@@ -56,7 +56,7 @@ pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
 impl Weights {
     /// Repacks every weight; the source's pages are released one tensor after the other. The largest come first, so that
     /// little of the source is in memory when nearly all of the weights are.
-    pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &mut Team) -> Result<Self, CpuError> {
+    pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &Team) -> Result<Self, CpuError> {
         let decls = graph.weights();
         let mut order = Vec::with_capacity(decls.len());
         for (place, decl) in decls.iter().enumerate() {
@@ -112,7 +112,7 @@ fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
     WeightError::NotFinite { name: decl.name.clone(), row }
 }
 
-fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &mut Team) -> Result<Matrix, CpuError> {
+fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &Team) -> Result<Matrix, CpuError> {
     let matrix = Matrix::new(view.dtype, MatrixShape::of(&decl.shape))?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());

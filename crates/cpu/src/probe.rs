@@ -39,7 +39,7 @@ impl Probe {
     /// Takes 256 MiB of memory until dropped.
     pub fn new(threads: usize, instruction_set: InstructionSet) -> Result<Self, CpuError> {
         let memory = SharedBytes::zeroed_dense(STREAM)?;
-        let mut team = Team::new(threads)?;
+        let team = Team::new(threads)?;
         // Whole rounds of the streaming loop, whatever the vectors' size.
         let share = STREAM / team.threads() / 4096 * 4096;
         let start = memory.as_ptr() as usize;

@@ -16,8 +16,10 @@ pub(crate) enum Rows {
     Tokens,
     /// So many per token of the batch: one for each expert it uses.
     Slots(usize),
-    /// One per row that wants logits.
+    /// One per row that wants logits, then one per row that wants its state.
     Picked,
+    /// One per row that wants logits.
+    Logits,
 }
 
 /// Index of a [`Buffer`].
@@ -110,7 +112,7 @@ pub(crate) enum Kind {
     Cache { layer: usize, k: BufferId, v: BufferId },
     /// Attention over pages.
     Attention { layer: usize, q: BufferId, out: BufferId },
-    /// Gathers the rows that want logits.
+    /// Gathers the rows that want something.
     Rows { x: BufferId, out: BufferId },
 }
 
@@ -215,6 +217,8 @@ pub(crate) struct Program {
     pub(crate) arena: usize,
     /// Where the logits are.
     pub(crate) output: BufferId,
+    /// Where the states that they are computed from are, if they can be asked for.
+    pub(crate) states: Option<BufferId>,
 }
 
 impl Program {

@@ -36,12 +36,17 @@ pub(crate) struct Context<'a> {
 // SAFETY: threads share the arena, the pages and the scratch by the schedule's partition.
 unsafe impl Sync for Context<'_> {}
 
-/// Rows of logits, without padding.
+/// The first rows of a value that is not read again, without padding.
 ///
 /// # Safety
-/// No thread is running.
-pub(crate) unsafe fn output<'a>(program: &Program, arena: &'a SharedBytes, rows: usize) -> &'a [f32] {
-    let buffer = program.buffer(program.output);
+/// No thread is running; the rows were written, and this is called once for them.
+pub(crate) unsafe fn packed_rows<'a>(
+    program: &Program,
+    arena: &'a SharedBytes,
+    id: BufferId,
+    rows: usize,
+) -> &'a [f32] {
+    let buffer = program.buffer(id);
     // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
     unsafe {
         let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
@@ -59,7 +64,8 @@ impl Context<'_> {
         match rows {
             Rows::Tokens => self.batch.tokens.len(),
             Rows::Slots(used) => self.batch.tokens.len() * used,
-            Rows::Picked => self.batch.logit_rows.len(),
+            Rows::Picked => self.batch.logit_rows.len() + self.batch.state_rows.len(),
+            Rows::Logits => self.batch.logit_rows.len(),
         }
     }
 
@@ -277,8 +283,11 @@ impl Context<'_> {
                 }
                 Kind::Rows { x, out } => {
                     let (x, out) = (self.f32(x), self.f32(out));
+                    let Batch { logit_rows, state_rows, .. } = self.batch;
                     for row in rows {
-                        let from = x.base.add(self.batch.logit_rows[row] * x.stride);
+                        let wanted =
+                            logit_rows.get(row).unwrap_or_else(|| &state_rows[row - logit_rows.len()]);
+                        let from = x.base.add(wanted * x.stride);
                         std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
                     }
                 }

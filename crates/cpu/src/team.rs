@@ -1,10 +1,13 @@
 //! The thread team: a fixed number of threads that run one job together, with a barrier between its steps.
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+
+use crate::turns::Turns;
 
 /// How often a waiting thread looks before it offers its core: a few microseconds, which is what the schedule leaves
 /// threads apart when each has a core of its own.
@@ -82,7 +85,8 @@ struct Shared {
     stop: AtomicBool,
 }
 
-// SAFETY: `job` is written by the leader only while all workers wait for `start`, which orders the accesses.
+// SAFETY: `job` is written by the leader, of whom there is one at a time, only while all workers wait for `start`, which
+// orders the accesses.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -102,15 +106,35 @@ impl Shared {
     }
 }
 
-/// A team of `threads` threads, the caller of [`Team::run`] being one of them.
-pub(crate) struct Team {
+/// Threads that compute together, the one that has something to compute being one of them.
+///
+/// Clones are the same team: executors that share one take turns, step by step, in the order of asking, so that several
+/// models in one process never compute at once. Between steps nothing is held. The threads end with the last clone.
+#[derive(Clone)]
+pub struct Team {
+    shared: Arc<Shared>,
+    crew: Arc<Crew>,
+}
+
+/// What is there once, whatever the number of clones.
+struct Crew {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    turns: Turns,
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team").field("threads", &self.threads()).finish_non_exhaustive()
+    }
 }
 
 impl Team {
-    /// Starts the team's other threads.
-    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+    /// A team of so many threads, at least one: starts all but that of the caller.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             threads: threads.max(1),
             start: Signal::new(),
@@ -119,24 +143,28 @@ impl Team {
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
         });
-        let mut team = Team { shared, workers: Vec::new() };
-        for thread in 1..team.threads() {
-            let shared = Arc::clone(&team.shared);
+        // Dropped early, it ends the threads that were started.
+        let mut crew = Crew { shared: Arc::clone(&shared), workers: Vec::new(), turns: Turns::default() };
+        for thread in 1..shared.threads {
+            let shared = Arc::clone(&shared);
             let builder = thread::Builder::new().name(format!("wushi-cpu-{thread}"));
-            team.workers.push(builder.spawn(move || work(&shared, thread))?);
+            crew.workers.push(builder.spawn(move || work(&shared, thread))?);
         }
-        Ok(team)
+        Ok(Team { shared, crew: Arc::new(crew) })
     }
 
-    pub(crate) fn threads(&self) -> usize {
+    /// How many threads compute together.
+    pub fn threads(&self) -> usize {
         self.shared.threads
     }
 
-    /// Runs `job(thread)` on every thread and returns when all are done. Needs `&mut`: one job at a time.
-    pub(crate) fn run(&mut self, job: &(dyn Fn(usize) + Sync)) {
+    /// Runs `job(thread)` on every thread, after the jobs of those that asked before, and returns when all are done. A job
+    /// must not run another.
+    pub(crate) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        let _turn = self.crew.turns.take();
         // SAFETY: only extends the lifetime in the type; the final barrier keeps it true.
         let pointer = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        // SAFETY: all workers wait for `start`.
+        // SAFETY: all workers wait for `start`, as the turn before ended with the final barrier.
         unsafe { *self.shared.job.get() = Some(pointer) };
         self.shared.start.advance();
         let abort = AbortOnUnwind;
@@ -182,7 +210,7 @@ fn work(shared: &Shared, thread: usize) {
     }
 }
 
-impl Drop for Team {
+impl Drop for Crew {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.start.advance();
@@ -200,7 +228,7 @@ mod tests {
     #[test]
     fn threads_meet_at_every_barrier() {
         for threads in [1, 2, 5] {
-            let mut team = Team::new(threads).unwrap();
+            let team = Team::new(threads).unwrap();
             let barrier = team.barrier();
             let counters: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
             for round in 1..20 {
@@ -216,8 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn jobs_of_several_callers_never_meet() {
+        let team = Team::new(3).unwrap();
+        let running = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let (team, running) = (team.clone(), &running);
+                scope.spawn(move || {
+                    let barrier = team.barrier();
+                    for _ in 0..50 {
+                        team.run(&|_| {
+                            running.fetch_add(1, Ordering::Relaxed);
+                            barrier();
+                            assert_eq!(running.load(Ordering::Relaxed), 3);
+                            barrier();
+                            running.fetch_sub(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(running.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn a_sleeping_team_wakes() {
-        let mut team = Team::new(3).unwrap();
+        let team = Team::new(3).unwrap();
         let count = AtomicUsize::new(0);
         for _ in 0..3 {
             thread::sleep(std::time::Duration::from_millis(5));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, RandomWeights, Shape, options};
-use wushi_cpu::{CpuExecutor, InstructionSet, page_bytes, plan};
+use wushi_cpu::{CpuExecutor, InstructionSet, Team, page_bytes, plan};
 use wushi_graph::{Batch, CacheType, DType, Executor};
 
 fn model(dtype: DType) -> (wushi_graph::Graph, RandomWeights) {
@@ -104,6 +104,18 @@ fn invalid_batches_are_refused() {
         },
         "logits of 3 rows",
     );
+    for (states, why) in
+        [([1, 0], "state rows must be ascending"), ([0, 2], "state rows"), ([0, 1], "row 1 wants both")]
+    {
+        refused(
+            &|b| {
+                b.push(&[1, 2], 0, &[0]);
+                b.logit_rows.push(1);
+                b.state_rows.extend(states);
+            },
+            why,
+        );
+    }
     refused(
         &|b| {
             b.push(&[1, 2], 0, &[0]);
@@ -111,6 +123,30 @@ fn invalid_batches_are_refused() {
         },
         "cover 1 of 2",
     );
+}
+
+#[test]
+fn a_team_of_another_size_is_refused() {
+    let (graph, weights) = model(DType::F32);
+    let options = options(InstructionSet::best(), 2, CacheType::F16, 64);
+    let error = CpuExecutor::on(Team::new(3).unwrap(), graph, &weights, options).err().expect("refused");
+    assert!(error.to_string().contains("as many threads as its team"), "{error}");
+}
+
+#[test]
+fn states_of_a_model_that_names_none_are_refused() {
+    let g = wushi_graph::Builder::new();
+    let x = g.rows(g.embed("token_embd", 70, 64).unwrap()).unwrap();
+    let graph = g.finish(g.linear(x, "token_embd", 70).unwrap()).unwrap();
+    let weights = RandomWeights::new(&graph, DType::F32, &mut Random(1));
+    let options = options(InstructionSet::best(), 2, CacheType::F16, 64);
+    let mut executor = CpuExecutor::new(graph, &weights, options).unwrap();
+    assert_eq!(executor.states(), None);
+    let mut batch = Batch::default();
+    batch.push(&[1, 2], 0, &[0]);
+    batch.state_rows.push(1);
+    let error = executor.run(&batch).unwrap_err().to_string();
+    assert!(error.contains("states are wanted"), "{error}");
 }
 
 #[test]

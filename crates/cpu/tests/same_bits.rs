@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{Fill, Random, RandomWeights, Shape, assert_same_bits, encoder, mixture, options, run};
+use common::{
+    Fill, Random, RandomWeights, Shape, assert_same_bits, encoder, mixture, options, run, run_mixed,
+};
 use proptest::prelude::*;
-use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
+use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, Team, reference};
 use wushi_graph::{Batch, Builder, CacheType, DType, Executor, Graph, Mask, RopePairs};
 
 fn executor(graph: &Graph, weights: &RandomWeights, options: Options) -> CpuExecutor {
@@ -57,7 +59,7 @@ fn check_linear(case: Linear) {
         batch.push(&tokens, 0, &(0..16).collect::<Vec<_>>());
         batch.logit_rows.extend(0..rows);
         // The vocabulary of tokens is larger than the outputs here: ids are checked against the table.
-        let got = executor.run(&batch).unwrap();
+        let got = executor.run(&batch).unwrap().logits;
         assert_same_bits(got, &want, &format!("{dtype} {outputs}x{inputs}, {rows} rows, {set}"));
     }
 }
@@ -133,6 +135,12 @@ fn check_graph(graph: &Graph, vocab: usize, dtype: DType, cache: CacheType, leng
     let weights = RandomWeights::new(graph, dtype, &mut random);
     let tokens = tokens(length, vocab, &mut random);
     let want = reference::evaluate(graph, &weights, &tokens, cache).unwrap();
+    let states = graph.states().map(|value| {
+        let states = reference::evaluate_value(graph, &weights, &tokens, cache, value).unwrap();
+        (graph.node(value).shape.width().unwrap(), states)
+    });
+    // What an encoder gives are states, and a row of them is no row of its vocabulary.
+    let width = graph.node(graph.output()).shape.width().unwrap();
     for set in InstructionSet::available() {
         for threads in [1, 2, 3] {
             let mut executor = executor(graph, &weights, options(set, threads, cache, length));
@@ -146,7 +154,38 @@ fn check_graph(graph: &Graph, vocab: usize, dtype: DType, cache: CacheType, leng
                 let got = run(&mut executor, &tokens, chunk, &table);
                 let what = format!("{dtype}, cache {cache}, {set}, {threads} threads, chunks of {chunk}");
                 assert_same_bits(&got, &want, &what);
+                if let Some(states) = states.as_ref().filter(|_| chunks.last() == Some(&chunk)) {
+                    check_states(
+                        &mut executor,
+                        &tokens,
+                        chunk,
+                        &table,
+                        [(width, &want), (states.0, &states.1)],
+                        &what,
+                    );
+                }
             }
+        }
+    }
+}
+
+/// Rows of one step that want states beside rows that want logits, and steps in which all want the one or the other.
+fn check_states(
+    executor: &mut CpuExecutor,
+    tokens: &[u32],
+    chunk: usize,
+    table: &[u32],
+    [(vocab, logits), (width, states)]: [(usize, &Vec<f32>); 2],
+    what: &str,
+) {
+    let wishes: [fn(usize) -> bool; 3] = [|_| true, |row| row % 3 != 1, |row| row / 7 % 2 == 0];
+    for is_state in wishes {
+        for (row, got) in run_mixed(executor, tokens, chunk, table, is_state) {
+            let (name, want) = match is_state(row) {
+                true => ("state", &states[row * width..(row + 1) * width]),
+                false => ("logits", &logits[row * vocab..(row + 1) * vocab]),
+            };
+            assert_same_bits(&got, want, &format!("{name} of row {row}, {what}"));
         }
     }
 }
@@ -287,13 +326,67 @@ fn alone_or_among_others() {
             batch.push(&sequence[sequence.len() - 1..], sequence.len() - 1, table);
         }
         batch.logit_rows.extend(0..32);
-        let got = executor.run(&batch).unwrap().to_vec();
+        let got = executor.run(&batch).unwrap().logits.to_vec();
         for (i, sequence) in sequences.iter().enumerate() {
             let all = reference::evaluate(&graph, &weights, sequence, CacheType::F16).unwrap();
             let want = &all[(sequence.len() - 1) * shape.vocab..];
             let row = &got[i * shape.vocab..(i + 1) * shape.vocab];
             assert_same_bits(row, want, &format!("sequence {i} among 32, {set}"));
         }
+    }
+}
+
+/// More rows may want states than may want logits.
+#[test]
+fn every_row_may_want_its_state() {
+    for graph in [Shape { width: 52, ..Shape::default() }.graph(), mixture(5, 2, true)] {
+        let weights = RandomWeights::new(&graph, DType::F32, &mut Random(4));
+        let tokens = tokens(60, 70, &mut Random(5));
+        let of = |value| reference::evaluate_value(&graph, &weights, &tokens, CacheType::F16, value).unwrap();
+        let (logits, states) = (of(graph.output()), of(graph.states().unwrap()));
+        let options = Options { max_logit_rows: 1, ..options(InstructionSet::best(), 2, CacheType::F16, 64) };
+        let mut executor = executor(&graph, &weights, options);
+        for (row, got) in run_mixed(&mut executor, &tokens, 60, &[0, 1], |row| row != 20) {
+            let want = if row == 20 {
+                logits.chunks(70).nth(row)
+            } else {
+                states.chunks(states.len() / 60).nth(row)
+            };
+            assert_same_bits(&got, want.unwrap(), &format!("row {row}"));
+        }
+        let mut batch = Batch::default();
+        batch.push(&tokens[..3], 0, &[0]);
+        batch.state_rows.push(2);
+        let computed = executor.run(&batch).unwrap();
+        assert_same_bits(computed.states, states.chunks(states.len() / 60).nth(2).unwrap(), "alone");
+        assert!(computed.logits.is_empty());
+        batch.state_rows.clear();
+        assert!(executor.run(&batch).unwrap().states.is_empty());
+    }
+}
+
+/// Two models on one team, loaded and run from two threads at once, compute what each does alone.
+#[test]
+fn models_that_share_a_team() {
+    for threads in [1, 3] {
+        let team = Team::new(threads).unwrap();
+        let check = |graph: Graph, dtype, seed| {
+            let mut random = Random(seed);
+            let weights = RandomWeights::new(&graph, dtype, &mut random);
+            let tokens = tokens(40, 70, &mut random);
+            let want = reference::evaluate(&graph, &weights, &tokens, CacheType::F16).unwrap();
+            for _ in 0..3 {
+                let options = options(InstructionSet::best(), threads, CacheType::F16, 64);
+                let mut executor = CpuExecutor::on(team.clone(), graph.clone(), &weights, options).unwrap();
+                for chunk in [1, 7, 40] {
+                    assert_same_bits(&run(&mut executor, &tokens, chunk, &[0, 1]), &want, "on a shared team");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| check(Shape::default().graph(), DType::Q8_0, 1));
+            scope.spawn(|| check(mixture(5, 2, true), DType::F32, 2));
+        });
     }
 }
 

@@ -1,15 +1,18 @@
 //! The handle on a running model: requests in, events out. The work happens on the engine's own thread.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use wushi_graph::{Executor, ExecutorInfo};
+use wushi_graph::{Executor, ExecutorInfo, StatesInfo};
+use wushi_models::Pooling;
 
+use crate::constraint::{Constraint, panic_message};
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
+use crate::link::{Canceller, Client, Queue, Ticket};
+use crate::pool::Pool;
+use crate::request::check_prompt;
 use crate::sequence::Sequence;
 use crate::stats::Stats;
 use crate::worker::Worker;
@@ -25,11 +28,27 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// The most sequences computed together. `None`: as many as the executor takes.
     pub max_sequences: Option<usize>,
+    /// The most tokens computed in one step while any sequence is generating: one for each of these, then
+    /// chunks of prompts, so that a long prompt delays no answer by more than such a step. No more sequences
+    /// than this are computed together. `None`: as many as the executor takes.
+    pub step_tokens: Option<usize>,
+    /// The most requests that may wait to begin; more are refused. `None`: any number.
+    pub max_waiting: Option<usize>,
+    /// Whether tokens that what came before suggests are tried several at a time where that saves steps; those
+    /// that would not have been chosen are forgotten.
+    pub speculate: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { prefill_chunk: None, prefix_cache: true, max_sequences: None }
+        EngineOptions {
+            prefill_chunk: None,
+            prefix_cache: true,
+            max_sequences: None,
+            step_tokens: None,
+            max_waiting: None,
+            speculate: true,
+        }
     }
 }
 
@@ -37,13 +56,20 @@ impl Default for EngineOptions {
 pub(crate) struct Shared {
     /// The thread's latest counts.
     pub(crate) stats: Mutex<Stats>,
+    /// Requests that have not begun.
+    pub(crate) queue: Queue,
     /// Set once if the thread panicked.
     failure: OnceLock<EngineError>,
 }
 
 impl Shared {
+    pub(crate) fn new(pages: usize, options: &EngineOptions) -> Self {
+        let stats = Mutex::new(Stats::empty(pages));
+        Shared { stats, queue: Queue::new(options), failure: OnceLock::new() }
+    }
+
     /// Why the thread is gone.
-    fn ended(&self) -> EngineError {
+    pub(crate) fn ended(&self) -> EngineError {
         self.failure.get().cloned().unwrap_or(EngineError::Stopped)
     }
 }
@@ -55,6 +81,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     info: ExecutorInfo,
+    states: Option<StatesInfo>,
 }
 
 impl Engine {
@@ -64,10 +91,9 @@ impl Engine {
         vocabulary: Arc<dyn Vocabulary>,
         options: EngineOptions,
     ) -> Result<Engine, EngineError> {
-        let info = executor.info().clone();
+        let (info, states) = (executor.info().clone(), executor.states());
         check_sizes(&info, &options)?;
-        let shared =
-            Arc::new(Shared { stats: Mutex::new(Stats::empty(info.pages)), failure: OnceLock::new() });
+        let shared = Arc::new(Shared::new(info.pages, &options));
         let (submissions, inbox) = mpsc::channel();
         let mut worker = Worker::new(executor, vocabulary, &options, shared.clone());
         let thread = std::thread::Builder::new()
@@ -75,7 +101,7 @@ impl Engine {
             .spawn({
                 let shared = shared.clone();
                 move || {
-                    // The worker outlives the catch: its channels close only after the failure is readable.
+                    // The worker outlives the catch: its requests end only after the failure is readable.
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.work(&inbox))) {
                         let failure = EngineError::Panicked(panic_message(&*panic));
                         tracing::error!(%failure);
@@ -84,26 +110,99 @@ impl Engine {
                 }
             })
             .map_err(|error| EngineError::Thread(error.to_string()))?;
-        Ok(Engine { submissions: Some(submissions), thread: Some(thread), shared, info })
+        Ok(Engine { submissions: Some(submissions), thread: Some(thread), shared, info, states })
     }
 
     /// Checks a request and queues it.
     pub fn submit(&self, request: Request) -> Result<Generation, EngineError> {
+        let (sender, events) = mpsc::channel();
+        // A client that no longer listens has cancelled.
+        let ticket = self.submit_with(request, None, move |event| drop(sender.send(event)))?;
+        Ok(Generation { events, ticket, shared: self.shared.clone(), ended: false })
+    }
+
+    /// Checks a request and queues it. Its answer takes the form that `constraint` demands.
+    ///
+    /// `events` is called on the engine's thread with every event, the last being `Finished` or `Failed`. The
+    /// engine waits for it, so it must not block. If it panics its request is cancelled and it is not called
+    /// again.
+    pub fn submit_with(
+        &self,
+        request: Request,
+        constraint: Option<Box<dyn Constraint>>,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
+        if self.states.is_some_and(|states| states.only) {
+            return Err(EngineError::NoText);
+        }
         request.validate(&self.info)?;
-        let (events, receiver) = mpsc::channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let sequence = Sequence::new(request, &self.info, events, cancelled.clone());
-        match &self.submissions {
-            Some(submissions) if submissions.send(sequence).is_ok() => {
-                Ok(Generation { events: receiver, cancelled, shared: self.shared.clone(), ended: false })
+        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        self.queue(Sequence::new(request, &self.info, constraint, client), ticket)
+    }
+
+    /// Checks tokens, special ones included, and queues them for an embedding: their final states, pooled. It
+    /// shares steps, pages and queue with all other requests, and its bits depend on the tokens alone.
+    ///
+    /// `events` is called as by [`Engine::submit_with`], with [`Event::Embedding`] and then `Finished`.
+    pub fn embed_with(
+        &self,
+        tokens: Vec<u32>,
+        pooling: Pooling,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
+        let states = self.states.ok_or(EngineError::NoStates)?;
+        // What must come in one step must fit one.
+        let most = if states.whole { self.info.max_rows } else { usize::MAX };
+        let info = ExecutorInfo { context: self.info.context.min(most), ..self.info.clone() };
+        check_prompt(&tokens, 0, &info, states.tokens)?;
+        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        let pool = Pool::new(pooling, tokens.len());
+        let request = Request { max_tokens: Some(0), ..Request::new(tokens) };
+        let mut sequence = Sequence::new(request, &self.info, None, client);
+        sequence.pool = Some(pool);
+        self.queue(sequence, ticket)
+    }
+
+    /// [`Engine::embed_with`], waited for.
+    pub fn embed(&self, tokens: Vec<u32>, pooling: Pooling) -> Result<Embedding, EngineError> {
+        let (sender, events) = mpsc::channel();
+        let _ticket = self.embed_with(tokens, pooling, move |event| drop(sender.send(event)))?;
+        let mut vector = Vec::new();
+        for event in events {
+            match event {
+                Event::Embedding(embedding) => vector = embedding,
+                Event::Finished(Finished { usage, timings, .. }) => {
+                    return Ok(Embedding { vector, usage, timings });
+                }
+                Event::Failed(error) => return Err(error),
+                Event::Prompt(_) | Event::Token(_) => {}
             }
-            _ => Err(self.shared.ended()),
+        }
+        Err(self.shared.ended())
+    }
+
+    fn queue(&self, sequence: Sequence, ticket: Ticket) -> Result<Ticket, EngineError> {
+        let Some(submissions) = &self.submissions else {
+            sequence.refuse();
+            return Err(self.shared.ended());
+        };
+        match submissions.send(sequence) {
+            Ok(()) => Ok(ticket),
+            Err(SendError(sequence)) => {
+                sequence.refuse();
+                Err(self.shared.ended())
+            }
         }
     }
 
     /// Counts as of the latest step.
     pub fn stats(&self) -> Stats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Elements of an embedding, if the model gives any.
+    pub fn embedding_width(&self) -> Option<usize> {
+        self.states.map(|states| states.width)
     }
 
     /// The executor's sizes.
@@ -132,6 +231,8 @@ fn check_sizes(info: &ExecutorInfo, options: &EngineOptions) -> Result<(), Engin
         ("the executor's context", info.context),
         ("prefill_chunk", options.prefill_chunk.unwrap_or(1)),
         ("max_sequences", options.max_sequences.unwrap_or(1)),
+        ("step_tokens", options.step_tokens.unwrap_or(1)),
+        ("max_waiting", options.max_waiting.unwrap_or(1)),
     ];
     match sizes.into_iter().find(|size| size.1 == 0) {
         Some((name, _)) => Err(EngineError::ZeroSize { name }),
@@ -139,19 +240,25 @@ fn check_sizes(info: &ExecutorInfo, options: &EngineOptions) -> Result<(), Engin
     }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
 /// An answer under way: an iterator over its events that waits for the next one.
 ///
 /// Dropping it before the end cancels the request.
 pub struct Generation {
     events: Receiver<Event>,
-    cancelled: Arc<AtomicBool>,
+    ticket: Ticket,
     shared: Arc<Shared>,
     ended: bool,
+}
+
+/// A text's embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// The vector, not normalised.
+    pub vector: Vec<f32>,
+    /// Tokens.
+    pub usage: Usage,
+    /// Durations.
+    pub timings: Timings,
 }
 
 /// A complete answer.
@@ -176,14 +283,14 @@ pub struct Output {
 }
 
 impl Generation {
-    /// Asks the engine to end the answer; it does so before its next step, with [`FinishReason::Cancelled`].
+    /// See [`Ticket::cancel`].
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.ticket.cancel();
     }
 
     /// A handle that can cancel from another thread while this one waits for events.
     pub fn canceller(&self) -> Canceller {
-        Canceller(self.cancelled.clone())
+        self.ticket.canceller()
     }
 
     /// Waits for the whole answer.
@@ -193,6 +300,7 @@ impl Generation {
         for event in self {
             match event {
                 Event::Prompt(scores) => prompt_logprobs = scores,
+                Event::Embedding(_) => {}
                 Event::Token(token) => {
                     text.push_str(&token.text);
                     token_ids.push(token.id);
@@ -229,22 +337,5 @@ impl Iterator for Generation {
         let event = self.events.recv().unwrap_or_else(|_| Event::Failed(self.shared.ended()));
         self.ended = matches!(event, Event::Finished(_) | Event::Failed(_));
         Some(event)
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        self.cancel();
-    }
-}
-
-/// Cancels the [`Generation`] it was taken from.
-#[derive(Clone, Debug)]
-pub struct Canceller(Arc<AtomicBool>);
-
-impl Canceller {
-    /// See [`Generation::cancel`].
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

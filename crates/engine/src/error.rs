@@ -88,18 +88,41 @@ pub enum EngineError {
         value: f32,
     },
 
-    /// An embedding model produced NaN or an infinity.
+    /// An embedding model was asked for text.
+    #[error("this is an embedding model: it gives no text")]
+    NoText,
+
+    /// The model's states cannot be asked for.
+    #[error("this model gives no embeddings: it does not say which of its values are a token's state")]
+    NoStates,
+
+    /// A state, and so an embedding, has NaN or an infinity.
     #[error("an element of the embedding is {value}: the weights are damaged or overflow")]
     NonFiniteEmbedding {
         /// The element.
         value: f32,
     },
 
-    /// The logit bias bans every token.
-    #[error("no token is left to choose from at position {position}: the logit bias bans all of them")]
+    /// The constraint and the logit bias ban every token.
+    #[error(
+        "no token is left to choose from at position {position}: the logit bias or the constraint bans all of them"
+    )]
     NoCandidate {
         /// Position in the sequence of the token that was to be chosen.
         position: usize,
+    },
+
+    /// The constraint could not say which tokens may come next.
+    #[error("the answer could not be held to its form: {0}")]
+    Constraint(String),
+
+    /// Too many requests wait already.
+    #[error("{waiting} requests are waiting, at most {limit} may: try again later")]
+    QueueFull {
+        /// Requests that have not begun.
+        waiting: usize,
+        /// How many may wait.
+        limit: usize,
     },
 
     /// The executor refused the step.
@@ -112,6 +135,15 @@ pub enum EngineError {
         /// Logits asked for.
         expected: usize,
         /// Logits returned.
+        found: usize,
+    },
+
+    /// The executor returned another number of elements of states than was asked for.
+    #[error("the executor returned {found} elements of states where {expected} were asked for")]
+    StateCount {
+        /// Elements asked for.
+        expected: usize,
+        /// Elements returned.
         found: usize,
     },
 

@@ -5,12 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost};
+use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
-use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
+use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op, WeightSource};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
+use crate::progress::Watched;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
+
+pub use wushi_cpu::ARITHMETIC_VERSION;
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -28,8 +31,10 @@ pub struct LoadOptions {
     pub path: PathBuf,
     /// The type that weights are quantised to on their way. `None`: as they are stored.
     pub quant: Option<DType>,
-    /// Threads that compute. `None`: as many as this process may run at once.
+    /// Threads that compute. `None`: as many as this process may run at once. A team has its own number.
     pub threads: Option<usize>,
+    /// The threads that compute, shared with other models: their steps take turns. `None`: the model has its own.
+    pub team: Option<Team>,
     /// Kernels. `None`: the best this machine has. The answer does not depend on it.
     pub instruction_set: Option<InstructionSet>,
     /// In what type keys and values are kept.
@@ -57,6 +62,7 @@ impl LoadOptions {
             path: path.into(),
             quant: None,
             threads: None,
+            team: None,
             instruction_set: None,
             cache: CacheType::F16,
             context: None,
@@ -72,8 +78,9 @@ impl LoadOptions {
     /// What the executor is made for, for sequences of up to `context` tokens and with `pages` pages of cache.
     pub fn executor(&self, context: usize, pages: usize) -> wushi_cpu::Options {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.team.as_ref().map(Team::threads).or(self.threads);
         wushi_cpu::Options {
-            threads: self.threads.unwrap_or_else(processors),
+            threads: threads.unwrap_or_else(processors),
             instruction_set: self.instruction_set.unwrap_or_else(InstructionSet::best),
             cache: self.cache,
             context,
@@ -261,6 +268,7 @@ pub struct LoadPlan {
     template: Option<ChatTemplate>,
     info: ModelInfo,
     executor: wushi_cpu::Options,
+    team: Option<Team>,
     memory: MemoryPlan,
     available: Option<u64>,
     engine: EngineOptions,
@@ -272,6 +280,8 @@ pub struct LoadPlan {
 pub struct LoadedModel {
     /// The engine that runs it.
     pub engine: Engine,
+    /// How an embedding model pools states; such a model gives no text. Those of any other can be pooled, too.
+    pub pooling: Option<Pooling>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if the file has one.
@@ -343,11 +353,11 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let context = positions.context;
     let (executor, memory, available) = match model.pooling {
         None => fit(options, &weights, &model.graph, context)?,
-        // One text at a time, whose tokens may all be wanted and may all see each other.
+        // A text's tokens may all see each other and must then come in one step.
         Some(_) => {
             let max_rows = context.max(options.max_rows);
-            let one = LoadOptions { sequences: 1, max_rows, max_logit_rows: max_rows, ..options.clone() };
-            fit(&one, &weights, &model.graph, context)?
+            let whole = LoadOptions { max_rows, ..options.clone() };
+            fit(&whole, &weights, &model.graph, context)?
         }
     };
     let fingerprint = fingerprint(&weights, &model.graph, executor.cache, options.quant);
@@ -360,6 +370,7 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         template,
         info,
         executor,
+        team: options.team.clone(),
         memory,
         available,
         engine,
@@ -420,20 +431,36 @@ impl LoadPlan {
         self.fingerprint
     }
 
-    /// Allocates, packs the weights and starts the engine.
+    /// How an embedding model pools states; `None` if the model gives text.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.pooling
+    }
+
+    /// Allocates, packs the weights and starts the engine of a model that gives text.
     ///
     /// # Errors
-    /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
+    /// A weight that cannot be used (a scale that is not finite), or no thread to be had; an embedding model.
     pub fn load(self) -> Result<LoadedModel, LoadError> {
-        if self.pooling.is_some() {
-            return Err(LoadError::NoText { path: self.path });
+        match self.pooling {
+            Some(_) => Err(LoadError::NoText { path: self.path }),
+            None => self.load_any(&|_| {}),
         }
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+    }
+
+    /// Allocates, packs the weights and starts the engine, be it of an embedding model: both kinds give embeddings by
+    /// [`Engine::embed_with`]. `report` is told what share of the weights has been taken over.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`].
+    pub fn load_any(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
         Ok(LoadedModel {
             engine,
+            pooling: self.pooling,
             tokenizer: self.tokenizer,
             template: self.template,
             info: self.info,
@@ -451,7 +478,7 @@ impl LoadPlan {
         let Some(pooling) = self.pooling else {
             return Err(LoadError::NoEmbeddings { path: self.path });
         };
-        let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
+        let executor = executor(self.team, self.graph, &self.weights, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let executor: Box<dyn Executor> = Box::new(executor);
         Ok(LoadedEmbedder {
@@ -460,6 +487,19 @@ impl LoadPlan {
             info: self.info,
             fingerprint: self.fingerprint,
         })
+    }
+}
+
+/// The executor, on the team if there is one to share.
+fn executor(
+    team: Option<Team>,
+    graph: Graph,
+    weights: &dyn WeightSource,
+    options: wushi_cpu::Options,
+) -> Result<CpuExecutor, CpuError> {
+    match team {
+        Some(team) => CpuExecutor::on(team, graph, weights, options),
+        None => CpuExecutor::new(graph, weights, options),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In this order, as the arithmetic contract has it (point 8):
 //!
-//! 1. *Logit bias* is added; negative infinity bans a token, which is the mask.
+//! 1. The *mask* of a constraint bans tokens, then *logit bias* is added; negative infinity bans a token too.
 //! 2. *Penalties*, on the tokens seen: repetition (prompt and answer, as in CTRL and Hugging Face), then
 //!    frequency and presence (answer only, as in OpenAI's API and vLLM).
 //! 3. *Temperature* 0 takes the greatest logit, ties going to the lower id, and nothing below applies.
@@ -24,7 +24,7 @@ use crate::softmax::{Lanes, Scale, greatest_of};
 /// Chooses tokens; holds the buffers for it.
 #[derive(Default)]
 pub(crate) struct Sampler {
-    /// The logits after bias and penalties.
+    /// The logits after mask, bias and penalties.
     adjusted: Vec<f32>,
     /// The greatest logits, as [`key`]s, descending.
     ranked: Vec<u64>,
@@ -44,19 +44,23 @@ pub(crate) enum SampleError {
 }
 
 impl Sampler {
-    /// Chooses a token from a row of logits. `uniform` is in [0, 1).
+    /// Chooses a token from a row of logits. `mask` has a bit for each token that is allowed, `uniform` is in [0, 1).
     pub(crate) fn sample(
         &mut self,
         logits: &[f32],
+        mask: Option<&[u32]>,
         sampling: &Sampling,
         history: &History,
         uniform: f64,
     ) -> Result<u32, SampleError> {
         check_finite(logits)?;
-        let row = if sampling.logit_bias.is_empty() && !sampling.has_penalties() {
+        let row = if mask.is_none() && sampling.logit_bias.is_empty() && !sampling.has_penalties() {
             logits
         } else {
-            adjust(&mut self.adjusted, logits, sampling, history);
+            self.adjusted.clear();
+            self.adjusted.extend_from_slice(logits);
+            mask.into_iter().for_each(|mask| ban(&mut self.adjusted, mask));
+            adjust(&mut self.adjusted, sampling, history);
             &self.adjusted
         };
         let best = argmax(row).ok_or(SampleError::NoCandidate)?;
@@ -107,9 +111,17 @@ fn argmax(row: &[f32]) -> Option<u32> {
     row.iter().position(|&logit| logit == max).map(|id| id as u32)
 }
 
-fn adjust(row: &mut Vec<f32>, logits: &[f32], sampling: &Sampling, history: &History) {
-    row.clear();
-    row.extend_from_slice(logits);
+/// Bans every token without a bit in `mask`.
+fn ban(row: &mut [f32], mask: &[u32]) {
+    for (logits, &word) in row.chunks_mut(32).zip(mask) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            *logit = if word >> bit & 1 == 1 { *logit } else { f32::NEG_INFINITY };
+        }
+    }
+}
+
+/// Bias, then penalties.
+fn adjust(row: &mut [f32], sampling: &Sampling, history: &History) {
     for &(id, bias) in &sampling.logit_bias {
         row[id as usize] += bias;
     }

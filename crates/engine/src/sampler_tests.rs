@@ -3,7 +3,7 @@ use crate::philox;
 use proptest::prelude::*;
 
 fn sample(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<u32, SampleError> {
-    Sampler::default().sample(logits, sampling, &History::default(), uniform)
+    Sampler::default().sample(logits, None, sampling, &History::default(), uniform)
 }
 
 fn warm() -> Sampling {
@@ -15,7 +15,7 @@ fn reachable(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
     let mut sampler = Sampler::default();
     let draws = (0..4000).map(|i| f64::from(i) / 4000.0);
     let mut ids: Vec<u32> =
-        draws.map(|u| sampler.sample(logits, sampling, &History::default(), u).unwrap()).collect();
+        draws.map(|u| sampler.sample(logits, None, sampling, &History::default(), u).unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
     ids
@@ -128,7 +128,7 @@ proptest! {
     fn buffers_do_not_leak(rows in prop::collection::vec((logits(), sampling(), 0f64..1.0), 1..5)) {
         let mut sampler = Sampler::default();
         for (logits, sampling, uniform) in &rows {
-            let reused = sampler.sample(logits, sampling, &History::default(), *uniform);
+            let reused = sampler.sample(logits, None, sampling, &History::default(), *uniform);
             prop_assert_eq!(reused, sample(logits, sampling, *uniform));
         }
     }
@@ -201,8 +201,8 @@ fn penalties_follow_the_field() {
     let adjusted = |sampling: &Sampling, prompt: &[u32], answer: &[u32]| {
         let mut history = History::new(prompt, sampling);
         answer.iter().for_each(|&id| history.push(id, sampling));
-        let mut row = Vec::new();
-        adjust(&mut row, &[4.0, -4.0, 4.0, 4.0], sampling, &history);
+        let mut row = [4.0, -4.0, 4.0, 4.0];
+        adjust(&mut row, sampling, &history);
         row
     };
     let repetition = Sampling { repetition_penalty: 2.0, ..warm() };
@@ -228,7 +228,8 @@ fn numbers_that_are_not_finite_stop() {
     }
     // A penalty can push a huge logit over the edge.
     let sampling = Sampling { repetition_penalty: 0.1, ..warm() };
-    let sampled = Sampler::default().sample(&[3e38, 0.0], &sampling, &History::new(&[0], &sampling), 0.0);
+    let sampled =
+        Sampler::default().sample(&[3e38, 0.0], None, &sampling, &History::new(&[0], &sampling), 0.0);
     assert_eq!(sampled, Err(SampleError::NotFinite { token: 0, value: f32::INFINITY }));
 }
 
@@ -237,4 +238,31 @@ fn extreme_temperatures_hold() {
     let logits = [1.0f32, 2.0, 2.0, -3.0];
     assert_eq!(reachable(&logits, &Sampling { temperature: f32::MIN_POSITIVE, ..warm() }), [1, 2]);
     assert_eq!(reachable(&logits, &Sampling { temperature: f32::MAX, ..warm() }), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_mask_bans_before_everything_else() {
+    // More tokens than a word of the mask has bits.
+    let logits: Vec<f32> = (0..70).map(|id| id as f32).collect();
+    let mut mask = [0u32; 3];
+    for id in [3, 40, 64] {
+        mask[id / 32] |= 1 << (id % 32);
+    }
+    let masked = |sampling: &Sampling, uniform| {
+        Sampler::default().sample(&logits, Some(&mask), sampling, &History::default(), uniform)
+    };
+    assert_eq!(masked(&Sampling::default(), 0.0), Ok(64));
+    let bias = |logit_bias| Sampling { logit_bias, ..Sampling::default() };
+    assert_eq!(masked(&bias(vec![(64, -50.0), (69, 100.0)]), 0.0), Ok(40));
+    let wide = Sampling { temperature: 100.0, ..Sampling::default() };
+    let drawn: std::collections::HashSet<_> =
+        (0..100).flat_map(|i| masked(&wide, f64::from(i) / 100.0)).collect();
+    assert_eq!(drawn, [3, 40, 64].into());
+    // Top-k looks for more than the mask leaves.
+    let few = Sampling { top_k: 5, top_p: 0.99, ..wide };
+    let drawn: std::collections::HashSet<_> =
+        (0..100).flat_map(|i| masked(&few, f64::from(i) / 100.0)).collect();
+    assert_eq!(drawn, [3, 40, 64].into());
+    let nothing = Sampler::default().sample(&logits, Some(&[0; 3]), &few, &History::default(), 0.5);
+    assert_eq!(nothing, Err(SampleError::NoCandidate));
 }

@@ -1,8 +1,9 @@
 //! Which tokens the next step computes.
 //!
 //! First come, first served: sequences are admitted in the order of submission, when pages for all their
-//! tokens are there. A step takes one token of every sequence that is generating, then chunks of prompts.
-//! When a generating sequence finds no page for its next token, the youngest sequence gives its pages up and
+//! tokens are there. One that begins like a prompt still being computed waits until it can take over the pages.
+//! A step takes one token of every sequence that is generating, then chunks of prompts; these are kept short
+//! while anyone is generating. When a generating sequence finds no page for its next token, the youngest sequence gives its pages up and
 //! waits; it is computed again later, with the same bits.
 
 use std::collections::VecDeque;
@@ -10,16 +11,21 @@ use std::collections::VecDeque;
 use wushi_graph::{Batch, ExecutorInfo};
 
 use crate::EngineOptions;
-use crate::pages::PagePool;
+use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
+use crate::speculate::Step;
 use crate::stats::Stats;
 
 /// The sequences and the pages they share.
 pub(crate) struct Scheduler {
     info: ExecutorInfo,
     prefill_chunk: usize,
+    /// Whether a sequence must be computed in one step.
+    is_whole: bool,
     prefix_cache: bool,
     max_sequences: usize,
+    /// Rows of a step while any sequence is generating.
+    step_tokens: usize,
     pool: PagePool,
     /// Oldest first. All are younger than the running ones.
     waiting: VecDeque<Sequence>,
@@ -27,8 +33,16 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// For each running sequence, the rows it gets in the next step.
     rows: Vec<usize>,
+    /// Whether guessed tokens are tried.
+    speculate: bool,
+    /// Rows that the next step could have beyond those shared out.
+    rows_left: usize,
+    /// The same of rows with logits.
+    logits_left: usize,
     cached_tokens: u64,
     preemptions: u64,
+    guessed_tokens: u64,
+    accepted_tokens: u64,
 }
 
 /// A step to be run.
@@ -41,26 +55,43 @@ pub(crate) struct Plan {
 }
 
 impl Scheduler {
-    pub(crate) fn new(info: &ExecutorInfo, options: &EngineOptions) -> Self {
-        let most = info.max_rows.min(info.max_logit_rows);
+    /// `is_whole`: every sequence must be computed in one step.
+    pub(crate) fn new(info: &ExecutorInfo, is_whole: bool, options: &EngineOptions) -> Self {
+        let step_tokens = options.step_tokens.unwrap_or(info.max_rows).min(info.max_rows);
+        let most = step_tokens.min(info.max_logit_rows);
         Scheduler {
             info: info.clone(),
             prefill_chunk: options.prefill_chunk.unwrap_or(info.max_rows),
-            prefix_cache: options.prefix_cache,
+            is_whole,
+            // Nothing is computed that goes on from something else.
+            prefix_cache: options.prefix_cache && !is_whole,
             // Every running sequence can get a row with logits in every step, so that none starves.
             max_sequences: options.max_sequences.unwrap_or(most).min(most),
+            step_tokens,
             pool: PagePool::new(info.pages),
             waiting: VecDeque::new(),
             running: Vec::new(),
             rows: Vec::new(),
+            speculate: options.speculate,
+            rows_left: 0,
+            logits_left: 0,
             cached_tokens: 0,
             preemptions: 0,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
         }
     }
 
     /// Queues a sequence.
     pub(crate) fn submit(&mut self, sequence: Sequence) {
         self.waiting.push_back(sequence);
+    }
+
+    /// Tells those that wait their places.
+    fn tell_places(&self) {
+        for (place, sequence) in self.waiting.iter().enumerate() {
+            sequence.set_place(place);
+        }
     }
 
     /// Whether there is nothing to do.
@@ -78,6 +109,8 @@ impl Scheduler {
         self.admit();
         self.share_out_rows();
         self.find_pages();
+        self.guess();
+        self.tell_places();
         self.assemble(plan);
     }
 
@@ -94,7 +127,8 @@ impl Scheduler {
         }
     }
 
-    /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left.
+    /// Gives a sequence pages for all its tokens, those that the cache has first; false if too few are left or
+    /// the next one is about to be computed for another.
     fn take_pages(&mut self, sequence: &mut Sequence) -> bool {
         let page_tokens = self.info.page_tokens;
         let reusable = if self.prefix_cache { sequence.first_wanted() / page_tokens } else { 0 };
@@ -106,6 +140,9 @@ impl Scheduler {
         {
             reused += 1;
             idle += usize::from(is_idle);
+        }
+        if reused < reusable && self.is_under_way(reused, sequence.prefix(reused, page_tokens)) {
+            return false;
         }
         let needed = sequence.tokens.len().div_ceil(page_tokens) - reused;
         // Each running sequence may soon want one more page: leave it one, or the newcomer would be the first
@@ -126,17 +163,39 @@ impl Scheduler {
         true
     }
 
+    /// Whether a running sequence has yet to compute its page `index`, and that page is known by `prefix`.
+    ///
+    /// It will: only waiting sequences wait for others, and the oldest of the running ones gets rows in every
+    /// step. If it ends before, nobody waits for it any more.
+    fn is_under_way(&mut self, index: usize, prefix: Prefix) -> bool {
+        let page_tokens = self.info.page_tokens;
+        let end = (index + 1) * page_tokens;
+        let mut running = self.running.iter_mut();
+        running.any(|other| {
+            other.computed < end && end <= other.tokens.len() && other.prefix(index, page_tokens) == prefix
+        })
+    }
+
     /// Divides the step's rows: one for each generating sequence, then chunks of prompts, oldest first.
     fn share_out_rows(&mut self) {
-        let (mut rows_left, mut logits_left) = (self.info.max_rows, self.info.max_logit_rows);
+        let is_whole = self.is_whole;
+        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1 && !is_whole;
+        // Nobody waits for the next token of an answer: then the longest steps are the fastest.
+        let is_hurried = self.running.iter().any(is_generating);
+        let mut rows_left = if is_hurried { self.step_tokens } else { self.info.max_rows };
+        let mut logits_left = self.info.max_logit_rows;
         self.rows.clear();
         self.rows.resize(self.running.len(), 0);
         for generating in [true, false] {
             for (sequence, rows) in self.running.iter().zip(&mut self.rows) {
-                if (sequence.uncomputed() == 1) != generating {
+                if is_generating(sequence) != generating {
                     continue;
                 }
-                let most = sequence.uncomputed().min(self.prefill_chunk).min(rows_left);
+                let most = match is_whole {
+                    // The oldest always has room.
+                    true => Some(sequence.uncomputed()).filter(|&rows| rows <= rows_left).unwrap_or(0),
+                    false => sequence.uncomputed().min(self.prefill_chunk).min(rows_left),
+                };
                 for position in sequence.computed..sequence.computed + most {
                     if sequence.wants_logits(position) {
                         if logits_left == 0 {
@@ -149,6 +208,7 @@ impl Scheduler {
                 rows_left -= *rows;
             }
         }
+        (self.rows_left, self.logits_left) = (rows_left, logits_left);
     }
 
     /// Finds a page for every row that lacks one, oldest sequence first, at the cost of the youngest.
@@ -179,6 +239,34 @@ impl Scheduler {
         }
     }
 
+    /// Guesses tokens of generating sequences, oldest first, with the rows and pages that nobody else wants.
+    fn guess(&mut self) {
+        let answers = self.running.iter().filter(|sequence| sequence.is_answering()).count();
+        let mut step = Step { rows: self.rows.iter().sum(), tokens: answers as f32 };
+        let page_tokens = self.info.page_tokens;
+        // Each running sequence may soon want one more page.
+        let mut spare_pages = self.pool.available().saturating_sub(self.running.len());
+        for (sequence, rows) in self.running.iter_mut().zip(&mut self.rows) {
+            sequence.guesses.clear();
+            if !self.speculate || *rows != 1 || !sequence.is_answering() {
+                continue;
+            }
+            let free = (sequence.pages.len() + spare_pages) * page_tokens - sequence.tokens.len();
+            let most = sequence.room().min(free).min(self.rows_left).min(self.logits_left);
+            let count = sequence.guess(most, &mut step);
+            while sequence.pages.len() * page_tokens < sequence.tokens.len() + count
+                && let Some(page) = self.pool.allocate()
+            {
+                sequence.pages.push(page);
+                spare_pages -= 1;
+            }
+            *rows += count;
+            self.rows_left -= count;
+            self.logits_left -= count;
+            self.guessed_tokens += count as u64;
+        }
+    }
+
     fn assemble(&self, plan: &mut Plan) {
         plan.batch.clear();
         plan.sequences.clear();
@@ -189,20 +277,36 @@ impl Scheduler {
                 }
                 let (start, end) = (sequence.computed, sequence.computed + rows);
                 let row = plan.batch.tokens.len();
-                let wanted = (start..end).filter(|&position| sequence.wants_logits(position));
-                plan.batch.logit_rows.extend(wanted.map(|position| row + position - start));
+                let known = end.min(sequence.tokens.len());
+                let wanted = (start..end).filter(|&at| at >= known || sequence.wants_logits(at));
+                plan.batch.logit_rows.extend(wanted.map(|at| row + at - start));
+                let wanted = (start..known).filter(|&at| sequence.wants_state(at));
+                plan.batch.state_rows.extend(wanted.map(|at| row + at - start));
                 let pages = &sequence.pages[..end.div_ceil(self.info.page_tokens)];
-                plan.batch.push(&sequence.tokens[start..end], start, pages);
+                plan.batch.push(&sequence.tokens[start..known], start, pages);
+                plan.batch.tokens.extend_from_slice(&sequence.guesses);
+                if let Some(span) = plan.batch.spans.last_mut() {
+                    span.rows.end += sequence.guesses.len();
+                }
                 plan.sequences.push(index);
             }
         }
     }
 
-    /// Notes that `rows` more tokens of a running sequence have been computed, and offers its full pages to
-    /// others.
+    /// Notes that the keys and values of `rows` more tokens of a running sequence are there, those of wrong guesses
+    /// aside, and offers its full pages to others.
     pub(crate) fn advance(&mut self, index: usize, rows: usize) {
         let sequence = &mut self.running[index];
-        sequence.computed += rows;
+        if sequence.guesses.is_empty() {
+            sequence.computed += rows;
+        } else {
+            // The last token was chosen and not computed, unless it was guessed: then nothing follows it.
+            let right = (rows - 1).min(sequence.tokens.len().saturating_sub(sequence.computed + 2));
+            sequence.computed += right + 1;
+            self.accepted_tokens += right as u64;
+            let needed = sequence.tokens.len().div_ceil(self.info.page_tokens);
+            self.pool.give_back(&mut sequence.pages.split_off(needed.min(sequence.pages.len())));
+        }
         if self.prefix_cache {
             while sequence.published < sequence.computed / self.info.page_tokens {
                 let prefix = sequence.prefix(sequence.published, self.info.page_tokens);
@@ -245,18 +349,20 @@ impl Scheduler {
         stats.pages_used = self.info.pages - self.pool.available();
         stats.cached_tokens = self.cached_tokens;
         stats.preemptions = self.preemptions;
+        stats.guessed_tokens = self.guessed_tokens;
+        stats.accepted_tokens = self.accepted_tokens;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::mpsc;
 
     use super::*;
     use crate::Request;
-    use crate::pages::{Prefix, prefix};
+    use crate::engine::Shared;
+    use crate::link::Client;
+    use crate::pages::prefix;
 
     const PAGE_TOKENS: usize = 2;
 
@@ -266,9 +372,10 @@ mod tests {
     }
 
     fn submit(scheduler: &mut Scheduler, token: u32, length: usize) {
-        let (events, _) = mpsc::channel();
+        let shared = Arc::new(Shared::new(info().pages, &EngineOptions::default()));
+        let (client, _) = Client::new(shared, Box::new(drop)).unwrap();
         let request = Request::new(vec![token; length]);
-        scheduler.submit(Sequence::new(request, &info(), events, Arc::new(AtomicBool::new(false))));
+        scheduler.submit(Sequence::new(request, &info(), None, client));
     }
 
     /// Schedules a step and notes it as computed.
@@ -292,7 +399,7 @@ mod tests {
 
     #[test]
     fn waiting_is_no_use_of_the_prefix_cache() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         // Two prompts of two pages each have come and gone, that of token 1 first; 3 holds the other four pages.
         for token in [1, 2] {
             submit(&mut scheduler, token, 4);
@@ -323,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_pages_of_a_prefix_do_not_count_twice() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         submit(&mut scheduler, 1, 12);
         step(&mut scheduler);
         scheduler.remove(0);

@@ -1,17 +1,18 @@
 //! A request under way: its tokens, its pages, and what its answer needs from one token to the next.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use wushi_graph::{ExecutorInfo, PageId};
 
-use crate::Request;
+use crate::constraint::{Constraint, Guard};
 use crate::detokenize::Detokenizer;
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
+use crate::link::Client;
 use crate::pages::{Prefix, prefix};
+use crate::pool::Pool;
 use crate::sampler::History;
+use crate::speculate::{Guesser, Step};
+use crate::{EngineError, Request};
 
 /// A request under way.
 pub(crate) struct Sequence {
@@ -43,8 +44,15 @@ pub(crate) struct Sequence {
     pub(crate) detokenizer: Detokenizer,
     /// Of the logits sampled from, if asked for.
     pub(crate) digest: Option<blake3::Hasher>,
-    events: Sender<Event>,
-    cancelled: Arc<AtomicBool>,
+    /// Guessed tokens that the next step tries.
+    pub(crate) guesses: Vec<u32>,
+    /// Where guesses come from, once one was wanted.
+    guesser: Option<Guesser>,
+    /// What the answer's form is held to.
+    pub(crate) constraint: Option<Guard>,
+    /// What becomes of the tokens' states, if an embedding is wanted.
+    pub(crate) pool: Option<Pool>,
+    client: Client,
     submitted: Instant,
     admitted: Option<Instant>,
     first_token: Option<Instant>,
@@ -56,8 +64,8 @@ impl Sequence {
     pub(crate) fn new(
         mut request: Request,
         info: &ExecutorInfo,
-        events: Sender<Event>,
-        cancelled: Arc<AtomicBool>,
+        constraint: Option<Box<dyn Constraint>>,
+        client: Client,
     ) -> Self {
         let tokens = std::mem::take(&mut request.tokens);
         let prompt = tokens.len();
@@ -77,8 +85,11 @@ impl Sequence {
             request,
             tokens,
             prompt,
-            events,
-            cancelled,
+            guesses: Vec::new(),
+            guesser: None,
+            constraint: constraint.map(Guard::new),
+            pool: None,
+            client,
             submitted: Instant::now(),
             admitted: None,
             first_token: None,
@@ -92,10 +103,17 @@ impl Sequence {
         (self.next_score..self.prompt).contains(&next) || (next == self.tokens.len() && next < self.limit)
     }
 
-    /// The first position whose logits are still wanted, which must therefore be computed, not reused; at
-    /// most the last.
+    /// Whether the state of `position` is still wanted.
+    pub(crate) fn wants_state(&self, position: usize) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.wanted().contains(&position))
+    }
+
+    /// The first position whose logits or state are still wanted, which must therefore be computed, not
+    /// reused; at most the last.
     pub(crate) fn first_wanted(&self) -> usize {
-        (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1
+        let logits = (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1;
+        let states = self.pool.as_ref().and_then(|pool| pool.wanted().next());
+        states.map_or(logits, |states| states.min(logits))
     }
 
     /// Tokens without keys and values yet.
@@ -103,9 +121,28 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Whether the next step continues an answer that has begun.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.uncomputed() == 1 && self.tokens.len() > self.prompt
+    }
+
+    /// How many tokens may be guessed: one fewer than may still be chosen.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.tokens.len() + 1)
+    }
+
+    /// Guesses at most `most` tokens, as many as are worth it in `step`, and adds them to it.
+    pub(crate) fn guess(&mut self, most: usize, step: &mut Step) -> usize {
+        let guesser = self.guesser.get_or_insert_with(Guesser::new);
+        guesser.look(&self.tokens, self.prompt);
+        let count = guesser.chance().map_or(0, |chance| step.add_guesses(most, chance));
+        guesser.guess(&self.tokens, count, &mut self.guesses);
+        count
+    }
+
     /// Whether the client wants no more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.client.is_cancelled()
     }
 
     /// The prefix of the full page `index`.
@@ -124,6 +161,7 @@ impl Sequence {
         if first {
             self.admitted = Some(Instant::now());
             self.cached = cached;
+            self.client.begin();
         }
         first
     }
@@ -139,8 +177,18 @@ impl Sequence {
     }
 
     /// Reports something. A client that is gone has cancelled, which is seen before the next step.
-    pub(crate) fn report(&self, event: Event) {
-        let _ = self.events.send(event);
+    pub(crate) fn report(&mut self, event: Event) {
+        self.client.report(event);
+    }
+
+    /// Notes how many sequences wait before this one.
+    pub(crate) fn set_place(&self, place: usize) {
+        self.client.set_place(place);
+    }
+
+    /// Drops a sequence that the engine never took, without an event.
+    pub(crate) fn refuse(self) {
+        self.client.refuse();
     }
 
     /// Reports the scores, once.
@@ -148,6 +196,14 @@ impl Sequence {
         if let Some(scores) = self.scores.take() {
             self.report(Event::Prompt(scores));
         }
+    }
+
+    /// Reports the embedding, if one is wanted.
+    pub(crate) fn report_embedding(&mut self) -> Result<(), EngineError> {
+        if let Some(pool) = self.pool.take() {
+            self.report(Event::Embedding(pool.finish()?));
+        }
+        Ok(())
     }
 
     /// The last event of an answer.

@@ -77,11 +77,25 @@ impl Builder {
 
     /// The finished graph, computing `output`.
     pub fn finish(&self, output: Value) -> Result<Graph, GraphError> {
+        self.finished(output, None)
+    }
+
+    /// The finished graph, computing `output` from the final `states` of the rows that want something: a step may be asked
+    /// for these instead. A model that gives states alone has them as output, too.
+    pub fn finish_with_states(&self, output: Value, states: Value) -> Result<Graph, GraphError> {
+        let (shape, _) = self.input("finish", "", states)?;
+        if shape.dims().first() != Some(&Dim::Picked) {
+            return Err(self.error("finish", "", format!("states of {shape} are not those of picked rows")));
+        }
+        self.finished(output, Some(states))
+    }
+
+    fn finished(&self, output: Value, states: Option<Value>) -> Result<Graph, GraphError> {
         let inner = self.inner.borrow();
         if inner.nodes.get(output.index()).is_none() {
             return Err(self.error("finish", "", "the output belongs to another graph".into()));
         }
-        Ok(Graph { nodes: inner.nodes.clone(), weights: inner.weights.clone(), output })
+        Ok(Graph { nodes: inner.nodes.clone(), weights: inner.weights.clone(), output, states })
     }
 
     /// Looks up the batch's token ids in table `name.weight` of shape `[vocab, width]`.
@@ -470,6 +484,20 @@ mod tests {
         assert_eq!(e.to_string(), "combine: [tokens, 8] has no row for each of 2 experts");
         let e = g.route(x, routing).unwrap_err();
         assert_eq!(e.to_string(), "route: scores have shape [tokens, 8], expected [tokens, 6]");
+    }
+
+    #[test]
+    fn states_are_those_of_picked_rows() {
+        let g = Builder::new();
+        let x = g.embed("token_embd", 10, 8).unwrap();
+        let states = g.rows(x).unwrap();
+        let logits = g.linear(states, "token_embd", 10).unwrap();
+        let graph = g.finish_with_states(logits, states).unwrap();
+        assert_eq!((graph.output(), graph.states()), (logits, Some(states)));
+        assert_eq!(graph.uses(), vec![1, 2, 1]);
+        let e = g.finish_with_states(logits, x).unwrap_err();
+        assert_eq!(e.to_string(), "finish: states of [tokens, 8] are not those of picked rows");
+        assert!(Builder::new().finish_with_states(logits, states).is_err());
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) weights: Vec<WeightDecl>,
     pub(crate) output: Value,
+    pub(crate) states: Option<Value>,
 }
 
 impl Graph {
@@ -72,18 +73,26 @@ impl Graph {
         self.output
     }
 
+    /// The final states `[picked, width]` that the output is computed from, where the model says which value these are;
+    /// the output itself where the model gives nothing else.
+    pub fn states(&self) -> Option<Value> {
+        self.states
+    }
+
     /// Every node's value, in order.
     pub fn values(&self) -> impl Iterator<Item = Value> + use<> {
         (0..self.nodes.len() as u32).map(Value)
     }
 
-    /// How many nodes read each value; the output counts as read once.
+    /// How many nodes read each value; output and states count as read once more.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.nodes.len()];
         for input in self.nodes.iter().flat_map(|n| &n.inputs) {
             uses[input.index()] += 1;
         }
-        uses[self.output.index()] += 1;
+        for value in [Some(self.output), self.states].into_iter().flatten() {
+            uses[value.index()] += 1;
+        }
         uses
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Dim {
     /// One entry per token of the batch.
     Tokens,
-    /// One entry per row that wants output (see [`crate::Batch::logit_rows`]).
+    /// One entry per row that wants logits, then one per row that wants its state (see [`crate::Batch`]).
     Picked,
     /// Known when the graph is built.
     Fixed(usize),

@@ -81,13 +81,19 @@ impl Decoder {
         g.embed("token_embd", self.vocabulary, self.width)
     }
 
-    /// The last norm and the logits of the rows that want them; for an embedding model, their states.
-    pub(crate) fn output(&self, g: &Builder, x: Value) -> Result<Value, GraphError> {
-        let x = g.rms_norm(g.rows(x)?, "output_norm", self.width, self.eps)?;
+    /// The last norm and the logits of the rows that want them, as `then` changes them; for an embedding model, the states.
+    pub(crate) fn finish(
+        &self,
+        g: &Builder,
+        x: Value,
+        then: impl FnOnce(Value) -> Result<Value, GraphError>,
+    ) -> Result<Graph, GraphError> {
+        let states = g.rms_norm(g.rows(x)?, "output_norm", self.width, self.eps)?;
         if self.pooling.is_some() {
-            return Ok(x);
+            return g.finish_with_states(states, states);
         }
-        g.linear(x, if self.tied { "token_embd" } else { "output" }, self.vocabulary)
+        let logits = g.linear(states, if self.tied { "token_embd" } else { "output" }, self.vocabulary)?;
+        g.finish_with_states(then(logits)?, states)
     }
 
     /// The whole graph: embeddings through all layers to the output.
@@ -100,7 +106,7 @@ impl Decoder {
         for l in 0..self.layers {
             x = layer(&g.block("blk", l), l, x)?;
         }
-        g.finish(self.output(&g, x)?)
+        self.finish(&g, x, Ok)
     }
 }
 

@@ -73,8 +73,7 @@ impl Config {
         for layer in 0..c.layers {
             x = self.layer(&g.block("blk", layer), self.local[layer], x)?;
         }
-        let logits = c.output(&g, x)?;
-        g.finish(self.softcap.map_or(Ok(logits), |cap| g.softcap(logits, cap))?)
+        c.finish(&g, x, |logits| self.softcap.map_or(Ok(logits), |cap| g.softcap(logits, cap)))
     }
 
     fn layer(&self, b: &Builder, local: bool, x: Value) -> Result<Value, GraphError> {

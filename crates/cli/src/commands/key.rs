@@ -7,20 +7,8 @@ use serde_json::{Value, json};
 use wushi_server::store::{KeyInfo, Limits, Store, Usage, check_key_name, day, unix_ms};
 
 use crate::args::{KeyAddArgs, KeyArgs, KeyCommand, KeyListArgs, KeyRmArgs};
-use crate::knobs::Records;
 use crate::output::Table;
 use crate::{App, model, output};
-
-/// The database's name in the folder of models.
-const DATABASE: &str = "server.sqlite";
-
-/// Where the keys and records are.
-pub(crate) fn database(records: Records, app: &App) -> Result<std::path::PathBuf> {
-    match records.resolve(&app.layers)?.database {
-        Some(path) => Ok(path),
-        None => Ok(model::home(app)?.join(DATABASE)),
-    }
-}
 
 pub(crate) fn run(args: KeyArgs, app: &App) -> Result<ExitCode> {
     match args.command {
@@ -35,7 +23,7 @@ fn add(args: KeyAddArgs, app: &App) -> Result<ExitCode> {
     check_key_name(&args.name)?;
     let limits =
         Limits { requests_per_minute: args.requests_per_minute, tokens_per_day: args.tokens_per_day };
-    let new = Store::open(database(args.records, app)?)?.add_key(&args.name, limits)?;
+    let new = Store::open(model::database(args.records, app)?)?.add_key(&args.name, limits)?;
     if args.json {
         output::json(&json!({
             "id": new.id,
@@ -55,7 +43,7 @@ fn add(args: KeyAddArgs, app: &App) -> Result<ExitCode> {
 }
 
 fn list(args: KeyListArgs, app: &App) -> Result<ExitCode> {
-    let path = database(args.records, app)?;
+    let path = model::database(args.records, app)?;
     let (mut keys, mut used) = (Vec::new(), Vec::new());
     if let Some(store) = Store::open_existing(&path)? {
         keys = store.keys()?;
@@ -104,7 +92,7 @@ fn key_json(key: &KeyInfo, today: Option<&Usage>) -> Value {
 }
 
 fn rm(args: KeyRmArgs, app: &App) -> Result<ExitCode> {
-    let path = database(args.records, app)?;
+    let path = model::database(args.records, app)?;
     let Some(store) = Store::open_existing(&path)? else {
         anyhow::bail!("there is no key `{}`, as there is no database {}", args.name, path.display());
     };

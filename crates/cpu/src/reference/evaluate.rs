@@ -17,6 +17,17 @@ pub fn evaluate(
     tokens: &[u32],
     cache: CacheType,
 ) -> Result<Vec<f32>, WeightError> {
+    evaluate_value(graph, source, tokens, cache, graph.output())
+}
+
+/// Any value of `graph` for every token of one sequence, row-major.
+pub fn evaluate_value(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    tokens: &[u32],
+    cache: CacheType,
+    wanted: Value,
+) -> Result<Vec<f32>, WeightError> {
     let weights = Weights { graph, source };
     let mut values: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
@@ -83,7 +94,7 @@ pub fn evaluate(
         };
         values.push(value);
     }
-    Ok(values.swap_remove(graph.output().index()))
+    Ok(values.swap_remove(wanted.index()))
 }
 
 fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cache: CacheType) -> Vec<f32> {

@@ -13,7 +13,7 @@ use half::f16;
 use wushi_graph::CacheType;
 
 pub use attention::attention;
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_value};
 pub use linear::{Activations, Block, Row};
 pub use rope::{rope, rope_frequencies};
 pub use route::{combine, route};

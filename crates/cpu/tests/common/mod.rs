@@ -234,7 +234,7 @@ impl Shape {
         }
         let x = g.rms_norm(g.rows(x)?, "output_norm", self.width, 1e-5)?;
         let logits = g.linear(x, "token_embd", self.vocab)?;
-        g.finish(if self.rich { g.softcap(logits, 20.0)? } else { logits })
+        g.finish_with_states(if self.rich { g.softcap(logits, 20.0)? } else { logits }, x)
     }
 }
 
@@ -264,7 +264,7 @@ pub fn mixture(experts: usize, used: usize, normalise: bool) -> Graph {
             x = b.add(x, b.combine(down, routes)?)?;
         }
         let x = g.rms_norm(g.rows(x)?, "output_norm", width, 1e-5)?;
-        g.finish(g.linear(x, "output", 70)?)
+        g.finish_with_states(g.linear(x, "output", 70)?, x)
     };
     build().expect("shapes fit")
 }
@@ -287,7 +287,8 @@ pub fn encoder(width: usize, positions: usize) -> Graph {
             x = b.add(b.linear_with(up, "ffn_down", width, true)?, h)?;
             x = b.layer_norm(x, "layer_output_norm", 1e-12)?;
         }
-        g.finish(g.rows(x)?)
+        let states = g.rows(x)?;
+        g.finish_with_states(states, states)
     };
     build().expect("shapes fit")
 }
@@ -304,6 +305,33 @@ pub fn options(set: InstructionSet, threads: usize, cache: CacheType, context: u
     }
 }
 
+/// What a sequence's rows give, computed in chunks of at most `chunk` tokens: `is_state` says which rows give their state.
+pub fn run_mixed(
+    executor: &mut CpuExecutor,
+    tokens: &[u32],
+    chunk: usize,
+    table: &[u32],
+    is_state: impl Fn(usize) -> bool,
+) -> Vec<(usize, Vec<f32>)> {
+    let mut found = Vec::new();
+    let mut batch = Batch::default();
+    for start in (0..tokens.len()).step_by(chunk) {
+        let end = (start + chunk).min(tokens.len());
+        batch.clear();
+        batch.push(&tokens[start..end], start, table);
+        (batch.state_rows, batch.logit_rows) = (0..end - start).partition(|row| is_state(start + row));
+        let (vocab, width) = (executor.info().vocab, executor.states().expect("states").width);
+        let computed = executor.run(&batch).expect("a valid batch");
+        for (rows, width, got) in
+            [(&batch.logit_rows, vocab, computed.logits), (&batch.state_rows, width, computed.states)]
+        {
+            assert_eq!(got.len(), rows.len() * width);
+            found.extend(rows.iter().map(|row| start + row).zip(got.chunks(width).map(<[f32]>::to_vec)));
+        }
+    }
+    found
+}
+
 /// All logits of a sequence, computed in chunks of at most `chunk` tokens.
 pub fn run(executor: &mut CpuExecutor, tokens: &[u32], chunk: usize, table: &[u32]) -> Vec<f32> {
     let mut logits = Vec::new();
@@ -313,7 +341,7 @@ pub fn run(executor: &mut CpuExecutor, tokens: &[u32], chunk: usize, table: &[u3
         batch.clear();
         batch.push(&tokens[start..end], start, table);
         batch.logit_rows.extend(0..end - start);
-        logits.extend_from_slice(executor.run(&batch).expect("a valid batch"));
+        logits.extend_from_slice(executor.run(&batch).expect("a valid batch").logits);
     }
     logits
 }

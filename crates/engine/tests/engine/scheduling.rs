@@ -3,7 +3,7 @@
 use wushi_engine::{Engine, EngineError, EngineOptions, Event, FinishReason, Request};
 use wushi_graph::ExecutorInfo;
 
-use crate::fake::{Fake, VOCAB, gate, info};
+use crate::fake::{Fake, VOCAB, gate, info, wait_for};
 
 fn run(engine: &Engine, request: Request) -> wushi_engine::Output {
     engine.submit(request).unwrap().finish().unwrap()
@@ -139,6 +139,86 @@ fn generating_sequences_come_before_prompts() {
     assert_eq!(sizes(0), [1, 6]);
     assert_eq!(sizes(6), [1, 4]);
     assert_eq!(sizes(7), [1, 1]);
+}
+
+#[test]
+fn prompts_are_cut_short_while_anyone_generates() {
+    let (permits, before) = gate();
+    let (engine, log) = Fake { before: Some(before), ..Fake::default() }
+        .start_with_log(EngineOptions { step_tokens: Some(8), ..EngineOptions::default() });
+    let mut first = engine.submit(limited(prompt(60), 12)).unwrap();
+    permits.send(()).unwrap();
+    assert!(matches!(first.next(), Some(Event::Token(_))));
+    wait_for(|| log.batches().len() == 2);
+    let others = [engine.submit(limited(vec![9; 30], 3)), engine.submit(limited(vec![8; 20], 3))];
+    drop(permits);
+    first.finish().unwrap();
+    others.into_iter().for_each(|other| drop(other.unwrap().finish().unwrap()));
+    let sizes: Vec<Vec<usize>> =
+        log.batches().iter().map(|batch| batch.spans.iter().map(|span| span.rows.len()).collect()).collect();
+    // Alone, a prompt comes in one piece. Later the budget moves on to the next prompt as soon as rows are left.
+    let mut expected = vec![vec![60], vec![1]];
+    expected.extend(vec![vec![1, 7]; 4]);
+    expected.extend([vec![1, 2, 5], vec![1, 1, 6], vec![1, 1, 6], vec![1, 3], vec![1, 1], vec![1, 1]]);
+    assert_eq!(sizes, expected);
+}
+
+#[test]
+fn a_step_has_room_for_every_running_sequence() {
+    let (permits, before) = gate();
+    let (engine, log) = Fake { before: Some(before), ..Fake::default() }
+        .start_with_log(EngineOptions { step_tokens: Some(2), ..EngineOptions::default() });
+    let generations: Vec<_> =
+        (0..5).map(|token| engine.submit(limited(vec![token; 3], 20)).unwrap()).collect();
+    drop(permits);
+    generations.into_iter().for_each(|generation| drop(generation.finish().unwrap()));
+    let batches = log.batches();
+    assert!(batches.iter().all(|batch| batch.spans.len() <= 2));
+    // Two at a time: nobody's prompt waits for long behind two answers.
+    assert!(batches.len() < 70, "{} steps", batches.len());
+}
+
+#[test]
+fn a_common_prefix_is_computed_once() {
+    let (permits, before) = gate();
+    let (engine, log) =
+        Fake { before: Some(before), ..Fake::default() }.start_with_log(EngineOptions::default());
+    // Held up until all are there: four choices of one prompt, then one that shares its first half.
+    let blocker = engine.submit(limited(vec![200], 1)).unwrap();
+    wait_for(|| log.batches().len() == 1);
+    let mut generations: Vec<_> =
+        (0..4).map(|choice| engine.submit(Request { choice, ..limited(prompt(42), 3) }).unwrap()).collect();
+    generations.push(engine.submit(limited([prompt(20), vec![7; 10]].concat(), 3)).unwrap());
+    drop(permits);
+    blocker.finish().unwrap();
+    let cached: Vec<_> =
+        generations.into_iter().map(|other| other.finish().unwrap().usage.cached_tokens).collect();
+    assert_eq!(cached, [0, 40, 40, 40, 20]);
+    assert_eq!(engine.stats().cached_tokens, 140);
+    let batches = log.batches();
+    let prefill = batches[1..].iter().flat_map(|batch| &batch.spans).map(|span| span.rows.len());
+    assert_eq!(prefill.filter(|&rows| rows > 1).collect::<Vec<_>>(), [42, 2, 2, 2, 10]);
+    // Nobody waits for pages that will never be shared.
+    let engine = Fake::default().start(EngineOptions { prefix_cache: false, ..EngineOptions::default() });
+    let generations = [0, 1].map(|choice| engine.submit(Request { choice, ..limited(prompt(42), 3) }));
+    for generation in generations {
+        assert_eq!(generation.unwrap().finish().unwrap().usage.cached_tokens, 0);
+    }
+}
+
+#[test]
+fn waiting_for_a_prefix_ends_with_its_sequence() {
+    let (permits, before) = gate();
+    let (engine, log) = Fake { before: Some(before), ..Fake::default() }
+        .start_with_log(EngineOptions { prefill_chunk: Some(6), ..EngineOptions::default() });
+    let first = engine.submit(limited(prompt(40), 3)).unwrap();
+    permits.send(()).unwrap();
+    wait_for(|| log.batches().len() == 2);
+    let second = engine.submit(limited(prompt(40), 3)).unwrap();
+    drop(first);
+    drop(permits);
+    // Of the first's two steps, three pages are left.
+    assert_eq!(second.finish().unwrap().usage.cached_tokens, 12);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! become bytes again. Where the `tokenizers` crate would read a large vocabulary slowly, or leave a text whole,
 //! silently, where a pattern's limit is exceeded, the work is done here instead.
 
+use std::ops::Range;
+
 use tokenizers::{NormalizedString, Normalizer};
 
 use crate::error::excerpt;
@@ -14,6 +16,8 @@ mod alphabet;
 mod bpe;
 mod charsmap;
 pub mod huggingface;
+mod infill;
+mod literal;
 mod merge;
 mod pre;
 mod sentencepiece;
@@ -23,6 +27,8 @@ mod vocabulary;
 mod wordpiece;
 
 use bpe::Bpe;
+pub use infill::Infill;
+use literal::Guarded;
 use pre::PreTokenizer;
 use sentencepiece::SentencePiece;
 use special::{Defaults, Kind, SpecialIds, SpecialTokens, Stripping};
@@ -101,6 +107,7 @@ pub struct Tokenizer {
     stripping: Stripping,
     composes: bool,
     special: SpecialIds,
+    infill: Option<Infill>,
     /// What every token stands for, one after the other.
     bytes: Vec<u8>,
     /// Where each token ends in `bytes`.
@@ -149,7 +156,9 @@ impl Tokenizer {
         let tokens = Vocabulary::tokens(metadata)?;
         let special = SpecialIds::read(metadata, tokens, &defaults(kind, pre))?;
         let over_bytes = kind == ModelKind::Bpe && pre.over_bytes;
-        let kinds = kinds(metadata, tokens, &special.end_of_generation, over_bytes)?;
+        let infill = Infill::read(metadata, tokens)?;
+        let signs = special.end_of_generation.iter().copied().chain(infill.iter().flat_map(Infill::ids));
+        let kinds = kinds(metadata, tokens, signs, over_bytes)?;
         let vocabulary = Vocabulary::new(tokens, kinds)?;
         let model = match kind {
             ModelKind::Bpe => {
@@ -171,6 +180,7 @@ impl Tokenizer {
             vocabulary,
             model,
             special,
+            infill,
             bytes,
             ends,
         })
@@ -190,17 +200,51 @@ impl Tokenizer {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<u32>, FormatError> {
+        let special = if parse_special { &self.all_special } else { &self.user_defined };
+        self.encode_around(text, add_special, special.find(text))
+    }
+
+    /// The ids of a text that strangers wrote parts of, such as a rendered chat template.
+    ///
+    /// As [`Tokenizer::encode`] with control tokens recognised by their text, except where a name lies within the
+    /// `literal` parts (byte ranges, in any order), be it with one byte: it is text there. Nothing else changes at their
+    /// borders; where no control token is spelled in them, the ids are those of the whole text.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn encode_guarded(
+        &self,
+        text: &str,
+        add_special: bool,
+        literal: &[Range<usize>],
+    ) -> Result<Vec<u32>, FormatError> {
+        let special = Guarded::new(text, literal, &self.all_special, &self.user_defined);
+        self.encode_around(text, add_special, special)
+    }
+
+    /// Where the names of control tokens stand in a text.
+    pub fn control_names(&self, text: &str) -> Vec<Range<usize>> {
+        let found = self.all_special.find(text).filter(|&(_, id)| self.is_control(id));
+        found.map(|(place, _)| place).collect()
+    }
+
+    /// The ids of a text in which special tokens were found.
+    fn encode_around(
+        &self,
+        text: &str,
+        add_special: bool,
+        special: impl Iterator<Item = (Range<usize>, u32)>,
+    ) -> Result<Vec<u32>, FormatError> {
         if text.len() > MAX_INPUT {
             return Err(FormatError::Tokenize(format!(
                 "{} bytes; at most {MAX_INPUT} are supported",
                 text.len()
             )));
         }
-        let special = if parse_special { &self.all_special } else { &self.user_defined };
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
         ids.extend(self.special.first.filter(|_| add_special));
         let mut start = 0;
-        for (place, id) in special.find(text) {
+        for (place, id) in special {
             let place = self.stripping.widen(text, place, id);
             if place.start > start {
                 self.encode_plain(&text[start..place.start], start == 0, &mut ids)?;
@@ -291,6 +335,11 @@ impl Tokenizer {
     pub fn end_of_generation(&self) -> &[u32] {
         &self.special.end_of_generation
     }
+
+    /// The tokens around a gap to fill in, for models that were trained to.
+    pub fn infill(&self) -> Option<Infill> {
+        self.infill
+    }
 }
 
 /// The algorithm, and for byte pair encoding how words are cut.
@@ -374,7 +423,7 @@ fn composes(metadata: &Metadata) -> Result<bool, FormatError> {
 fn kinds(
     metadata: &Metadata,
     tokens: &StringArray,
-    endings: &[u32],
+    signs: impl Iterator<Item = u32>,
     over_bytes: bool,
 ) -> Result<Vec<Kind>, FormatError> {
     let mut kinds = match metadata.i32_array("tokenizer.ggml.token_type")? {
@@ -398,8 +447,9 @@ fn kinds(
             *kind = Kind::Text;
         }
     }
-    // Some files declare the end of a turn as plain text, which must not be shown to people either.
-    for &id in endings {
+    // Some files declare the end of a turn as plain text, which must not be shown to people either, or the tokens around
+    // a gap, which strangers could then spell.
+    for id in signs {
         kinds[id as usize] = Kind::Control;
     }
     Ok(kinds)

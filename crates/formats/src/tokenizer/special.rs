@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
 use crate::gguf::StringArray;
 use crate::{FormatError, Metadata};
@@ -120,6 +120,12 @@ impl SpecialTokens {
     pub(super) fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Range<usize>, u32)> + 'a {
         self.matcher.find_iter(text).map(|found| (found.range(), self.ids[found.pattern().as_usize()]))
     }
+
+    /// The first of the tokens that lie wholly within a part of a text; other bytes make no difference.
+    pub(super) fn find_in(&self, text: &str, part: Range<usize>) -> Option<(Range<usize>, u32)> {
+        let found = self.matcher.find(Input::new(text).range(part))?;
+        Some((found.range(), self.ids[found.pattern().as_usize()]))
+    }
 }
 
 /// Special tokens that take the spaces beside them along (`lstrip` and `rstrip` of `tokenizers`), ascending.
@@ -193,6 +199,17 @@ pub(super) struct Defaults {
     pub(super) enclose: bool,
 }
 
+/// The id at `key`, which must be one of so many tokens.
+pub(super) fn id_at(metadata: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, FormatError> {
+    match metadata.u32(key)? {
+        Some(id) if id as usize >= tokens => {
+            let problem = format!("{key} is {id}, but there are {tokens} tokens");
+            Err(FormatError::InvalidVocabulary(problem))
+        }
+        id => Ok(id),
+    }
+}
+
 impl SpecialIds {
     /// Reads the ids and checks them against the vocabulary.
     pub(super) fn read(
@@ -201,12 +218,7 @@ impl SpecialIds {
         defaults: &Defaults,
     ) -> Result<SpecialIds, FormatError> {
         let invalid = FormatError::InvalidVocabulary;
-        let id = |key: &str| match metadata.u32(key)? {
-            Some(id) if id as usize >= tokens.len() => {
-                Err(invalid(format!("{key} is {id}, but there are {} tokens", tokens.len())))
-            }
-            id => Ok(id),
-        };
+        let id = |key: &str| id_at(metadata, key, tokens.len());
         let or = |id: Option<u32>, default: Option<u32>| {
             id.or(default.filter(|&default| (default as usize) < tokens.len()))
         };

@@ -23,7 +23,13 @@ pub(crate) fn exercise(bytes: &[u8]) -> bool {
             assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
             tokenizer.decode(&ids, special);
         }
+        for literal in [3..7, 0..text.len(), 9..9] {
+            let Ok(ids) = tokenizer.encode_guarded(text, true, &[literal]) else { continue };
+            assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
+        }
     }
+    let is_token = |id: &u32| (*id as usize) < tokenizer.vocab_size();
+    assert!(tokenizer.infill().is_none_or(|gap| [gap.prefix, gap.suffix, gap.middle].iter().all(is_token)));
     assert!(tokenizer.end_of_generation().iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
     tokenizer.decode(&[0, u32::MAX], false);
     true
