@@ -328,6 +328,8 @@ impl Driver {
                     let _ = self.news.send(delta);
                 }
             }
+            // Nobody asks for one here.
+            Event::Embedding(_) => {}
             Event::Finished(finished) => {
                 let pieces = choice.speech.finish(&finished.tail);
                 if !pieces.is_empty() || choice.told < choice.ids.len() {

@@ -1,6 +1,6 @@
 //! What every API's requests are converted to: a prompt to continue, and how.
 
-use wushi_engine::{Request, Sampling};
+use wushi_engine::Sampling;
 use wushi_engine::load::RecommendedSampling;
 use wushi_formats::Message;
 
