@@ -138,6 +138,12 @@ knobs! {
             "The largest body of a request, as in 8M", default: "8M";
     }
 
+    /// Where a server's keys, usage and records are.
+    Records "Records" {
+        database: Option<PathBuf>, --"database" "FILE", "WUSHI_DATABASE", path,
+            "Keys, what they have used, and records of requests", default: "server.sqlite in the folder of --home";
+    }
+
     /// How an answer is made.
     Generation "Answering" {
         ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
@@ -202,6 +208,9 @@ mod tests {
         "no-special",
         "no-normalise",
         "force",
+        // What is stored with the key.
+        "requests-per-minute",
+        "tokens-per-day",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",
@@ -215,8 +224,10 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let mut flags = BTreeSet::new();
-        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+        let mut commands = vec![&cli];
+        while let Some(command) = commands.pop() {
             flags.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned));
+            commands.extend(command.get_subcommands());
         }
         let knobs: BTreeSet<String> = KNOBS.iter().map(|knob| knob.flag.to_owned()).collect();
         assert_eq!(knobs.len(), KNOBS.len(), "a flag stands twice in the table");

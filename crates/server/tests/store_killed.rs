@@ -78,7 +78,10 @@ fn child() {
 /// A line in one write, so that none is mixed with another.
 fn say(line: std::fmt::Arguments<'_>) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout.flush());
+    if stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout.flush()).is_err() {
+        // The test has ended without killing this child.
+        std::process::exit(1);
+    }
 }
 
 fn start(database: &Path, round: usize) -> Child {

@@ -36,7 +36,7 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         port: serving.port.unwrap_or(PORT),
         models,
         memory: compute.memory,
-        store: Store::open(model::database(app)?)?,
+        store: Store::open(model::database(args.records, app)?)?,
         digests: serving.audit.unwrap_or(false),
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),

@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// A name that is taken, empty, longer than 64 characters or not on one line; the database's.
     pub fn add_key(&self, name: &str, limits: Limits) -> Result<NewKey, StoreError> {
-        check_name(name)?;
+        check_key_name(name)?;
         let (id, random, salt) = (random::<{ ID / 2 }>()?, random::<{ RANDOM / 2 }>()?, random::<32>()?);
         let id = hex(&id);
         let secret = format!("wk-{id}-{}", hex(&random));
@@ -203,7 +203,11 @@ fn public_id(secret: &str) -> Option<&str> {
     (hex(id, ID) && hex(random, RANDOM)).then_some(id)
 }
 
-fn check_name(name: &str) -> Result<(), StoreError> {
+/// Whether a key can be called so.
+///
+/// # Errors
+/// A name that is empty, longer than 64 characters or not on one line.
+pub fn check_key_name(name: &str) -> Result<(), StoreError> {
     let bad = |why| Err(StoreError::BadName { name: name.to_owned(), why });
     match name {
         "" => bad("it is empty"),
