@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use wushi_graph::DType;
 
-use crate::knobs::{Common, Compute, Generation};
+use crate::knobs::{Common, Compute, Generation, Serving};
 
 /// The model that `wushi run` takes when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "smollm2";
@@ -40,6 +40,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Serve(ServeArgs),
     Pull(PullArgs),
     List(ListArgs),
     Rm(RmArgs),
@@ -86,6 +87,32 @@ Examples:
   wushi run smollm2 \"Why is the sky blue?\"
   wushi run smollm2 --seed 7 --max-tokens 50 --json \"Name three rivers.\"
   git diff | wushi run smollm2 --system \"Write a commit message for this diff.\"";
+
+/// Serve models over HTTP, with a page to talk to
+///
+/// OpenAI's and Anthropic's clients work without a change: give them http://127.0.0.1:8000/v1 as base URL. The page is at
+/// http://127.0.0.1:8000/. Without a model, all that are on this disk are served, or the default one if there are none. The
+/// first is loaded at once, others when they are first asked for; what was unused the longest goes when memory runs out.
+///
+/// Without keys, only this machine is served. `wushi key add NAME` makes one; from then on every request needs one.
+///
+/// Ctrl-C and SIGTERM let nobody in any more and wait for the answers under way.
+#[derive(Debug, Args)]
+#[command(after_help = MODELS, after_long_help = format!("{MODELS}\n\n{SERVE_EXAMPLES}\n\n{KNOBS}"))]
+pub(crate) struct ServeArgs {
+    /// Which models; NAME=MODEL serves one under another name
+    pub(crate) models: Vec<String>,
+    #[command(flatten)]
+    pub(crate) serving: Serving,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  wushi serve smollm2
+  wushi serve coder=./qwen2.5-coder.gguf smollm2 --memory 8G
+  wushi key add alice && wushi serve --host 0.0.0.0";
 
 /// Fetch a model and verify it
 #[derive(Debug, Args)]

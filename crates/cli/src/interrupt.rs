@@ -21,6 +21,8 @@ struct State {
     cancelled: bool,
     /// A file that must not outlive the process.
     temporary: Option<PathBuf>,
+    /// What is told to end instead.
+    told: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Interrupts {
@@ -44,10 +46,17 @@ impl Interrupts {
         Guard(self)
     }
 
+    /// Until the guard is dropped, the first signal calls this instead of ending the process.
+    pub(crate) fn tell(&self, told: impl Fn() + Send + 'static) -> Guard<'_> {
+        *self.state() = State { told: Some(Box::new(told)), ..State::default() };
+        Guard(self)
+    }
+
     fn signal(&self) {
         let mut state = self.state();
-        match &state.answer {
-            Some(answer) if !state.cancelled => answer.cancel(),
+        match (&state.answer, &state.told) {
+            (Some(answer), _) if !state.cancelled => answer.cancel(),
+            (_, Some(told)) if !state.cancelled => told(),
             _ => {
                 if let Some(temporary) = state.temporary.take() {
                     let _ = std::fs::remove_file(temporary);

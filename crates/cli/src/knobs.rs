@@ -3,6 +3,7 @@
 //! A knob's value is that of its flag, else of its environment variable, else of its key in `wushi.toml` (which is the
 //! flag's name), else its default. A bad value is an error that names where it came from.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wushi_cpu::InstructionSet;
@@ -11,7 +12,7 @@ use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
-    at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, repetition_penalty, seed,
+    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port, repetition_penalty, seconds, seed,
     size, storage_type, stretch, switch, temperature, text, threads, top_p,
 };
 
@@ -101,6 +102,40 @@ knobs! {
         speculate: Option<bool>, --"speculate" "BOOL", "WUSHI_SPECULATE", switch,
             "Try tokens that repeat what the text says already, several in one step; the answer is the same",
             default: "true";
+    }
+
+    /// What is served, and to whom.
+    Serving "Serving" {
+        host: Option<IpAddr>, --"host" "ADDRESS", "WUSHI_HOST", address,
+            "Address to listen on; 0.0.0.0 for all. Others than this machine are served with keys only",
+            default: "127.0.0.1";
+        ctx: Option<usize>, --"ctx" "N", "WUSHI_CTX", at_least_one,
+            "Longest conversation in tokens, prompt and answer together",
+            default: "what a model was trained for, at most 4096" [short = 'c'];
+        port: Option<u16>, --"port" "N", "WUSHI_PORT", port,
+            "Port to listen on; 0 takes any that is free", default: "8000" [short = 'p'];
+        sequences: Option<usize>, --"sequences" "N", "WUSHI_SEQUENCES", at_least_one,
+            "The most answers computed together; others wait", default: "32";
+        queue: Option<usize>, --"queue" "N", "WUSHI_QUEUE", count,
+            "The most requests that wait for a place; others are refused with 429", default: "256";
+        kv_tokens: Option<usize>, --"kv-tokens" "N", "WUSHI_KV_TOKENS", at_least_one,
+            "Tokens whose keys and values are kept, over all answers, if memory allows", default: "8 contexts";
+        step_tokens: Option<usize>, --"step-tokens" "N", "WUSHI_STEP_TOKENS", at_least_one,
+            "The most tokens computed in one step while answers are under way: fewer keep them smoother, more begin others sooner",
+            default: "128";
+        audit: Option<bool>, --"audit" "BOOL", "WUSHI_AUDIT", switch,
+            "Record the digest of every answer's logits, so that `wushi replay` can compare every bit", default: "false"
+            [num_args = 0..=1, require_equals = true, default_missing_value = "true"];
+        audit_text: Option<bool>, --"audit-text" "BOOL", "WUSHI_AUDIT_TEXT", switch,
+            "Record prompts and answers too, as token ids", default: "false"
+            [num_args = 0..=1, require_equals = true, default_missing_value = "true"];
+        without_keys: Option<bool>, --"without-keys" "BOOL", "WUSHI_WITHOUT_KEYS", switch,
+            "Serve others than this machine although there are no keys", default: "false"
+            [num_args = 0..=1, require_equals = true, default_missing_value = "true"];
+        drain: Option<u64>, --"drain" "SECONDS", "WUSHI_DRAIN", seconds,
+            "How long answers under way may go on after the server was told to end", default: "30";
+        max_body: Option<u64>, --"max-body" "SIZE", "WUSHI_MAX_BODY", size,
+            "The largest body of a request, as in 8M", default: "8M";
     }
 
     /// How an answer is made.

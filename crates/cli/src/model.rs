@@ -27,6 +27,11 @@ pub(crate) fn store(app: &App) -> Result<Store> {
     Ok(Store::open(home(app)?)?)
 }
 
+/// The file that keys, usage and records are in.
+pub(crate) fn database(app: &App) -> Result<PathBuf> {
+    Ok(home(app)?.join("server.sqlite"))
+}
+
 /// Removes a stored model whose file is no longer what was fetched, so that a pull fetches it again.
 pub(crate) fn discard_if_changed(reference: &str, app: &App) -> Result<()> {
     let (store, model) = (store(app)?, ModelRef::parse(reference)?);

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use anyhow::{Result, bail};
 use wushi_engine::load::{LoadedModel, RecommendedSampling};
 use wushi_engine::{Request, Sampling};
-use wushi_formats::{Message, RenderOptions, Tokenizer};
+use wushi_formats::{Message, RenderOptions};
 
 use crate::knobs::Generation;
 
@@ -55,31 +55,14 @@ fn tokens(model: &LoadedModel, prompt: &Prompt<'_>) -> Result<Vec<u32>> {
             let Some(template) = &model.template else {
                 bail!("the model has no chat template: give a prompt to continue, with --raw");
             };
-            let text = |id: Option<u32>| id.map(|id| model.tokenizer.decode(&[id], false));
-            let options = RenderOptions {
-                add_generation_prompt: true,
-                bos_token: text(model.tokenizer.bos()),
-                eos_token: text(model.tokenizer.eos()),
-                ..RenderOptions::default()
-            };
-            let rendered = template.render(messages, &options)?;
-            let mut tokens = model.tokenizer.encode(&rendered, false, true)?;
-            prepend_bos(&model.tokenizer, &mut tokens);
-            tokens
+            let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+            template.prompt(&model.tokenizer, messages, &options, false)?.tokens
         }
     };
     if tokens.is_empty() {
         bail!("nothing to answer: the prompt is empty");
     }
     Ok(tokens)
-}
-
-/// Some templates leave BOS to the tokenizer, others write it.
-fn prepend_bos(tokenizer: &Tokenizer, tokens: &mut Vec<u32>) {
-    match tokenizer.bos() {
-        Some(bos) if tokenizer.adds_bos() && tokens.first() != Some(&bos) => tokens.insert(0, bos),
-        _ => {}
-    }
 }
 
 /// The knobs, else what the model's makers recommend, else what changes nothing.

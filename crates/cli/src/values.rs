@@ -1,6 +1,7 @@
 //! Values as people write them. Every function says what it expected of a text that it cannot take.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,6 +35,21 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     number(text, |_| true, "a whole number, at least 0")
+}
+
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    number(text, |&n| n <= 86_400, "a whole number of seconds, at most 86400")
+}
+
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    number(text, |_| true, "a port, 0 to 65535")
+}
+
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    match text.trim() {
+        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        text => number(text, |_| true, "an address of this machine, as in 127.0.0.1, 0.0.0.0 or ::1"),
+    }
 }
 
 pub(crate) fn seed(text: &str) -> Result<u64, String> {

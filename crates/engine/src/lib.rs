@@ -28,6 +28,7 @@ mod pages;
 mod philox;
 mod pool;
 mod postprocess;
+mod progress;
 mod request;
 mod sampler;
 mod scheduler;

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
-use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
+use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op, WeightSource};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
+use crate::progress::Watched;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
+
+pub use wushi_cpu::ARITHMETIC_VERSION;
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -440,17 +443,18 @@ impl LoadPlan {
     pub fn load(self) -> Result<LoadedModel, LoadError> {
         match self.pooling {
             Some(_) => Err(LoadError::NoText { path: self.path }),
-            None => self.load_any(),
+            None => self.load_any(&|_| {}),
         }
     }
 
     /// Allocates, packs the weights and starts the engine, be it of an embedding model: both kinds give embeddings by
-    /// [`Engine::embed_with`].
+    /// [`Engine::embed_with`]. `report` is told what share of the weights has been taken over.
     ///
     /// # Errors
     /// As [`LoadPlan::load`].
-    pub fn load_any(self) -> Result<LoadedModel, LoadError> {
-        let executor = executor(self.team, self.graph, &self.weights, self.executor)
+    pub fn load_any(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
+        let source = Watched::new(&self.weights, &self.graph, report);
+        let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
@@ -490,7 +494,7 @@ impl LoadPlan {
 fn executor(
     team: Option<Team>,
     graph: Graph,
-    weights: &Weights,
+    weights: &dyn WeightSource,
     options: wushi_cpu::Options,
 ) -> Result<CpuExecutor, CpuError> {
     match team {

@@ -173,7 +173,8 @@ impl Postprocessor {
         self.generated += 1;
 
         let is_stop = sequence.request.stop_tokens.contains(&id);
-        let is_text = !is_stop && !self.vocabulary.is_control(id);
+        let is_sign = self.vocabulary.is_control(id) && !sequence.request.spelled_tokens.contains(&id);
+        let is_text = !is_stop && !is_sign;
         let bytes = if is_text { self.vocabulary.token_bytes(id) } else { &[] };
         let (text, stop_string) = sequence.detokenizer.push(bytes);
         sequence.report(Event::Token(Token { id, text, logprob, at }));

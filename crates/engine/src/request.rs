@@ -25,6 +25,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer (end of sequence, end of turn).
     pub stop_tokens: Vec<u32>,
+    /// Control tokens that are text in this answer, such as those that mark a call: at most a handful.
+    pub spelled_tokens: Vec<u32>,
     /// Texts that end the answer; not part of it.
     pub stop_strings: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens beside the chosen one.
@@ -46,6 +48,7 @@ impl Request {
             choice: 0,
             max_tokens: None,
             stop_tokens: Vec::new(),
+            spelled_tokens: Vec::new(),
             stop_strings: Vec::new(),
             top_logprobs: None,
             score_from: None,
@@ -58,6 +61,7 @@ impl Request {
         let (prompt, answer) = (self.tokens.len(), usize::from(self.max_tokens != Some(0)));
         check_prompt(&self.tokens, answer, info, info.vocab)?;
         known_tokens("stop tokens", self.stop_tokens.iter().copied(), info.vocab)?;
+        known_tokens("spelled tokens", self.spelled_tokens.iter().copied(), info.vocab)?;
         if self.stop_strings.len() > MAX_STOP_STRINGS {
             return Err(EngineError::TooManyStopStrings {
                 count: self.stop_strings.len(),

@@ -269,7 +269,7 @@ fn check_encoder(name: &str) {
         let plan = load::plan(&LoadOptions::new(&path)).expect("a sound model");
         let mut loaded = plan.load_embedder().expect("it loads");
         let shared =
-            load::plan(&LoadOptions::new(&path)).expect("a sound model").load_any().expect("it loads");
+            load::plan(&LoadOptions::new(&path)).expect("a sound model").load_any(&|_| {}).expect("it loads");
         let pooling = shared.pooling.expect("an embedding model");
         let checkpoint = wushi_models::open(&path).expect("a sound model");
         let context = loaded.embedder.context();

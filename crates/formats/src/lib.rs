@@ -17,5 +17,5 @@ pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::FormatError;
 pub use gguf::{Gguf, Metadata};
 pub use huggingface::Folder;
-pub use template::{ChatTemplate, Content, Message, RenderOptions};
+pub use template::{ChatPrompt, ChatTemplate, Content, Message, RenderOptions};
 pub use tokenizer::{Infill, Tokenizer};

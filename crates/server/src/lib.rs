@@ -1,3 +1,195 @@
 //! Wushi over HTTP: OpenAI's and Anthropic's APIs, a page to talk to, keys, audit.
 //!
-//! Wire types live here alone and are converted by hand; everything below this crate is plain Rust.
+//! Wire types live here alone and are converted by hand; everything below this crate is plain Rust. The way of a request:
+//!
+//! 1. `listen` accepts the connection, `router` finds the handler, `auth` lets it in.
+//! 2. `body` reads it within limits; a dialect (`openai`, …) turns it into an [`ask`], which knows of no API.
+//! 3. `pool` loads its model if need be; `prepare` renders, tokenises and compiles what the answer must look like.
+//! 4. `answer` submits it to the engine and follows it in a task of its own, `speech` tells text, thoughts and calls apart.
+//! 5. The dialect tells the answer, whole or as it comes (`sse`); the `ledger` has its record before the last word.
+
+mod answer;
+mod app;
+mod ask;
+mod auth;
+mod body;
+pub mod constraint;
+mod error;
+mod handlers;
+mod history;
+mod ids;
+mod ledger;
+mod listen;
+mod metrics;
+mod openai;
+mod page;
+mod pool;
+mod prepare;
+mod router;
+mod service;
+mod speech;
+mod sse;
+pub mod store;
+pub mod tools;
+mod whole;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use app::{App, Closing, Shared};
+use history::History;
+use ledger::Ledger;
+use metrics::Metrics;
+use pool::Pool;
+use store::{Store, StoreError};
+
+pub use app::Limits;
+pub use pool::ServedModel;
+
+/// How long answers that have been told to end may take for it.
+const LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// What is served, and to whom.
+pub struct Options {
+    /// Where to listen.
+    pub address: IpAddr,
+    /// 0 takes any port that is free.
+    pub port: u16,
+    /// What may be asked for; the first is loaded at once and taken where a request names none.
+    pub models: Vec<ServedModel>,
+    /// Bytes that all loaded models may take together; what the machine has if `None`.
+    pub memory: Option<u64>,
+    /// Keys, usage and records.
+    pub store: Store,
+    /// Whether every answer's digest is recorded.
+    pub digests: bool,
+    /// Whether records keep texts, as token ids.
+    pub text: bool,
+    /// Whether others than this machine are served without keys.
+    pub without_keys: bool,
+    /// How long answers under way may go on after the server was told to end.
+    pub drain: Duration,
+    /// What one request may take.
+    pub limits: Limits,
+}
+
+/// Why the server cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Nothing to serve.
+    #[error("no model to serve: name one")]
+    NoModel,
+    /// Two models of one name.
+    #[error("two models have the name `{0}`")]
+    SameName(String),
+    /// Anyone could use it.
+    #[error(
+        "{0} is not this machine alone, and there is no key: make one (wushi key add NAME), or say that none is wanted \
+         (--without-keys)"
+    )]
+    Unguarded(IpAddr),
+    /// The port is taken, or not ours to take.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A server that listens, but does not answer yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: App,
+    drain: Duration,
+}
+
+impl Server {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// No model, an address that cannot be listened on, or that others than this machine reach though there is no key.
+    pub async fn bind(options: Options) -> Result<Server, ServeError> {
+        let names: Vec<&str> = options.models.iter().map(|model| model.name.as_str()).collect();
+        if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name)) {
+            return Err(ServeError::SameName((*twice).to_owned()));
+        }
+        if names.is_empty() {
+            return Err(ServeError::NoModel);
+        }
+        let loopback = options.address.is_loopback();
+        if !loopback && !options.without_keys && !options.store.has_keys()? {
+            return Err(ServeError::Unguarded(options.address));
+        }
+        let wanted = SocketAddr::new(options.address, options.port);
+        let failed = |error| ServeError::Listen { address: wanted, error };
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Metrics::new(names.iter().map(|name| (*name).to_owned()));
+        let app = App::new(Shared {
+            pool: Arc::new(Pool::new(options.models, options.memory)),
+            ledger: Ledger::new(Arc::new(options.store), options.text),
+            metrics: Arc::new(metrics),
+            history: History::default(),
+            limits: options.limits,
+            started: Instant::now(),
+            open: loopback || options.without_keys,
+            loopback,
+            digests: options.digests,
+            closing: watch::Sender::new(Closing::Open),
+            under_way: watch::Sender::new(()),
+        });
+        Ok(Server { listener, address, app, drain: options.drain })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then lets nobody in, waits for the answers under way, ends those that take too long, and returns
+    /// when every record is written.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Server { listener, app, drain, .. } = self;
+        let background = tokio::spawn(watch_over(app.clone()));
+        if let Some(first) = app.pool.entries().first() {
+            let (pool, first) = (app.pool.clone(), first.clone());
+            // What goes wrong is seen in the log, in /ready, and by the next request.
+            tokio::spawn(async move { drop(pool.acquire(&first).await) });
+        }
+        let limits = app.limits.clone();
+        let graceful = listen::accept(listener, router::router(app.clone()), &limits, stop).await;
+        tracing::info!("no more requests; waiting for the answers under way");
+        app.closing.send_replace(Closing::Draining);
+        let closing = tokio::spawn(graceful.shutdown());
+        if timeout(drain, app.under_way.closed()).await.is_err() {
+            tracing::warn!("answers still under way are ended");
+        }
+        app.closing.send_replace(Closing::Cancelling);
+        if timeout(LAST_STEPS, async { (app.under_way.closed().await, closing.await) }).await.is_err() {
+            tracing::warn!("some connections did not end");
+        }
+        background.abort();
+    }
+}
+
+/// Samples what the page plots.
+async fn watch_over(app: App) {
+    let mut clock = tokio::time::interval(history::INTERVAL);
+    loop {
+        clock.tick().await;
+        app.history.sample(&app.pool, &app.metrics);
+    }
+}

@@ -28,6 +28,8 @@ pub(crate) struct Fake {
     pub(crate) info: Option<ExecutorInfo>,
     /// The greatest logit is always that of the last token's successor.
     pub(crate) counts_up: bool,
+    /// Mostly the greatest logit is that of the last token's successor, of a few tokens that come round and round.
+    pub(crate) repeats: bool,
     /// Called with each batch before it is computed.
     pub(crate) before: Option<Before>,
     /// Called with the logits.
@@ -106,7 +108,7 @@ struct FakeExecutor {
     log: Log,
 }
 
-fn mix(a: u64, b: u64) -> u64 {
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
     let mut x = (a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x632b_e59b_d9b4_e019);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -175,10 +177,14 @@ impl Executor for FakeExecutor {
                 if !batch.logit_rows.contains(&row) {
                     continue;
                 }
-                let next = (batch.tokens[row] + 1) % 256;
+                let next = match self.fake.repeats {
+                    true if state % 8 == 0 => None,
+                    true => Some((batch.tokens[row] + 1) % 6),
+                    false => self.fake.counts_up.then_some((batch.tokens[row] + 1) % 256),
+                };
                 self.logits.extend((0..self.info.vocab as u32).map(|id| {
                     let noise = (mix(state, u64::from(id)) >> 40) as f32 / (1 << 20) as f32;
-                    if self.fake.counts_up && id == next { noise + 40.0 } else { noise }
+                    if Some(id) == next { noise + 40.0 } else { noise }
                 }));
             }
         }

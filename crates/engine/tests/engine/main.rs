@@ -4,5 +4,6 @@ mod embeddings;
 mod fake;
 mod lifecycle;
 mod refusals;
+mod robust;
 mod same_answer;
 mod scheduling;

@@ -39,6 +39,7 @@ fn prompts() {
     let unknown = |place| EngineError::UnknownToken { place, id: VOCAB as u32, vocab: VOCAB };
     assert_eq!(refusal(Request::new(vec![1, VOCAB as u32])), unknown("prompt"));
     assert_eq!(with(|request| request.stop_tokens = vec![VOCAB as u32]), unknown("stop tokens"));
+    assert_eq!(with(|request| request.spelled_tokens = vec![VOCAB as u32]), unknown("spelled tokens"));
     assert_eq!(
         with(|request| request.sampling.logit_bias = vec![(VOCAB as u32, 0.0)]),
         unknown("logit bias")

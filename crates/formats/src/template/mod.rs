@@ -21,7 +21,10 @@ use crate::{FormatError, Metadata};
 
 mod compat;
 mod json;
+mod prompt;
 mod python;
+
+pub use prompt::ChatPrompt;
 
 /// Steps of work, each an instruction or 64 bytes of text, that one rendering may take. A thousand messages need about
 /// a third; memory stays below 64 MiB.

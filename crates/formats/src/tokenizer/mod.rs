@@ -222,6 +222,12 @@ impl Tokenizer {
         self.encode_around(text, add_special, special)
     }
 
+    /// Where the names of control tokens stand in a text.
+    pub fn control_names(&self, text: &str) -> Vec<Range<usize>> {
+        let found = self.all_special.find(text).filter(|&(_, id)| self.is_control(id));
+        found.map(|(place, _)| place).collect()
+    }
+
     /// The ids of a text in which special tokens were found.
     fn encode_around(
         &self,

@@ -1,0 +1,89 @@
+//! Who may ask: keys, and the Host header where the server listens to this machine alone.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::store::Key;
+
+/// The key of a request that has been let in, where keys are needed.
+#[derive(Clone)]
+pub(crate) struct Caller(pub(crate) Option<Key>);
+
+/// Paths that show nothing of anybody's.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/server" | "/health" | "/ready") || path.starts_with("/page/")
+}
+
+/// Lets requests in, or not.
+pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let checked = check_host(&app, request.headers()).and_then(|()| match is_open(path) {
+        true => Ok(None),
+        false => check_key(&app, request.headers()),
+    });
+    match checked {
+        Ok(key) => {
+            request.extensions_mut().insert(Caller(key));
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A page elsewhere could make a browser on this machine ask under a name of its own (DNS rebinding).
+fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !app.loopback || is_loopback(host) {
+        return Ok(());
+    }
+    let message = "the server is for this machine alone: ask for localhost, 127.0.0.1 or [::1], or start it with --host";
+    Err(ApiError::new(StatusCode::FORBIDDEN, message))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+fn check_key(app: &App, headers: &HeaderMap) -> Result<Option<Key>, ApiError> {
+    let store = app.ledger.store();
+    if app.open && !store.has_keys()? {
+        return Ok(None);
+    }
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+    });
+    let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key"));
+    let Some(secret) = bearer.or_else(|| text("x-api-key")) else {
+        return refuse("a key is needed: send it as `Authorization: Bearer KEY` (made by `wushi key add NAME`)");
+    };
+    match store.authenticate(secret)? {
+        Some(key) => Ok(Some(key)),
+        None => refuse("this key is not known here, or was removed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn only_names_of_this_machine_pass() {
+        for host in ["localhost", "LocalHost:8000", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:80"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["", "example.com", "localhost.example.com:8000", "192.168.0.1", "[::2]:80", "127.0.0.1.nip.io"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Bodies of requests: bounded in size and time, JSON in UTF-8, errors in the API's form.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// A request's body as JSON.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let limits = &app.limits;
+        let bytes = read(request.into_body(), limits.body_bytes, limits.body_time).await?;
+        parse(&bytes).map(JsonBody)
+    }
+}
+
+async fn read(body: Body, limit: usize, time: Duration) -> Result<axum::body::Bytes, ApiError> {
+    let bytes = tokio::time::timeout(time, to_bytes(body, limit)).await;
+    let bytes = bytes.map_err(|_| {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", time.as_secs()))
+    })?;
+    bytes.map_err(|error| {
+        let mut source = Some(&error as &dyn std::error::Error);
+        while let Some(cause) = source {
+            if cause.is::<http_body_util::LengthLimitError>() {
+                let message = format!("the body has more than the {limit} bytes that are allowed");
+                return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+            }
+            source = cause.source();
+        }
+        ApiError::invalid("the body broke off")
+    })
+}
+
+/// JSON that fits a type; the error names the place.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ApiError::invalid("the body is not UTF-8"))?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.inner().to_string();
+        if path == "." {
+            ApiError::invalid(format!("the body cannot be used: {message}"))
+        } else {
+            ApiError::parameter(path.clone(), format!("{path}: {message}"))
+        }
+    })?;
+    json.end().map_err(|error| ApiError::invalid(format!("the body cannot be used: {error}")))?;
+    Ok(value)
+}

@@ -1,0 +1,289 @@
+//! A grammar of ours as grammars of `llguidance`, which refer to each other by name.
+
+use std::fmt::Write as _;
+
+use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::panic_utils;
+use serde_json::{Value, json};
+use toktrie::TokenId;
+
+use super::compiler::{MAX_TEXT, invalid};
+use super::schema::Schemas;
+use super::vocabulary::Vocabulary;
+use super::{ConstraintError, Grammar};
+use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar};
+
+/// Between the parts of JSON: nothing, a space, or a new line with its indentation, so that whitespace has an end.
+const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
+/// Escapes in strings. Without `\u`, every text is written in one way, and a key cannot be spelled past what forbids it.
+const ESCAPES: &str = "nrbtf\\\"";
+/// Between the marks of calls and thoughts and what they enclose.
+const GAP: &str = r"GAP: /[ \n]{1,3}/";
+
+/// The grammars of one answer.
+pub(super) struct Parts<'a> {
+    vocabulary: &'a Vocabulary,
+    grammars: Vec<GrammarWithLexer>,
+    signs: Vec<TokenId>,
+}
+
+impl Parts<'_> {
+    /// The grammars, the first of which is where an answer starts, and the control tokens in them.
+    pub(super) fn of(
+        grammar: &Grammar,
+        vocabulary: &Vocabulary,
+    ) -> Result<(Vec<GrammarWithLexer>, Vec<TokenId>), ConstraintError> {
+        let mut parts = Parts { vocabulary, grammars: Vec::new(), signs: Vec::new() };
+        let start = parts.add(grammar, None)?;
+        parts.grammars.swap(0, start);
+        Ok((parts.grammars, parts.signs))
+    }
+
+    /// Adds a grammar and all it consists of; gives its place. What may stand in front of it is no text of its own.
+    fn add(&mut self, grammar: &Grammar, front: Option<&str>) -> Result<usize, ConstraintError> {
+        match grammar {
+            Grammar::JsonObject => self.schema(&json!({"type": "object"})),
+            Grammar::JsonSchema(schema) => self.schema(schema),
+            Grammar::Regex(pattern) => {
+                check_length("a regular expression", pattern)?;
+                Ok(self.push(GrammarWithLexer::from_regex(pattern)))
+            }
+            Grammar::Lark(text) => {
+                check_length("a grammar", text)?;
+                self.check_foreign(text)?;
+                Ok(self.lark(text.clone()))
+            }
+            Grammar::Tools(tools) => self.tools(tools, front),
+            Grammar::Thinking { format, open, answer } => {
+                let answer = self.add(answer, Some(&format.begin).filter(|_| !open).map(String::as_str))?;
+                Ok(self.thinking(format, *open, answer))
+            }
+        }
+    }
+
+    /// Adds one under a name of its own.
+    fn push(&mut self, mut grammar: GrammarWithLexer) -> usize {
+        let place = self.grammars.len();
+        grammar.name = Some(format!("g{place}"));
+        self.grammars.push(grammar);
+        place
+    }
+
+    fn lark(&mut self, text: String) -> usize {
+        self.push(GrammarWithLexer::from_lark(text))
+    }
+
+    fn schema(&mut self, schema: &Value) -> Result<usize, ConstraintError> {
+        let mut schemas = Schemas::default();
+        let read = schemas.add(schema)?;
+        Ok(self.push(GrammarWithLexer::from_json_schema(schemas.finish(read, options()))))
+    }
+
+    /// Refuses a grammar of strangers that speaks of tokens, or that brings schemas or settings past those read here.
+    fn check_foreign(&self, text: &str) -> Result<(), ConstraintError> {
+        for word in ["%json", "%llguidance"] {
+            if text.contains(word) {
+                return Err(invalid("the grammar", &format!("`{word}` is not supported in it")));
+            }
+        }
+        let alone = GrammarInit::Serialized(TopLevelGrammar::from_lark(text.to_owned()));
+        let environment = self.vocabulary.environment.clone();
+        let read = panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            alone.to_internal(Some(environment), ParserLimits::default())
+        }));
+        let (_, lexemes) = read.map_err(|error| invalid("the grammar", &error))?;
+        match lexemes.special_token_rx {
+            Some(_) => Err(invalid("the grammar", &"tokens by name or number are not supported in it")),
+            None => Ok(()),
+        }
+    }
+
+    /// A mark in a grammar: the control token of this text if there is one, and the text otherwise.
+    fn mark(&mut self, text: &str) -> String {
+        match self.vocabulary.control(text) {
+            Some(id) => {
+                self.signs.push(id);
+                format!("<[{id}]>")
+            }
+            None => quoted(text),
+        }
+    }
+
+    /// What is thought, then the answer at a place.
+    fn thinking(&mut self, format: &ThinkFormat, open: bool, answer: usize) -> usize {
+        let (begin, end) = (self.mark(&format.begin), self.mark(&format.end));
+        let mut text = match open {
+            true => format!("start: thought GAP? @g{answer}\n"),
+            false => format!("start: ({begin} thought GAP?)? @g{answer}\n"),
+        };
+        let _ = writeln!(text, "{GAP}");
+        text.push_str(&match self.vocabulary.control(&format.end) {
+            Some(_) => format!("thought: /(?s:.*)/ {end}\n"),
+            None => format!("thought[suffix={end}]: /(?s:.*)/\n"),
+        });
+        self.lark(text)
+    }
+
+    fn tools(&mut self, grammar: &ToolGrammar, front: Option<&str>) -> Result<usize, ConstraintError> {
+        let format = &grammar.format;
+        let otherwise = grammar.otherwise.as_ref().map(|other| self.add(other, None)).transpose()?;
+        let begin = self.mark(&format.begin);
+        let mut text = format!("{GAP}\n");
+        // `rest` is everything behind `begin`, to the end of the answer.
+        let more = match format.shape {
+            _ if !grammar.parallel => String::new(),
+            Shape::List => String::new(),
+            Shape::Object if format.bare => " (\";\" GAP? call)*".to_owned(),
+            Shape::Object | Shape::Named(_) => format!(" (GAP? {begin} GAP? call)*"),
+        };
+        let _ = writeln!(text, "rest: GAP? call{more} GAP?");
+        let end =
+            if format.end.is_empty() { String::new() } else { format!(" GAP? {}", self.mark(&format.end)) };
+        match &format.shape {
+            Shape::Object if format.bare => {
+                // Spelled out, so that its first part is told from other text as a whole.
+                let each = self.each(grammar, |tool, arguments| {
+                    format!("{} NEXT @g{arguments}", quoted(&quoted(&tool.name)))
+                })?;
+                let _ = writeln!(text, "call: HEAD ({each}) CLOSE{end}\nCLOSE: /[ \\n]{{0,3}}\\}}/");
+                let _ =
+                    writeln!(text, "HEAD: /\\{{[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/", format.name);
+                let _ = writeln!(
+                    text,
+                    "NEXT: /,[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/",
+                    format.arguments
+                );
+            }
+            Shape::Object | Shape::List => {
+                let calls = self.calls(grammar)?;
+                let _ = writeln!(text, "call: @g{calls}{end}");
+            }
+            Shape::Named(between) => {
+                let between = self.mark(between);
+                let each = self.each(grammar, |tool, arguments| {
+                    format!("{} {between} GAP? @g{arguments}{end}", quoted(&tool.name))
+                })?;
+                let _ = writeln!(text, "call: {each}");
+            }
+        }
+        text.push_str(&self.start(grammar, &begin, otherwise, front));
+        Ok(self.lark(text))
+    }
+
+    /// Alternatives, one for each function.
+    fn each(
+        &mut self,
+        grammar: &ToolGrammar,
+        write: impl Fn(&Tool, usize) -> String,
+    ) -> Result<String, ConstraintError> {
+        let mut each = Vec::with_capacity(grammar.tools.len());
+        for tool in &grammar.tools {
+            let arguments = self.arguments(tool)?;
+            each.push(write(tool, arguments));
+        }
+        Ok(each.join("\n    | "))
+    }
+
+    /// Where an answer starts: with a call, or with text up to one.
+    fn start(
+        &self,
+        grammar: &ToolGrammar,
+        begin: &str,
+        otherwise: Option<usize>,
+        front: Option<&str>,
+    ) -> String {
+        let format = &grammar.format;
+        let called = if format.bare { format!("{begin}? rest") } else { format!("{begin} rest") };
+        if grammar.required {
+            return format!("start: GAP? {called}\n");
+        }
+        if let Some(other) = otherwise {
+            return format!("start: {called} | @g{other}\n");
+        }
+        // What begins as thoughts or as a call, and what contains the mark of a call, is no other text.
+        let is_text = |mark: &str| self.vocabulary.control(mark).is_none();
+        let front = front.filter(|mark| is_text(mark));
+        let not_front = front.map_or(String::new(), |mark| format!(" & ~({} /(?s:.*)/)", quoted(mark)));
+        let mut except = not_front.clone();
+        if is_text(&format.begin) {
+            let _ = write!(except, " & ~(/(?s:.*)/ {begin} /(?s:.*)/)");
+        }
+        if format.bare {
+            let _ = write!(except, " & ~(/\\s*\\{{\\s*\"{}\"(?s:.*)/)", format.name);
+            return format!("start: {called} | TEXT\nTEXT: /(?s:.*)/{except}\n");
+        }
+        let lead = match is_text(&format.begin) {
+            true => format!("lead[suffix={begin}]: /(?s:.*)/{not_front}\n"),
+            false => format!("lead: TEXT {begin}\n"),
+        };
+        format!("start: lead rest | TEXT\n{lead}TEXT: /(?s:.*)/{except}\n")
+    }
+
+    /// The objects of calls, or their list.
+    fn calls(&mut self, grammar: &ToolGrammar) -> Result<usize, ConstraintError> {
+        let format: &ToolFormat = &grammar.format;
+        let mut schemas = Schemas::default();
+        let mut options = Vec::with_capacity(grammar.tools.len());
+        for tool in &grammar.tools {
+            let arguments = read(&mut schemas, tool)?;
+            options.push(json!({
+                "type": "object",
+                "properties": {&format.name: {"const": tool.name}, &format.arguments: arguments},
+                "required": [format.name, format.arguments],
+                "additionalProperties": false,
+            }));
+        }
+        let any = json!({"anyOf": options});
+        let whole = match format.shape {
+            Shape::List if grammar.parallel => json!({"type": "array", "items": any, "minItems": 1}),
+            Shape::List => json!({"type": "array", "items": any, "minItems": 1, "maxItems": 1}),
+            Shape::Object | Shape::Named(_) => any,
+        };
+        Ok(self.push(GrammarWithLexer::from_json_schema(schemas.finish(whole, self::options()))))
+    }
+
+    /// The arguments of one function.
+    fn arguments(&mut self, tool: &Tool) -> Result<usize, ConstraintError> {
+        let mut schemas = Schemas::default();
+        let arguments = read(&mut schemas, tool)?;
+        Ok(self.push(GrammarWithLexer::from_json_schema(schemas.finish(arguments, options()))))
+    }
+}
+
+/// A function's parameters; what is wrong with them names it.
+fn read(schemas: &mut Schemas, tool: &Tool) -> Result<Value, ConstraintError> {
+    let mut parameters = tool.parameters.clone();
+    let kind = match &mut parameters {
+        Value::Object(map) => map.entry("type").or_insert_with(|| "object".into()) == "object",
+        _ => false,
+    };
+    if !kind {
+        let at = format!("function `{}`", tool.name);
+        let problem = "parameters are an object: `\"type\": \"object\"` is expected".to_owned();
+        return Err(ConstraintError::Schema { at, problem });
+    }
+    schemas.add(&parameters).map_err(|error| match error {
+        ConstraintError::Schema { at, problem } => {
+            ConstraintError::Schema { at: format!("function `{}`, {at}", tool.name), problem }
+        }
+        other => other,
+    })
+}
+
+/// How JSON is written.
+fn options() -> Value {
+    json!({"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES})
+}
+
+fn check_length(what: &'static str, text: &str) -> Result<(), ConstraintError> {
+    if text.len() > MAX_TEXT {
+        let problem = format!("{} bytes; at most {MAX_TEXT} are supported", text.len());
+        return Err(ConstraintError::TooLarge { what, problem });
+    }
+    Ok(())
+}
+
+/// A text as a grammar's literal.
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}

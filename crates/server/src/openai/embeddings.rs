@@ -1,0 +1,228 @@
+//! `POST /v1/embeddings`.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use tokio::sync::mpsc;
+use wushi_engine::{Event, Pooling, Ticket, normalise};
+
+use crate::app::App;
+use crate::ask::Prompt;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::error::{ApiError, ErrorBody};
+use crate::handlers::receive;
+use crate::pool::Lease;
+use crate::store::EmbeddingRecord;
+
+use super::completions::PromptInput;
+
+/// The most texts in one request, as OpenAI has it.
+const MAX_INPUTS: usize = 2048;
+
+/// Texts to be turned into vectors.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EmbeddingRequest {
+    /// Which model; the server's first one if absent.
+    model: Option<String>,
+    /// One text or several, or their token ids.
+    input: PromptInput,
+    /// How numbers are written.
+    encoding_format: Option<EncodingFormat>,
+    /// Must be the length that the model's vectors have.
+    dimensions: Option<usize>,
+    /// How tokens' states become a vector: `mean` if absent. An embedding model's is its own.
+    pooling: Option<PoolingChoice>,
+    /// Accepted and not used.
+    #[serde(rename = "user")]
+    _user: Option<Value>,
+}
+
+/// How numbers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EncodingFormat {
+    /// As numbers.
+    Float,
+    /// As the bytes of F32, the lowest first, in base64.
+    Base64,
+}
+
+/// How tokens' states become a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PoolingChoice {
+    /// Their mean.
+    Mean,
+    /// The last token's.
+    Last,
+}
+
+/// Vectors of texts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EmbeddingList {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: String,
+    usage: EmbeddingUsage,
+    /// Identifies weights, quantisation and arithmetic.
+    system_fingerprint: String,
+    /// The name of the record.
+    id: String,
+}
+
+/// The vector of a text.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Numbers,
+}
+
+/// Numbers, of length 1 together.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Numbers {
+    /// As numbers.
+    Float(Vec<f32>),
+    /// As base64 of F32, the lowest byte first.
+    Base64(String),
+}
+
+/// Tokens of the texts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EmbeddingUsage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+impl Numbers {
+    fn new(embedding: Vec<f32>, format: EncodingFormat) -> Numbers {
+        match format {
+            EncodingFormat::Float => Numbers::Float(embedding),
+            EncodingFormat::Base64 => {
+                let bytes: Vec<u8> = embedding.iter().flat_map(|number| number.to_le_bytes()).collect();
+                Numbers::Base64(STANDARD.encode(bytes))
+            }
+        }
+    }
+}
+
+/// Turn texts into vectors
+#[utoipa::path(
+    post, path = "/v1/embeddings", tag = "OpenAI", request_body = EmbeddingRequest,
+    responses((status = 200, description = "The vectors, of length 1", body = EmbeddingList),
+              (status = "4XX", description = "What was wrong", body = ErrorBody),
+              (status = "5XX", description = "What went wrong", body = ErrorBody))
+)]
+pub(crate) async fn embeddings(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(request): JsonBody<EmbeddingRequest>,
+) -> Result<Json<EmbeddingList>, ApiError> {
+    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd", "/v1/embeddings")?;
+    let inputs = request.input.prompts("input", MAX_INPUTS)?;
+    let id = arrival.id.clone();
+    let lease = app.pool.acquire(&entry).await?;
+    let pooling = pooling(&lease, request.pooling)?;
+    let width = lease.model.engine.embedding_width().unwrap_or_default();
+    if let Some(dimensions) = request.dimensions.filter(|&dimensions| dimensions != width) {
+        let message = format!("dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter");
+        return Err(ApiError::parameter("dimensions", message));
+    }
+    let tokens = tokenize(lease.clone(), inputs).await?;
+    let record = EmbeddingRecord { pooling: format!("{pooling:?}").to_lowercase(), normalised: true, dimensions: None };
+    let entry = app.ledger.open_embedding(arrival, &lease, record, &tokens);
+    let prompt_tokens = tokens.iter().map(Vec::len).sum();
+    let embedded = embed_all(&lease, tokens, pooling).await;
+    entry.write_embeddings(&embedded).await?;
+    let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
+    let data = embedded?.0.into_iter().enumerate().map(|(index, embedding)| Embedding {
+        object: "embedding",
+        index,
+        embedding: Numbers::new(embedding, format),
+    });
+    Ok(Json(EmbeddingList {
+        object: "list",
+        data: data.collect(),
+        model: lease.name().to_owned(),
+        usage: EmbeddingUsage { prompt_tokens, total_tokens: prompt_tokens },
+        system_fingerprint: lease.fingerprint_text(),
+        id,
+    }))
+}
+
+/// How states of this model's tokens become one.
+fn pooling(lease: &Lease, wanted: Option<PoolingChoice>) -> Result<Pooling, ApiError> {
+    match (lease.model.pooling, wanted) {
+        (None, None | Some(PoolingChoice::Mean)) => Ok(Pooling::Mean),
+        (None, Some(PoolingChoice::Last)) => Ok(Pooling::Last),
+        (Some(own), None) => Ok(own),
+        (Some(_), Some(_)) => {
+            let message = format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
+            Err(ApiError::parameter("pooling", message))
+        }
+    }
+}
+
+/// The texts' ids, special ones included. A text is data: names of special tokens in it are words.
+async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Vec<u32>>, ApiError> {
+    let tokenize = move || {
+        let ids = inputs.into_iter().enumerate().map(|(index, input)| {
+            let ids = match input {
+                Prompt::Text(text) => lease.model.tokenizer.encode(&text, true, false)?,
+                Prompt::Tokens(tokens) => tokens,
+                Prompt::Chat(_) | Prompt::Infill { .. } => Vec::new(),
+            };
+            if ids.is_empty() {
+                let param = format!("input[{index}]");
+                return Err(ApiError::parameter(&param, format!("{param} is empty")));
+            }
+            Ok(ids)
+        });
+        ids.collect()
+    };
+    let ids = tokio::task::spawn_blocking(tokenize).await;
+    ids.unwrap_or_else(|error| Err(ApiError::internal(format!("the texts could not be cut: {error}"))))
+}
+
+/// The texts' vectors, and how many tokens were found in the prefix cache. Dropping this cancels what is under way.
+async fn embed_all(
+    lease: &Lease,
+    inputs: Vec<Vec<u32>>,
+    pooling: Pooling,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let count = inputs.len();
+    let tickets = inputs.into_iter().enumerate().map(|(index, input)| {
+        let sender = sender.clone();
+        let sink = move |event| drop(sender.send((index, event)));
+        lease.model.engine.embed_with(input, pooling, sink).map_err(|error| {
+            ApiError::from(error).about(&format!("input[{index}]"))
+        })
+    });
+    let _tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
+    drop(sender);
+    let (mut vectors, mut cached, mut left) = (vec![Vec::new(); count], 0, count);
+    while left > 0 {
+        match events.recv().await {
+            Some((index, Event::Embedding(mut vector))) => {
+                normalise(&mut vector);
+                vectors[index] = vector;
+            }
+            Some((_, Event::Finished(finished))) => {
+                cached += finished.usage.cached_tokens;
+                left -= 1;
+            }
+            Some((_, Event::Failed(error))) => return Err(error.into()),
+            Some((_, Event::Prompt(_) | Event::Token(_))) => {}
+            None => return Err(ApiError::internal("the embeddings broke off")),
+        }
+    }
+    Ok((vectors, cached))
+}

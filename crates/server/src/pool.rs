@@ -1,0 +1,400 @@
+//! Models by name: loaded when first asked for, unloaded, the longest unused first, when memory runs out.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
+use wushi_engine::{Engine, Stats};
+
+use crate::constraint::Compiler;
+use crate::error::ApiError;
+use crate::speech::Style;
+use crate::store::Loading;
+
+/// A model that may be asked for.
+#[derive(Clone, Debug)]
+pub struct ServedModel {
+    /// What requests call it.
+    pub name: String,
+    /// How it is loaded.
+    pub load: LoadOptions,
+    /// SHA-256 of its file in hexadecimal, where it is known.
+    pub digest: Option<String>,
+    /// What records say of how it was loaded; what only loading shows is filled in then.
+    pub loading: Loading,
+}
+
+/// All models that may be asked for.
+pub(crate) struct Pool {
+    entries: Vec<Arc<ModelEntry>>,
+    /// Bytes that all loaded models may take together.
+    budget: Option<u64>,
+    /// Whoever loads holds this; those who wait for it are served in order.
+    loading: tokio::sync::Mutex<()>,
+    /// Told whenever a model is no longer in use.
+    idle: Arc<Notify>,
+}
+
+/// One of the models.
+pub(crate) struct ModelEntry {
+    served: ServedModel,
+    /// When its file was last changed, in seconds since 1970.
+    pub(crate) created: u64,
+    state: Mutex<State>,
+    /// Share of the weights that have been read, as the bits of an F64.
+    progress: AtomicU64,
+    in_use: AtomicUsize,
+    last_used: Mutex<Instant>,
+    idle: Arc<Notify>,
+}
+
+enum State {
+    Unloaded,
+    Loading,
+    Ready(Arc<Running>),
+    /// Waits for its last request, to make room.
+    Draining(Arc<Running>),
+    Failed(String),
+}
+
+/// A model in memory.
+pub(crate) struct Running {
+    pub(crate) model: LoadedModel,
+    /// Tokens of the longest sequence.
+    pub(crate) context: usize,
+    /// Identifies weights, quantisation and arithmetic.
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) loading: Loading,
+    pub(crate) memory: Memory,
+    /// How it writes thoughts and calls, as its template tells.
+    pub(crate) style: Style,
+    compiler: std::sync::OnceLock<Result<Compiler, String>>,
+}
+
+/// Bytes.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct Memory {
+    /// Of the weights.
+    pub(crate) weights: u64,
+    /// Of keys and values.
+    pub(crate) cache: u64,
+    /// Of everything else.
+    pub(crate) buffers: u64,
+}
+
+impl Memory {
+    fn total(self) -> u64 {
+        self.weights + self.cache + self.buffers
+    }
+}
+
+/// What people see of a model.
+pub(crate) struct Condition {
+    /// `unloaded`, `loading`, `ready` or `failed`.
+    pub(crate) state: &'static str,
+    /// Share of the weights read while loading.
+    pub(crate) progress: Option<f64>,
+    pub(crate) running: Option<Arc<Running>>,
+    pub(crate) failure: Option<String>,
+}
+
+/// A model in use: it stays loaded until all its leases are dropped.
+pub(crate) struct Lease {
+    entry: Arc<ModelEntry>,
+    running: Arc<Running>,
+}
+
+impl Pool {
+    pub(crate) fn new(models: Vec<ServedModel>, budget: Option<u64>) -> Pool {
+        let idle = Arc::new(Notify::new());
+        let entries = models.into_iter().map(|served| {
+            Arc::new(ModelEntry {
+                created: changed(&served.load.path),
+                served,
+                state: Mutex::new(State::Unloaded),
+                progress: AtomicU64::new(0),
+                in_use: AtomicUsize::new(0),
+                last_used: Mutex::new(Instant::now()),
+                idle: idle.clone(),
+            })
+        });
+        Pool { entries: entries.collect(), budget, loading: tokio::sync::Mutex::new(()), idle }
+    }
+
+    /// All models.
+    pub(crate) fn entries(&self) -> &[Arc<ModelEntry>] {
+        &self.entries
+    }
+
+    /// Bytes that loaded models may take together.
+    pub(crate) fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+
+    /// The model of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<&Arc<ModelEntry>, ApiError> {
+        self.entries.iter().find(|entry| entry.served.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.entries.iter().map(|entry| entry.name()).collect();
+            let message = format!("there is no model `{name}` here; there are: {}", names.join(", "));
+            ApiError { status: axum::http::StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
+                .code("model_not_found")
+        })
+    }
+
+    /// The model of this name, or the first if there is none.
+    pub(crate) fn find_or_first(&self, name: Option<&str>) -> Result<&Arc<ModelEntry>, ApiError> {
+        match (name, self.entries.first()) {
+            (None, Some(first)) => Ok(first),
+            (name, _) => self.find(name.unwrap_or_default()),
+        }
+    }
+
+    /// This model, loaded if it is not: that may take a while. Loading goes on if the caller gives up.
+    pub(crate) async fn acquire(self: &Arc<Self>, entry: &Arc<ModelEntry>) -> Result<Lease, ApiError> {
+        if let Some(lease) = entry.lease() {
+            return Ok(lease);
+        }
+        let (pool, entry) = (self.clone(), entry.clone());
+        let loaded = tokio::spawn(async move {
+            let _turn = pool.loading.lock().await;
+            // Someone before may have loaded it.
+            match entry.lease() {
+                Some(lease) => Ok(lease),
+                None => pool.load(&entry).await,
+            }
+        });
+        loaded.await.unwrap_or_else(|error| Err(ApiError::internal(format!("loading broke off: {error}"))))
+    }
+
+    /// Loads a model, making room for it first. Only one at a time does this.
+    async fn load(&self, entry: &Arc<ModelEntry>) -> Result<Lease, ApiError> {
+        entry.progress.store(0, Ordering::Relaxed);
+        entry.set(State::Loading);
+        match self.plan_and_load(entry).await {
+            Ok(running) => {
+                entry.in_use.fetch_add(1, Ordering::SeqCst);
+                entry.set(State::Ready(running.clone()));
+                Ok(Lease { entry: entry.clone(), running })
+            }
+            Err(message) => {
+                tracing::error!(model = entry.name(), %message, "not loaded");
+                entry.set(State::Failed(message.clone()));
+                Err(ApiError::unavailable(message, 30).code("model_not_loaded"))
+            }
+        }
+    }
+
+    async fn plan_and_load(&self, entry: &Arc<ModelEntry>) -> Result<Arc<Running>, String> {
+        loop {
+            let mut options = entry.served.load.clone();
+            if let Some(budget) = self.budget {
+                options.memory = Some(budget.saturating_sub(self.taken()));
+            }
+            let planned = blocking(move || load::plan(&options)).await?;
+            match planned {
+                Ok(plan) => {
+                    let entry = entry.clone();
+                    return blocking(move || Running::load(plan, &entry)).await?.map(Arc::new);
+                }
+                Err(error) => {
+                    let memory = matches!(error, load::LoadError::TooLittleMemory { .. });
+                    if !memory || !self.make_room().await {
+                        return Err(error.to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Bytes that loaded models take.
+    pub(crate) fn taken(&self) -> u64 {
+        let running = self.entries.iter().filter_map(|entry| entry.condition().running);
+        running.map(|running| running.memory.total()).sum()
+    }
+
+    /// Unloads the model that was used the longest ago, when its last request is done. False if none is loaded.
+    async fn make_room(&self) -> bool {
+        let loaded = self.entries.iter().filter(|entry| matches!(*entry.state(), State::Ready(_)));
+        let Some(oldest) = loaded.min_by_key(|entry| entry.last_used()) else { return false };
+        oldest.drain();
+        loop {
+            let told = self.idle.notified();
+            if oldest.in_use.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            told.await;
+        }
+        tracing::info!(model = oldest.name(), "unloaded to make room");
+        let before = std::mem::replace(&mut *oldest.state(), State::Unloaded);
+        // Stopping an engine waits for its thread, freeing gigabytes takes a moment.
+        blocking(move || drop(before)).await.is_ok()
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("loading broke off: {error}"))
+}
+
+/// When a file was last changed, in seconds since 1970; 0 where nobody knows.
+fn changed(path: &PathBuf) -> u64 {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let since = modified.ok().and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |duration| duration.as_secs())
+}
+
+impl ModelEntry {
+    /// What requests call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.served.name
+    }
+
+    /// SHA-256 of its file, where it is known.
+    pub(crate) fn digest(&self) -> Option<&str> {
+        self.served.digest.as_deref()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        *self.state() = state;
+    }
+
+    fn last_used(&self) -> Instant {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A use of it, if it is loaded and to stay.
+    fn lease(self: &Arc<Self>) -> Option<Lease> {
+        let state = self.state();
+        let State::Ready(running) = &*state else { return None };
+        // Within the lock, so that nobody unloads it in between.
+        self.in_use.fetch_add(1, Ordering::SeqCst);
+        Some(Lease { entry: self.clone(), running: running.clone() })
+    }
+
+    fn drain(&self) {
+        let mut state = self.state();
+        if let State::Ready(running) = &*state {
+            *state = State::Draining(running.clone());
+        }
+    }
+
+    /// How it stands.
+    pub(crate) fn condition(&self) -> Condition {
+        let (name, running, failure) = match &*self.state() {
+            State::Unloaded => ("unloaded", None, None),
+            State::Loading => ("loading", None, None),
+            State::Ready(running) | State::Draining(running) => ("ready", Some(running.clone()), None),
+            State::Failed(failure) => ("failed", None, Some(failure.clone())),
+        };
+        let progress = (name == "loading").then(|| f64::from_bits(self.progress.load(Ordering::Relaxed)));
+        Condition { state: name, progress, running, failure }
+    }
+}
+
+impl Running {
+    fn load(plan: LoadPlan, entry: &ModelEntry) -> Result<Running, String> {
+        let (context, memory) = (plan.executor().context, plan.memory());
+        let memory = Memory {
+            weights: memory.weights as u64,
+            cache: memory.cache as u64,
+            buffers: memory.arena as u64,
+        };
+        let fingerprint = plan.fingerprint();
+        let loading = Loading {
+            context: context as u64,
+            arithmetic: load::ARITHMETIC_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..entry.served.loading.clone()
+        };
+        let started = Instant::now();
+        let report = |share: f64| entry.progress.store(share.to_bits(), Ordering::Relaxed);
+        let model = plan.load_any(&report).map_err(|error| error.to_string())?;
+        let style = Style::of(&model);
+        tracing::info!(
+            model = entry.name(),
+            memory = %Size(memory.total()),
+            seconds = started.elapsed().as_secs_f64(),
+            "loaded"
+        );
+        Ok(Running { model, context, fingerprint, loading, memory, style, compiler: std::sync::OnceLock::new() })
+    }
+
+    /// The fingerprint in hexadecimal.
+    pub(crate) fn fingerprint_text(&self) -> String {
+        blake3::Hash::from(self.fingerprint).to_hex().to_string()
+    }
+
+    /// `text` or `embedding`: what it gives.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.model.pooling.is_some() { "embedding" } else { "text" }
+    }
+
+    /// Counts of its engine.
+    pub(crate) fn stats(&self) -> Stats {
+        self.model.engine.stats()
+    }
+}
+
+impl Lease {
+    /// What requests call the model.
+    pub(crate) fn name(&self) -> &str {
+        self.entry.name()
+    }
+
+    pub(crate) fn entry(&self) -> &ModelEntry {
+        &self.entry
+    }
+
+    /// The model, if it gives text.
+    pub(crate) fn text(&self) -> Result<&LoadedModel, ApiError> {
+        match self.running.model.pooling {
+            None => Ok(&self.running.model),
+            Some(_) => {
+                let message = format!("`{}` is an embedding model: it gives no text", self.name());
+                Err(ApiError::parameter("model", message))
+            }
+        }
+    }
+
+    /// What runs it, if it gives text.
+    pub(crate) fn engine(&self) -> Result<&Engine, ApiError> {
+        Ok(&self.text()?.engine)
+    }
+
+    /// What makes constraints for it, made when first wanted.
+    pub(crate) fn compiler(&self) -> Result<&Compiler, ApiError> {
+        let tokenizer = &self.text()?.tokenizer;
+        let made = self.running.compiler.get_or_init(|| Compiler::new(tokenizer).map_err(|error| error.to_string()));
+        made.as_ref().map_err(ApiError::internal)
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl Clone for Lease {
+    fn clone(&self) -> Lease {
+        self.entry.in_use.fetch_add(1, Ordering::SeqCst);
+        Lease { entry: self.entry.clone(), running: self.running.clone() }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *self.entry.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if self.entry.in_use.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.entry.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Paths, and what every request passes through.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+
+use crate::app::App;
+use crate::auth;
+use crate::error::ApiError;
+use crate::openai::{embeddings, models, tokenize};
+use crate::{handlers, page, service};
+
+/// All paths.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(handlers::chat_completions))
+        .route("/v1/completions", post(handlers::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*model}", get(models::show))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/health", get(service::health))
+        .route("/ready", get(service::ready))
+        .route("/metrics", get(service::metrics))
+        .route("/status", get(service::status))
+        .route("/openapi.json", get(openapi))
+        .merge(page::router())
+        .merge(page::router())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(app.clone(), auth::guard))
+        .layer(from_fn_with_state(app.clone(), count_refusals))
+        .with_state(app)
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    let message = format!("there is nothing at {}", request.uri().path());
+    ApiError::new(StatusCode::NOT_FOUND, message).code("unknown_url")
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} is not possible at {}", request.method(), request.uri().path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).code("method_not_allowed")
+}
+
+/// Counts errors, and says of every response that its type is what it says.
+async fn count_refusals(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        app.metrics.refused(response.status().as_u16());
+    }
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The description of all paths.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Wushi", description = "Text generation on the machines one already has, reproducible to the bit."),
+    paths(
+        handlers::chat_completions, handlers::completions, embeddings::embeddings, models::list, models::show,
+        tokenize::tokenize, tokenize::detokenize, service::health, service::ready, service::metrics, service::status,
+    ),
+    security((), ("key" = []))
+)]
+struct Description;
+
+/// The description of all paths, as OpenAPI has it
+async fn openapi() -> Response {
+    let mut description = Description::openapi();
+    let key = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    description.components.get_or_insert_default().add_security_scheme("key", key);
+    Json(description).into_response()
+}

@@ -1,0 +1,171 @@
+//! Server-sent events (HTML standard, 9.2): an answer as it comes.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use futures_core::Stream;
+use serde::Serialize;
+use tokio::time::{Interval, interval};
+
+use crate::answer::{Answers, News};
+use crate::error::ApiError;
+use crate::pool::ModelEntry;
+
+/// Comments keep proxies from closing a connection on which nothing happens.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How often those who wait for a model hear how far it is.
+const LOADING_NEWS: Duration = Duration::from_millis(250);
+
+/// Turns news into an API's events.
+pub(crate) trait Encoder: Send + 'static {
+    /// Says what has happened.
+    fn news(&mut self, news: News, out: &mut Events);
+
+    /// Says what went wrong; nothing follows.
+    fn error(&mut self, error: ApiError, out: &mut Events);
+}
+
+/// Events on their way to a client.
+#[derive(Default)]
+pub(crate) struct Events(VecDeque<Bytes>);
+
+impl Events {
+    /// An event without a name.
+    pub(crate) fn data(&mut self, data: &impl Serialize) {
+        self.push(None, data);
+    }
+
+    /// An event with a name.
+    pub(crate) fn named(&mut self, name: &str, data: &impl Serialize) {
+        self.push(Some(name), data);
+    }
+
+    /// An event with this very text, of one line.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.0.push_back(format!("data: {text}\n\n").into());
+    }
+
+    /// What clients ignore and people may look at.
+    pub(crate) fn comment(&mut self, text: impl std::fmt::Display) {
+        self.0.push_back(format!(": {text}\n\n").into());
+    }
+
+    fn push(&mut self, name: Option<&str>, data: &impl Serialize) {
+        let mut event = Vec::with_capacity(256);
+        if let Some(name) = name {
+            event.extend_from_slice(format!("event: {name}\n").as_bytes());
+        }
+        event.extend_from_slice(b"data: ");
+        // JSON has no line breaks outside strings, and escapes those within.
+        match serde_json::to_writer(&mut event, data) {
+            Ok(()) => event.extend_from_slice(b"\n\n"),
+            Err(error) => {
+                tracing::error!(%error, "an event that is no JSON");
+                return;
+            }
+        }
+        self.0.push_back(event.into());
+    }
+}
+
+/// What a request becomes when its model is ready.
+pub(crate) type Start<E> = Pin<Box<dyn Future<Output = Result<(Answers, E), ApiError>> + Send>>;
+
+/// Answers as a stream of events. Where the model is ready, what is wrong with the request is said as such; where it has to be
+/// loaded first, the stream begins at once, tells how far it is, and ends with an error if it must.
+///
+/// # Errors
+/// What is wrong with the request.
+pub(crate) async fn respond<E: Encoder + Unpin>(
+    model: &Arc<ModelEntry>,
+    start: Start<E>,
+    waiting: E,
+) -> Result<Response, ApiError> {
+    let (stage, encoder) = if model.condition().running.is_some() {
+        let (answers, encoder) = start.await?;
+        (Stage::Answering(answers), encoder)
+    } else {
+        (Stage::Starting { start, model: model.clone(), clock: interval(LOADING_NEWS) }, waiting)
+    };
+    let streamed = Streamed { stage, encoder, events: Events::default(), keep_alive: interval(KEEP_ALIVE) };
+    let mut response = Body::from_stream(streamed).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx would collect events otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct Streamed<E> {
+    stage: Stage<E>,
+    encoder: E,
+    events: Events,
+    keep_alive: Interval,
+}
+
+enum Stage<E> {
+    Starting { start: Start<E>, model: Arc<ModelEntry>, clock: Interval },
+    Answering(Answers),
+    Over,
+}
+
+impl<E: Encoder + Unpin> Stream for Streamed<E> {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(event) = this.events.0.pop_front() {
+                this.keep_alive.reset();
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match &mut this.stage {
+                Stage::Over => return Poll::Ready(None),
+                Stage::Starting { start, model, clock } => match start.as_mut().poll(context) {
+                    Poll::Ready(Ok((answers, encoder))) => {
+                        this.encoder = encoder;
+                        this.stage = Stage::Answering(answers);
+                    }
+                    Poll::Ready(Err(error)) => {
+                        this.encoder.error(error, &mut this.events);
+                        this.stage = Stage::Over;
+                    }
+                    Poll::Pending => {
+                        if clock.poll_tick(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                        if let Some(share) = model.condition().progress {
+                            this.events.comment(format_args!("loading {share:.2}"));
+                        }
+                    }
+                },
+                Stage::Answering(answers) => match answers.poll(context) {
+                    Poll::Ready(Some(News::Queued(position))) => {
+                        this.events.comment(format_args!("queue {position}"));
+                    }
+                    Poll::Ready(Some(News::Failed(error))) => {
+                        this.encoder.error(error, &mut this.events);
+                        this.stage = Stage::Over;
+                    }
+                    Poll::Ready(Some(news)) => this.encoder.news(news, &mut this.events),
+                    Poll::Ready(None) => this.stage = Stage::Over,
+                    Poll::Pending => {
+                        if this.keep_alive.poll_tick(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                        this.events.comment("");
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! An answer taken apart as it comes: what is thought, what is said, what is called.
+
+use super::json::{CallReader, Event, Step};
+use super::{ThinkFormat, Tool, ToolFormat};
+
+/// A piece of an answer. Texts and fragments of one kind that follow each other belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// What the model thinks (`reasoning_content`).
+    Thought(String),
+    /// What it says (`content`).
+    Text(String),
+    /// It calls a function.
+    Call {
+        /// Which call of this answer, from 0.
+        index: usize,
+        /// The function, which is one of the tools.
+        name: String,
+    },
+    /// More of a call's arguments, a JSON text in fragments.
+    Arguments {
+        /// Of which call.
+        index: usize,
+        /// What comes next of it.
+        fragment: String,
+    },
+}
+
+/// Splits an answer, whose text comes in pieces cut anywhere.
+///
+/// Marks never show; text is held back only while it may become one, whitespace until it is clear that no mark follows.
+/// What begins as a call and is none is text after all. The engine must spell marks that are control tokens (see
+/// [`AnswerParser::marks`]).
+#[derive(Clone, Debug)]
+pub struct AnswerParser {
+    think: Option<ThinkFormat>,
+    tools: Option<ToolFormat>,
+    names: Vec<String>,
+    state: State,
+    /// Text that has come and is not yet understood.
+    held: String,
+    calls: usize,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Nothing has been said: thoughts may come, or a call without a mark.
+    Start,
+    Thinking {
+        /// Whether anything has been thought.
+        begun: bool,
+    },
+    Text {
+        /// Whether whitespace at this place means nothing.
+        trim: bool,
+    },
+    Call(Box<CallReader>),
+}
+
+impl AnswerParser {
+    /// `open` says that the prompt has opened thoughts already ([`ThinkFormat::is_open`]).
+    pub fn new(
+        think: Option<&ThinkFormat>,
+        open: bool,
+        tools: Option<(&ToolFormat, &[Tool])>,
+    ) -> AnswerParser {
+        let state = if think.is_some() && open { State::Thinking { begun: false } } else { State::Start };
+        AnswerParser {
+            think: think.cloned(),
+            tools: tools.map(|(format, _)| format.clone()),
+            names: tools.map_or(&[][..], |(_, tools)| tools).iter().map(|tool| tool.name.clone()).collect(),
+            state,
+            held: String::new(),
+            calls: 0,
+            pieces: Vec::new(),
+        }
+    }
+
+    /// Texts that the parser must see even where they are control tokens: their ids go into the engine's request.
+    pub fn marks(think: Option<&ThinkFormat>, tools: Option<&ToolFormat>) -> Vec<String> {
+        let thoughts = think.iter().flat_map(|format| format.markers());
+        let calls = tools.iter().flat_map(|format| format.markers());
+        thoughts.chain(calls).map(str::to_owned).collect()
+    }
+
+    /// How many calls have begun.
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Takes in more of the answer.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        self.held.push_str(text);
+        while self.step() {}
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// The answer has ended; gives what was held back.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        let held = std::mem::take(&mut self.held);
+        match std::mem::replace(&mut self.state, State::Text { trim: true }) {
+            State::Start => self.say(held),
+            State::Text { trim } => {
+                if !(trim && held.trim().is_empty()) {
+                    self.say(held);
+                }
+            }
+            State::Thinking { .. } => self.think(held),
+            State::Call(reader) => {
+                if let Some(text) = reader.into_text() {
+                    self.say(text + &held);
+                }
+            }
+        }
+        std::mem::take(&mut self.pieces)
+    }
+
+    fn say(&mut self, text: String) {
+        match self.pieces.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Piece::Text(before)) => before.push_str(&text),
+            _ => self.pieces.push(Piece::Text(text)),
+        }
+    }
+
+    fn think(&mut self, text: String) {
+        match self.pieces.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Piece::Thought(before)) => before.push_str(&text),
+            _ => self.pieces.push(Piece::Thought(text)),
+        }
+    }
+
+    /// Understands some of what is held. Whether there is more to do.
+    fn step(&mut self) -> bool {
+        match &mut self.state {
+            State::Start => self.step_start(),
+            State::Thinking { begun } => {
+                let begun = *begun;
+                self.step_thinking(begun)
+            }
+            State::Text { trim } => {
+                let trim = *trim;
+                self.step_text(trim)
+            }
+            State::Call(_) => self.step_call(),
+        }
+    }
+
+    fn step_start(&mut self) -> bool {
+        let blank = self.held.len() - self.held.trim_start().len();
+        let rest = &self.held[blank..];
+        if let Some(format) = &self.think {
+            if let Some(thought) = rest.strip_prefix(&format.begin) {
+                self.held = thought.to_owned();
+                self.state = State::Thinking { begun: false };
+                return true;
+            }
+            if format.begin.starts_with(rest) {
+                return false;
+            }
+        }
+        if rest.is_empty() {
+            return false;
+        }
+        match self.tools.as_ref().filter(|format| format.bare && rest.starts_with('{')) {
+            Some(format) => {
+                let mark = self.held[..blank].to_owned();
+                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
+                self.held.drain(..blank);
+            }
+            None => self.state = State::Text { trim: false },
+        }
+        true
+    }
+
+    fn step_thinking(&mut self, begun: bool) -> bool {
+        let Some(format) = &self.think else { return false };
+        if !begun {
+            let blank = self.held.len() - self.held.trim_start().len();
+            self.held.drain(..blank);
+        }
+        let (end, found) = split(&self.held, &format.end);
+        let (thought, length) = (self.held[..end].to_owned(), format.end.len());
+        let begun = begun || !thought.is_empty();
+        match found {
+            Some(at) => {
+                self.held.drain(..at + length);
+                // What follows is the start of an answer like any other, but for thoughts.
+                self.think = None;
+                self.held = self.held.trim_start().to_owned();
+                self.state = match self.tools.as_ref().is_some_and(|format| format.bare) {
+                    true => State::Start,
+                    false => State::Text { trim: true },
+                };
+            }
+            None => {
+                self.held.drain(..end);
+                self.state = State::Thinking { begun };
+            }
+        }
+        self.think(thought);
+        found.is_some()
+    }
+
+    fn step_text(&mut self, trim: bool) -> bool {
+        if trim {
+            let blank = self.held.len() - self.held.trim_start().len();
+            self.held.drain(..blank);
+            if self.held.is_empty() {
+                return false;
+            }
+        }
+        let Some(format) = &self.tools else {
+            let text = std::mem::take(&mut self.held);
+            self.state = State::Text { trim: trim && text.is_empty() };
+            self.say(text);
+            return false;
+        };
+        let (end, found) = split(&self.held, &format.begin);
+        let text = self.held[..end].to_owned();
+        match found {
+            Some(at) => {
+                let mark = self.held[end..at + format.begin.len()].to_owned();
+                self.held.drain(..at + format.begin.len());
+                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
+            }
+            None => {
+                self.held.drain(..end);
+                self.state = State::Text { trim: trim && text.is_empty() };
+            }
+        }
+        self.say(text);
+        found.is_some()
+    }
+
+    fn step_call(&mut self) -> bool {
+        let State::Call(reader) = &mut self.state else { return false };
+        let (calls, pieces) = (&mut self.calls, &mut self.pieces);
+        let (used, step) = reader.read(&self.held, &mut |event| match event {
+            Event::Name(name) => {
+                pieces.push(Piece::Call { index: *calls, name });
+                *calls += 1;
+            }
+            // A function's arguments come after its name.
+            Event::Arguments(fragment) => {
+                pieces.push(Piece::Arguments { index: calls.saturating_sub(1), fragment });
+            }
+        });
+        self.held.drain(..used);
+        match step {
+            Step::More => return false,
+            Step::Done => self.state = State::Text { trim: true },
+            Step::Failed => {
+                let raw = reader.take_raw();
+                self.state = State::Text { trim: false };
+                self.say(raw);
+            }
+        }
+        true
+    }
+}
+
+/// Where text ends that is certain to be text, and where the mark is if it is there. Whitespace in front of a mark, or of
+/// what may become one, is not certain.
+fn split(held: &str, mark: &str) -> (usize, Option<usize>) {
+    let found = held.find(mark);
+    let until = found.unwrap_or_else(|| {
+        let starts = held.char_indices().map(|(at, _)| at);
+        let near = held.len().saturating_sub(mark.len());
+        starts.filter(|&at| at >= near).find(|&at| mark.starts_with(&held[at..])).unwrap_or(held.len())
+    });
+    (held[..until].trim_end().len(), found)
+}

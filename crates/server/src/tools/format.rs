@@ -1,0 +1,98 @@
+//! How models write calls.
+
+use serde::{Deserialize, Serialize};
+
+/// How a model writes calls of tools.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolFormat {
+    /// In front of a call, or of all of them where they are one list.
+    pub begin: String,
+    /// Behind it; empty if nothing is.
+    pub end: String,
+    /// What is between.
+    pub shape: Shape,
+    /// Whether an answer may be a call without `begin`, which then is never text.
+    pub bare: bool,
+    /// The key of the function's name.
+    pub name: String,
+    /// The key of its arguments.
+    pub arguments: String,
+}
+
+/// What a call is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// One JSON object: name and arguments.
+    Object,
+    /// A JSON array of such objects.
+    List,
+    /// The name, this text, and the arguments as a JSON object.
+    Named(String),
+}
+
+impl ToolFormat {
+    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`, which small models also learn from being told.
+    pub fn tagged() -> ToolFormat {
+        ToolFormat {
+            begin: "<tool_call>".to_owned(),
+            end: "</tool_call>".to_owned(),
+            shape: Shape::Object,
+            bare: false,
+            name: "name".to_owned(),
+            arguments: "arguments".to_owned(),
+        }
+    }
+
+    /// How a model with this chat template writes calls; `None` if the template knows of no tools, or writes calls in a
+    /// way that is not read here. Such a model is told of its tools by [`explain`](super::explain).
+    pub fn of_template(source: &str) -> Option<ToolFormat> {
+        if !source.contains("tools") {
+            return None;
+        }
+        let marked = |begin: &str, end: &str, shape: Shape| {
+            let (begin, end) = (begin.to_owned(), end.to_owned());
+            Some(ToolFormat { begin, end, shape, ..ToolFormat::tagged() })
+        };
+        let has = |text: &str| source.contains(text);
+        if has("[TOOL_CALLS]") {
+            return match has("[ARGS]") {
+                true => marked("[TOOL_CALLS]", "", Shape::Named("[ARGS]".to_owned())),
+                false => marked("[TOOL_CALLS]", "", Shape::List),
+            };
+        }
+        // Arguments as elements of their own, one for each parameter, are not read.
+        if has("<tool_call>") && !has("<function=") && !has("<arg_key>") {
+            return marked("<tool_call>", "</tool_call>", Shape::Object);
+        }
+        if has("<|tool_call|>") {
+            let end = if has("<|/tool_call|>") { "<|/tool_call|>" } else { "" };
+            return marked("<|tool_call|>", end, Shape::List);
+        }
+        if has("functools[") || has("functools") {
+            return marked("functools", "", Shape::List);
+        }
+        if has("<|python_tag|>") || has("\"parameters\": dictionary") || has("\"parameters\":") {
+            return Some(ToolFormat {
+                begin: "<|python_tag|>".to_owned(),
+                end: String::new(),
+                bare: true,
+                arguments: "parameters".to_owned(),
+                ..ToolFormat::tagged()
+            });
+        }
+        None
+    }
+
+    /// Texts that must reach the parser even where they are control tokens.
+    pub fn markers(&self) -> Vec<&str> {
+        let between = match &self.shape {
+            Shape::Named(between) => between.as_str(),
+            Shape::Object | Shape::List => "",
+        };
+        [self.begin.as_str(), self.end.as_str(), between]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect()
+    }
+}
