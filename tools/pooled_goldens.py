@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Asks `transformers` for the final states of tiny checkpoints and writes their means and the last of them to
-tests/fixtures/models/pooled.json, for the tests to compare embeddings of text models with.
+tests/fixtures/pooled.json, for the tests to compare embeddings of text models with.
 
     tools/pooled_goldens.py
 
@@ -32,7 +32,7 @@ def pooled(name: str) -> dict:
 def main() -> None:
     made_with = {"torch": torch.__version__, "transformers": transformers.__version__}
     report = {"made_with": made_with, "models": {name: pooled(name) for name in NAMES}}
-    (MODELS / "pooled.json").write_text(json.dumps(report, separators=(",", ":")) + "\n")
+    (MODELS.parent / "pooled.json").write_text(json.dumps(report, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ checkpoints! {
 /// bit, whatever was asked before.
 #[test]
 fn states_of_text_models() {
-    let text = std::fs::read_to_string(fixtures().join("pooled.json")).expect("a fixture");
+    let text = std::fs::read_to_string(fixtures().join("../pooled.json")).expect("a fixture");
     let expected: Value = serde_json::from_str(&text).expect("valid JSON");
     let models = expected["models"].as_object().unwrap();
     assert!(models.len() >= 7);
