@@ -80,7 +80,7 @@ function modelRow(model) {
   return el(
     'tr', { 'data-model': model.name },
     el('th', { scope: 'row' }, model.name),
-    cell(t('column.state'), el('span', { class: `state state-${model.state}` }, t(`state.${model.state}`) + loading)),
+    cell(t('column.state'), el('span', { class: `state state-${model.state}` }, t(`state.${model.state}`) + loading), model.failure ? el('small', { class: 'failure' }, model.failure) : null),
     cell(t('column.size'), `${parameters(model.parameters)} · ${model.dtype ?? '–'}`),
     cell(t('column.context'), Number.isFinite(model.context) ? number(model.context) : '–'),
     cell(t('column.memory'), ...(memory ? [total, el('small', {}, t('column.memory.parts', parts))] : ['–'])),
@@ -108,7 +108,7 @@ function drawTables() {
       cell(t('column.prompt'), number(usage.prompt_tokens)),
       cell(t('column.completion'), number(usage.completion_tokens)),
     );
-  const rows = latest.usage.map((usage) => row(usage.key, usage));
+  const rows = latest.usage.map((usage) => row(usage.key ?? t('server.usage.keyless'), usage));
   if (rows.length > 1) {
     const total = (name) => latest.usage.reduce((sum, usage) => sum + usage[name], 0);
     const names = ['requests', 'prompt_tokens', 'completion_tokens'];
@@ -123,8 +123,8 @@ function draw() {
     byId('about').textContent = t('server.waiting');
     return;
   }
-  const { version, uptime_s: uptime, threads } = latest;
-  byId('about').textContent = t('server.about', { version, uptime: duration(uptime * 1000), threads });
+  const { version, uptime_s: uptime } = latest;
+  byId('about').textContent = t('server.about', { version, uptime: duration(uptime * 1000) });
   drawTiles();
   drawTables();
   for (const { plot, values } of plots) plot.update(history().time ?? [], values().map((list) => list ?? []));

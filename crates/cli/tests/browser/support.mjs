@@ -1,0 +1,126 @@
+// What all tests share: a browser, servers, and the rule that a page asks nobody but its server and logs no error.
+
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+/** Where the servers are; started by browser.rs. */
+export const OPEN = process.env.OPEN_SERVER;
+export const KEYED = process.env.KEYED_SERVER;
+export const KEY = process.env.SERVER_KEY;
+
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+
+let browser = null;
+
+export async function closeBrowser() {
+  await browser?.close();
+}
+
+/**
+ * A new profile of a browser. `settings` are what new chats begin with; short answers unless said otherwise.
+ * `expects` names console errors that belong to the test.
+ */
+export async function profile({ server = OPEN, settings = {}, expects = [], ...options } = {}) {
+  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-GB', colorScheme: 'light', ...options });
+  context.setDefaultTimeout(20_000);
+  const trouble = [];
+  const origin = new URL(server).origin;
+  context.on('request', (request) => {
+    const url = new URL(request.url());
+    if (!['blob:', 'data:'].includes(url.protocol) && url.origin !== origin) trouble.push(`asked ${url.origin}`);
+  });
+  context.on('console', (message) => {
+    const known = expects.some((text) => message.text().includes(text));
+    if (message.type() === 'error' && !known) trouble.push(message.text());
+  });
+  context.on('weberror', (error) => trouble.push(String(error.error())));
+  const defaults = JSON.stringify({ settings: { max_tokens: 24, ...settings } });
+  await context.addInitScript(([text]) => {
+    // Kept choices are the test's own once it has changed them.
+    if (localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);
+  }, [defaults]);
+  return {
+    context,
+    async chat(path = '/') {
+      const page = await context.newPage();
+      await page.goto(server + path);
+      await page.waitForFunction(() => document.querySelector('#model')?.value);
+      return page;
+    },
+    async page(path) {
+      const page = await context.newPage();
+      await page.goto(server + path);
+      return page;
+    },
+    async end() {
+      await context.close();
+      assert.deepEqual(trouble, []);
+    },
+  };
+}
+
+/** Types a question and sends it. */
+export async function ask(page, text) {
+  await page.fill('#prompt', text);
+  await page.press('#prompt', 'Enter');
+}
+
+/** Waits until `count` answers are complete, and gives the last one. */
+export async function answered(page, count = 1) {
+  await page.waitForFunction((n) => {
+    const answers = document.querySelectorAll('.message.assistant');
+    return answers.length === n && !document.querySelector('[data-writing]') && document.querySelector('#send').dataset.mode === 'send';
+  }, count);
+  return page.locator('.message.assistant').last();
+}
+
+export const answerText = (page) => page.locator('.message.assistant').last().locator('.answer').innerText();
+
+/** What a figure below the last answer says. */
+export const figure = (page, name) => page.locator('.message.assistant').last().locator(`[data-figure="${name}"]`).innerText();
+
+export async function tool(page, label) {
+  await page.locator('.message.assistant').last().getByRole('button', { name: label }).click();
+}
+
+/** A conversation as a file, with `answer` as what a model said. */
+export function conversationFile(answer, extra = {}) {
+  const nodes = {
+    a: { id: 'a', parent: null, role: 'user', created: 1, state: 'done', content: 'Show me.' },
+    b: { id: 'b', parent: 'a', role: 'assistant', created: 2, state: 'done', content: answer, model: 'smollm2', seed: 7, stats: {}, ...extra },
+  };
+  const conversation = { id: 'x', title: 'Imported', created: Date.now(), updated: Date.now(), model: 'smollm2', system: '', settings: {}, nodes, head: 'b' };
+  return Buffer.from(JSON.stringify({ format: 'wushi-conversations', version: 1, conversations: [conversation] }));
+}
+
+export async function importFile(page, buffer) {
+  await page.click('#open-panel');
+  await page.setInputFiles('#file', { name: 'conversations.json', mimeType: 'application/json', buffer });
+  await page.waitForFunction(() => document.querySelector('#import-result').textContent !== '');
+  const result = await page.locator('#import-result').innerText();
+  await page.click('#close-panel');
+  return result;
+}
+
+/** Occupies a server with an answer that goes on until it is let go. */
+export async function occupy(server = OPEN) {
+  const controller = new AbortController();
+  const body = { model: 'smollm2', stream: true, max_tokens: 3500, temperature: 1, seed: 1, messages: [{ role: 'user', content: 'Tell a very long story.' }], logit_bias: { 2: -100, 0: -100 } };
+  const response = await fetch(`${server}/v1/chat/completions`, {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: controller.signal,
+  });
+  assert.equal(response.status, 200);
+  // Read on, or the server would wait for its reader.
+  const drained = (async () => {
+    for await (const piece of response.body) void piece;
+  })().catch(() => {});
+  return async () => {
+    controller.abort();
+    await drained;
+  };
+}
+
+export async function status(server = OPEN) {
+  return (await fetch(`${server}/status`)).json();
+}
