@@ -31,7 +31,6 @@ pub(crate) fn router(app: App) -> Router {
         .route("/status", get(service::status))
         .route("/openapi.json", get(openapi))
         .merge(page::router())
-        .merge(page::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), auth::guard))
