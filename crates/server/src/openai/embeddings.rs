@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 use wushi_engine::{Event, Pooling, Ticket, normalise};
 
 use crate::app::App;
@@ -132,11 +132,17 @@ pub(crate) async fn embeddings(
     let pooling = pooling(&lease, request.pooling)?;
     let width = lease.model.engine.embedding_width().unwrap_or_default();
     if let Some(dimensions) = request.dimensions.filter(|&dimensions| dimensions != width) {
-        let message = format!("dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter");
+        let message = format!(
+            "dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter"
+        );
         return Err(ApiError::parameter("dimensions", message));
     }
     let tokens = tokenize(lease.clone(), inputs).await?;
-    let record = EmbeddingRecord { pooling: format!("{pooling:?}").to_lowercase(), normalised: true, dimensions: None };
+    let record = EmbeddingRecord {
+        pooling: format!("{pooling:?}").to_lowercase(),
+        normalised: true,
+        dimensions: None,
+    };
     let entry = app.ledger.open_embedding(arrival, &lease, record, &tokens);
     let prompt_tokens = tokens.iter().map(Vec::len).sum();
     let embedded = embed_all(&lease, tokens, pooling).await;
@@ -164,7 +170,8 @@ fn pooling(lease: &Lease, wanted: Option<PoolingChoice>) -> Result<Pooling, ApiE
         (None, Some(PoolingChoice::Last)) => Ok(Pooling::Last),
         (Some(own), None) => Ok(own),
         (Some(_), Some(_)) => {
-            let message = format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
+            let message =
+                format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
             Err(ApiError::parameter("pooling", message))
         }
     }
@@ -202,9 +209,11 @@ async fn embed_all(
     let tickets = inputs.into_iter().enumerate().map(|(index, input)| {
         let sender = sender.clone();
         let sink = move |event| drop(sender.send((index, event)));
-        lease.model.engine.embed_with(input, pooling, sink).map_err(|error| {
-            ApiError::from(error).about(&format!("input[{index}]"))
-        })
+        lease
+            .model
+            .engine
+            .embed_with(input, pooling, sink)
+            .map_err(|error| ApiError::from(error).about(&format!("input[{index}]")))
     });
     let _tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
     drop(sender);
