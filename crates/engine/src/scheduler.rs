@@ -13,7 +13,7 @@ use wushi_graph::{Batch, ExecutorInfo};
 use crate::EngineOptions;
 use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
-use crate::speculate::Step;
+use crate::speculate::{ROW_COST, Step};
 use crate::stats::Stats;
 
 /// The sequences and the pages they share.
@@ -33,6 +33,7 @@ pub(crate) struct Scheduler {
     rows: Vec<usize>,
     /// Whether guessed tokens are tried.
     speculate: bool,
+    row_cost: f32,
     /// Rows that the next step could have beyond those shared out.
     rows_left: usize,
     /// The same of rows with logits.
@@ -68,6 +69,7 @@ impl Scheduler {
             running: Vec::new(),
             rows: Vec::new(),
             speculate: options.speculate,
+            row_cost: options.row_cost.unwrap_or(ROW_COST) as f32 / 100.0,
             rows_left: 0,
             logits_left: 0,
             cached_tokens: 0,
@@ -232,7 +234,8 @@ impl Scheduler {
     /// Guesses tokens of generating sequences, oldest first, with the rows and pages that nobody else wants.
     fn guess(&mut self) {
         let answers = self.running.iter().filter(|sequence| sequence.is_answering()).count();
-        let mut step = Step { rows: self.rows.iter().sum(), tokens: answers as f32 };
+        let (rows, row_cost) = (self.rows.iter().sum(), self.row_cost);
+        let mut step = Step { rows, tokens: answers as f32, row_cost };
         let page_tokens = self.info.page_tokens;
         // Each running sequence may soon want one more page.
         let mut spare_pages = self.pool.available().saturating_sub(self.running.len());
