@@ -7,7 +7,7 @@ import { OPEN, answerText, answered, ask, figure, occupy, profile, status, tool 
 const LONG = { max_tokens: 2000, temperature: 1 };
 
 test('an answer comes piece by piece, with its figures', async () => {
-  const { chat, end } = await profile({ settings: { max_tokens: 60 } });
+  const { chat, end } = await profile({ settings: { max_tokens: 250 } });
   const page = await chat();
   await page.evaluate(() => {
     window.lengths = new Set();
@@ -166,7 +166,7 @@ test('the place in the queue is shown while waiting', async () => {
 });
 
 test('an error is shown where the answer would be, and asking again helps', async () => {
-  const { chat, end } = await profile({ expects: ['429', 'ERR_FAILED'] });
+  const { chat, end } = await profile({ expects: ['429', '400', 'ERR_FAILED'] });
   const page = await chat();
   const error = { error: { message: 'the queue is full', type: 'rate_limit_error', param: null, code: 'queue_full' } };
   await page.route('**/v1/chat/completions', (route) => route.fulfill({ status: 429, headers: { 'retry-after': '7' }, json: error }));
