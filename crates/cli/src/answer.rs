@@ -27,7 +27,7 @@ pub(crate) fn receive(generation: Generation, interrupts: &Interrupts, stream: b
     let mut ended = Err(wushi_engine::EngineError::Stopped);
     for event in generation {
         match event {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) => {}
             Event::Token(token) => {
                 token_ids.push(token.id);
                 show(&token.text)?;

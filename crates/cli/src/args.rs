@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use wushi_graph::DType;
 
-use crate::knobs::{Common, Compute, Generation, Serving};
+use crate::knobs::{Common, Compute, Generation, Records, Serving};
 
 /// The model that `wushi run` takes when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "smollm2";
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     Perplexity(PerplexityArgs),
     Bench(BenchArgs),
+    Key(KeyArgs),
 }
 
 /// Answer one prompt, or chat
@@ -106,6 +107,8 @@ pub(crate) struct ServeArgs {
     pub(crate) serving: Serving,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    #[command(flatten)]
+    pub(crate) records: Records,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -285,6 +288,67 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// Make, list and remove the keys that a server's clients need
+///
+/// As long as there is no key, `wushi serve` answers this machine alone. A running server sees a new or removed key within a
+/// second.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    Add(KeyAddArgs),
+    List(KeyListArgs),
+    Rm(KeyRmArgs),
+}
+
+/// Make a key, and write its secret to stdout
+///
+/// The secret is shown this once and stored nowhere; a client sends it as its API key.
+#[derive(Debug, Args)]
+pub(crate) struct KeyAddArgs {
+    /// Who it is for, as lists and usage show it
+    pub(crate) name: String,
+    /// The most requests within any 60 seconds [default: any number]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::requests)]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// The most tokens of prompts and answers within a day (UTC) [default: any number]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::tokens)]
+    pub(crate) tokens_per_day: Option<u64>,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
+}
+
+/// List the keys, without their secrets, and what each has used today
+#[derive(Debug, Args)]
+pub(crate) struct KeyListArgs {
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
+}
+
+/// Remove a key: its secret is refused from now on
+///
+/// What it has used and the records of its requests stay. Its name can be given again.
+#[derive(Debug, Args)]
+pub(crate) struct KeyRmArgs {
+    /// Its name, as `wushi key list` shows it
+    pub(crate) name: String,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
 }
 
 #[cfg(test)]

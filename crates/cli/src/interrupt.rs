@@ -87,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use wushi_engine::{Engine, EngineOptions, FinishReason, Request, Vocabulary};
-    use wushi_graph::{Batch, ExecError, Executor, ExecutorInfo};
+    use wushi_graph::{Batch, Computed, ExecError, Executor, ExecutorInfo};
 
     use super::*;
 
@@ -99,9 +99,10 @@ mod tests {
             &self.0
         }
 
-        fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+        fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
             std::thread::sleep(Duration::from_millis(1));
-            Ok(&[0.0, 1.0][..2 * batch.logit_rows.len()])
+            let logits = &[0.0, 1.0][..2 * batch.logit_rows.len()];
+            Ok(Computed { logits, states: &[] })
         }
     }
 

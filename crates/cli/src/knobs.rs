@@ -12,8 +12,9 @@ use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
-    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port, repetition_penalty, seconds, seed,
-    size, storage_type, stretch, switch, temperature, text, threads, top_p,
+    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port,
+    repetition_penalty, seconds, seed, size, storage_type, stretch, switch, temperature, text, threads,
+    top_p,
 };
 
 /// One row of the table.
@@ -99,6 +100,9 @@ knobs! {
             default: "such a context is refused";
         prefill_chunk: Option<usize>, --"prefill-chunk" "N", "WUSHI_PREFILL_CHUNK", at_least_one,
             "The most tokens of a prompt computed in one step; the answer is the same", default: "512";
+        speculate: Option<bool>, --"speculate" "BOOL", "WUSHI_SPECULATE", switch,
+            "Try tokens that repeat what the text says already, several in one step; the answer is the same",
+            default: "true";
     }
 
     /// What is served, and to whom.
@@ -133,6 +137,12 @@ knobs! {
             "How long answers under way may go on after the server was told to end", default: "30";
         max_body: Option<u64>, --"max-body" "SIZE", "WUSHI_MAX_BODY", size,
             "The largest body of a request, as in 8M", default: "8M";
+    }
+
+    /// Where a server's keys, usage and records are.
+    Records "Records" {
+        database: Option<PathBuf>, --"database" "FILE", "WUSHI_DATABASE", path,
+            "Keys, what they have used, and records of requests", default: "server.sqlite in the folder of --home";
     }
 
     /// How an answer is made.
@@ -199,6 +209,9 @@ mod tests {
         "no-special",
         "no-normalise",
         "force",
+        // What is stored with the key.
+        "requests-per-minute",
+        "tokens-per-day",
         // The protocol of a measurement is said with the measurement.
         "ctx",
         "prompt-tokens",
@@ -212,8 +225,10 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let mut flags = BTreeSet::new();
-        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+        let mut commands = vec![&cli];
+        while let Some(command) = commands.pop() {
             flags.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned));
+            commands.extend(command.get_subcommands());
         }
         let knobs: BTreeSet<String> = KNOBS.iter().map(|knob| knob.flag.to_owned()).collect();
         assert_eq!(knobs.len(), KNOBS.len(), "a flag stands twice in the table");

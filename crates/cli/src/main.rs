@@ -73,5 +73,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Tokenize(args) => commands::tokenize::run(&args, &app),
         Command::Perplexity(args) => commands::perplexity::run(args, &app),
         Command::Bench(args) => commands::bench::run(args, &app),
+        Command::Key(args) => commands::key::run(args, &app),
     }
 }

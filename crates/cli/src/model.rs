@@ -11,7 +11,7 @@ use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
 use wushi_hub::{ModelRef, Options, Progress, Pulled, Store};
 
 use crate::App;
-use crate::knobs::Compute;
+use crate::knobs::{Compute, Records};
 use crate::output::{self, one_line};
 
 /// The folder that models are kept in.
@@ -28,8 +28,11 @@ pub(crate) fn store(app: &App) -> Result<Store> {
 }
 
 /// The file that keys, usage and records are in.
-pub(crate) fn database(app: &App) -> Result<PathBuf> {
-    Ok(home(app)?.join("server.sqlite"))
+pub(crate) fn database(records: Records, app: &App) -> Result<PathBuf> {
+    match records.resolve(&app.layers)?.database {
+        Some(path) => Ok(path),
+        None => Ok(home(app)?.join("server.sqlite")),
+    }
 }
 
 /// Removes a stored model whose file is no longer what was fetched, so that a pull fetches it again.
@@ -66,6 +69,7 @@ pub(crate) fn load_options(path: PathBuf, compute: &Compute) -> LoadOptions {
     options.cache = compute.cache.unwrap_or(options.cache);
     options.memory = compute.memory;
     options.engine.prefill_chunk = compute.prefill_chunk;
+    options.engine.speculate = compute.speculate.unwrap_or(options.engine.speculate);
     options
 }
 

@@ -33,6 +33,17 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
     number(text, |n| (1..=1024).contains(n), "a whole number from 1 to 1024")
 }
 
+/// Requests of a key within a minute.
+pub(crate) fn requests(text: &str) -> Result<u32, String> {
+    number(text, |&n| n >= 1, format!("a whole number from 1 to {}", u32::MAX))
+}
+
+/// Tokens of a key within a day.
+pub(crate) fn tokens(text: &str) -> Result<u64, String> {
+    let most = i64::MAX as u64;
+    number(text, |n| (1..=most).contains(n), format!("a whole number from 1 to {most}"))
+}
+
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     number(text, |_| true, "a whole number, at least 0")
 }

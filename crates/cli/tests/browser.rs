@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use wushi_server::store::{Limits, Store};
 
-const NEEDED: &str = "the browser tests need Node.js 18 or newer, npm and Chromium: apt-get install nodejs npm chromium";
+const NEEDED: &str =
+    "the browser tests need Node.js 18 or newer, npm and Chromium: apt-get install nodejs npm chromium";
 
 /// Where models are kept between runs: the user's choice, else the build folder.
 fn home() -> PathBuf {
@@ -29,7 +30,8 @@ fn model() -> PathBuf {
 /// The program of this name that would be run.
 fn program(names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+    let found =
+        std::env::split_paths(&path).flat_map(|folder| names.iter().map(move |name| folder.join(name)));
     found.into_iter().find(|file| file.is_file()).unwrap_or_else(|| panic!("no {} here; {NEEDED}", names[0]))
 }
 
@@ -48,7 +50,8 @@ fn installed(npm: &Path) -> PathBuf {
         return folder;
     }
     let mut install = Command::new(npm);
-    let output = install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).output();
+    let output =
+        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).output();
     let output = output.expect("npm runs");
     assert!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr));
     fs::write(mark, lock).expect("written");
@@ -95,7 +98,10 @@ fn the_pages_work_in_a_browser() {
     let servers = [Server::start(open.path(), &model), Server::start(keyed.path(), &model)];
     let mut tests = Command::new(node);
     tests.arg("suite.mjs").current_dir(folder).env("CHROMIUM", chromium);
-    tests.env("OPEN_SERVER", &servers[0].address).env("KEYED_SERVER", &servers[1].address).env("SERVER_KEY", key);
+    tests
+        .env("OPEN_SERVER", &servers[0].address)
+        .env("KEYED_SERVER", &servers[1].address)
+        .env("SERVER_KEY", key);
     let output = tests.output().expect("node runs");
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));

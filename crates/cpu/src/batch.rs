@@ -66,6 +66,11 @@ impl BatchChecks {
         BatchChecks { writer: vec![0; pages], spans: 0, whole, has_states: program.states.is_some() }
     }
 
+    /// Whether a sequence must come whole.
+    pub(crate) fn whole(&self) -> bool {
+        self.whole
+    }
+
     /// An error if the batch must not run. `table_rows` is what token ids must be below.
     pub(crate) fn check(
         &mut self,

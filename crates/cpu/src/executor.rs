@@ -1,7 +1,8 @@
 //! The CPU executor: batches through a compiled schedule.
 
 use wushi_graph::{
-    Batch, CacheType, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, WeightSource,
+    Batch, CacheType, Computed, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, StatesInfo,
+    WeightSource,
 };
 
 use crate::batch::{BatchChecks, StepData};
@@ -158,8 +159,6 @@ pub struct CpuExecutor {
     scratch: Vec<Scratch>,
     scratch_size: ScratchSize,
     checks: BatchChecks,
-    /// Rows of the last batch whose states are at the start of their buffer.
-    state_rows: usize,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
 }
@@ -212,7 +211,6 @@ impl CpuExecutor {
             data: StepData::new(&program, options.max_rows, options.threads),
             table_rows: table_rows(&graph, Lookup::Token).unwrap_or(0),
             scratch_size,
-            state_rows: 0,
             checks: BatchChecks::new(options.pages, &program),
             kernels: options.instruction_set.kernels(),
             frequencies,
@@ -243,8 +241,17 @@ impl Executor for CpuExecutor {
         &self.info
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
-        self.state_rows = 0;
+    fn states(&self) -> Option<StatesInfo> {
+        let id = self.program.states?;
+        Some(StatesInfo {
+            width: self.program.buffer(id).width,
+            tokens: self.table_rows,
+            whole: self.checks.whole(),
+            only: id == self.program.output,
+        })
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
         self.checks.check(batch, &self.info, self.table_rows)?;
         let program = &self.program;
         self.data.plan(batch, program);
@@ -273,24 +280,15 @@ impl Executor for CpuExecutor {
         });
         let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
         // SAFETY: all threads are done; both buffers stay untouched until the next call.
-        unsafe {
-            if let Some(id) = program.states {
-                step::pack_rows(program, &self.arena, id, logits..logits + states);
-                self.state_rows = states;
+        let rows = |id, rows| unsafe { step::packed_rows(program, &self.arena, id, rows) };
+        Ok(match program.states {
+            None => Computed { logits: rows(program.output, logits), states: &[] },
+            Some(id) => {
+                // Rows that want logits come first.
+                let (before, states) = rows(id, logits + states).split_at(logits * program.buffer(id).width);
+                let is_output = id == program.output;
+                Computed { logits: if is_output { before } else { rows(program.output, logits) }, states }
             }
-            step::pack_rows(program, &self.arena, program.output, 0..logits);
-            Ok(step::packed_rows(program, &self.arena, program.output, logits))
-        }
-    }
-
-    fn state_width(&self) -> usize {
-        self.program.states.map_or(0, |id| self.program.buffer(id).width)
-    }
-
-    fn states(&self) -> &[f32] {
-        // SAFETY: no thread is running; the last batch's rows are there.
-        self.program
-            .states
-            .map_or(&[], |id| unsafe { step::packed_rows(&self.program, &self.arena, id, self.state_rows) })
+        })
     }
 }

@@ -36,28 +36,10 @@ pub(crate) struct Context<'a> {
 // SAFETY: threads share the arena, the pages and the scratch by the schedule's partition.
 unsafe impl Sync for Context<'_> {}
 
-/// Takes the padding out of some rows of a value that is not read again, so that [`packed_rows`] may be called.
+/// The first rows of a value that is not read again, without padding.
 ///
 /// # Safety
-/// No thread is running; the rows were written.
-pub(crate) unsafe fn pack_rows(program: &Program, arena: &SharedBytes, id: BufferId, rows: Range<usize>) {
-    let buffer = program.buffer(id);
-    if buffer.stride() == buffer.width && rows.start == 0 {
-        return;
-    }
-    // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
-    unsafe {
-        let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
-        for (to, row) in rows.enumerate() {
-            std::ptr::copy(base.add(row * buffer.stride()), base.add(to * buffer.width), buffer.width);
-        }
-    }
-}
-
-/// The first rows of a value, without padding.
-///
-/// # Safety
-/// No thread is running; [`pack_rows`] made them.
+/// No thread is running; the rows were written, and this is called once for them.
 pub(crate) unsafe fn packed_rows<'a>(
     program: &Program,
     arena: &'a SharedBytes,
@@ -65,9 +47,14 @@ pub(crate) unsafe fn packed_rows<'a>(
     rows: usize,
 ) -> &'a [f32] {
     let buffer = program.buffer(id);
-    // SAFETY: the buffer lies in the arena and has so many rows.
+    // SAFETY: the buffer lies in the arena; rows are moved towards its start, first to last.
     unsafe {
         let base = arena.as_ptr().add(buffer.offset).cast::<f32>();
+        if buffer.stride() != buffer.width {
+            for row in 1..rows {
+                std::ptr::copy(base.add(row * buffer.stride()), base.add(row * buffer.width), buffer.width);
+            }
+        }
         std::slice::from_raw_parts(base, rows * buffer.width)
     }
 }

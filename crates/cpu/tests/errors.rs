@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, RandomWeights, Shape, encoder, options};
+use common::{Random, RandomWeights, Shape, options};
 use wushi_cpu::{CpuExecutor, InstructionSet, Team, page_bytes, plan};
 use wushi_graph::{Batch, CacheType, DType, Executor};
 
@@ -135,11 +135,13 @@ fn a_team_of_another_size_is_refused() {
 
 #[test]
 fn states_of_a_model_that_names_none_are_refused() {
-    let graph = encoder(64, 64);
+    let g = wushi_graph::Builder::new();
+    let x = g.rows(g.embed("token_embd", 70, 64).unwrap()).unwrap();
+    let graph = g.finish(g.linear(x, "token_embd", 70).unwrap()).unwrap();
     let weights = RandomWeights::new(&graph, DType::F32, &mut Random(1));
     let options = options(InstructionSet::best(), 2, CacheType::F16, 64);
     let mut executor = CpuExecutor::new(graph, &weights, options).unwrap();
-    assert_eq!(executor.state_width(), 0);
+    assert_eq!(executor.states(), None);
     let mut batch = Batch::default();
     batch.push(&[1, 2], 0, &[0]);
     batch.state_rows.push(1);

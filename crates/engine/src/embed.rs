@@ -6,6 +6,7 @@ use wushi_graph::{Batch, Executor, PageId};
 use wushi_models::Pooling;
 
 use crate::EngineError;
+use crate::pool::Pool;
 
 /// Runs an embedding model, one text at a time.
 pub struct Embedder {
@@ -17,7 +18,7 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Of an executor that takes a whole text in one step, all of its rows wanting output.
+    /// Of an executor that takes a whole text in one step and gives states.
     pub(crate) fn new(executor: Box<dyn Executor>, pooling: Pooling) -> Self {
         let pages = (0..executor.info().pages as PageId).collect();
         Embedder { executor, pooling, pages, batch: Batch::default() }
@@ -33,7 +34,7 @@ impl Embedder {
         self.executor.info().context
     }
 
-    /// The embedding of a text's tokens, special ones included; not normalised. Means add up in the order of tokens.
+    /// The embedding of a text's tokens, special ones included; not normalised.
     ///
     /// # Errors
     /// No tokens, or more than the context.
@@ -45,27 +46,15 @@ impl Embedder {
         if tokens.len() > context {
             return Err(EngineError::PromptTooLong { prompt: tokens.len(), answer: 0, context });
         }
+        let mut pool = Pool::new(self.pooling, tokens.len());
         self.batch.clear();
         self.batch.push(tokens, 0, &self.pages);
-        match self.pooling {
-            Pooling::Mean => self.batch.logit_rows.extend(0..tokens.len()),
-            Pooling::First => self.batch.logit_rows.push(0),
-            Pooling::Last => self.batch.logit_rows.push(tokens.len() - 1),
-        }
+        self.batch.state_rows.extend(pool.wanted());
         let width = self.width();
-        let states =
+        let computed =
             self.executor.run(&self.batch).map_err(|error| EngineError::Executor(Arc::new(error)))?;
-        let mut rows = states.chunks_exact(width);
-        let mut embedding = rows.next().unwrap_or_default().to_vec();
-        for row in rows {
-            embedding.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-        }
-        let count = self.batch.logit_rows.len() as f32;
-        embedding.iter_mut().for_each(|x| *x /= count);
-        match embedding.iter().find(|x| !x.is_finite()) {
-            None => Ok(embedding),
-            Some(&value) => Err(EngineError::NonFiniteEmbedding { value }),
-        }
+        computed.states.chunks_exact(width).for_each(|state| pool.add(state));
+        pool.finish()
     }
 }
 

@@ -5,11 +5,14 @@ use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use wushi_graph::{Executor, ExecutorInfo};
+use wushi_graph::{Executor, ExecutorInfo, StatesInfo};
+use wushi_models::Pooling;
 
 use crate::constraint::{Constraint, panic_message};
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
 use crate::link::{Canceller, Client, Queue, Ticket};
+use crate::pool::Pool;
+use crate::request::check_prompt;
 use crate::sequence::Sequence;
 use crate::stats::Stats;
 use crate::worker::Worker;
@@ -31,7 +34,8 @@ pub struct EngineOptions {
     pub step_tokens: Option<usize>,
     /// The most requests that may wait to begin; more are refused. `None`: any number.
     pub max_waiting: Option<usize>,
-    /// Whether tokens that are likely to come next are computed ahead, and kept if they do come.
+    /// Whether tokens that what came before suggests are tried several at a time where that saves steps; those
+    /// that would not have been chosen are forgotten.
     pub speculate: bool,
 }
 
@@ -43,7 +47,7 @@ impl Default for EngineOptions {
             max_sequences: None,
             step_tokens: None,
             max_waiting: None,
-            speculate: false,
+            speculate: true,
         }
     }
 }
@@ -77,6 +81,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     info: ExecutorInfo,
+    states: Option<StatesInfo>,
 }
 
 impl Engine {
@@ -86,7 +91,7 @@ impl Engine {
         vocabulary: Arc<dyn Vocabulary>,
         options: EngineOptions,
     ) -> Result<Engine, EngineError> {
-        let info = executor.info().clone();
+        let (info, states) = (executor.info().clone(), executor.states());
         check_sizes(&info, &options)?;
         let shared = Arc::new(Shared::new(info.pages, &options));
         let (submissions, inbox) = mpsc::channel();
@@ -105,7 +110,7 @@ impl Engine {
                 }
             })
             .map_err(|error| EngineError::Thread(error.to_string()))?;
-        Ok(Engine { submissions: Some(submissions), thread: Some(thread), shared, info })
+        Ok(Engine { submissions: Some(submissions), thread: Some(thread), shared, info, states })
     }
 
     /// Checks a request and queues it.
@@ -127,9 +132,56 @@ impl Engine {
         constraint: Option<Box<dyn Constraint>>,
         events: impl FnMut(Event) + Send + 'static,
     ) -> Result<Ticket, EngineError> {
+        if self.states.is_some_and(|states| states.only) {
+            return Err(EngineError::NoText);
+        }
         request.validate(&self.info)?;
         let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
-        let sequence = Sequence::new(request, &self.info, constraint, client);
+        self.queue(Sequence::new(request, &self.info, constraint, client), ticket)
+    }
+
+    /// Checks tokens, special ones included, and queues them for an embedding: their final states, pooled. It
+    /// shares steps, pages and queue with all other requests, and its bits depend on the tokens alone.
+    ///
+    /// `events` is called as by [`Engine::submit_with`], with [`Event::Embedding`] and then `Finished`.
+    pub fn embed_with(
+        &self,
+        tokens: Vec<u32>,
+        pooling: Pooling,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
+        let states = self.states.ok_or(EngineError::NoStates)?;
+        // What must come in one step must fit one.
+        let most = if states.whole { self.info.max_rows } else { usize::MAX };
+        let info = ExecutorInfo { context: self.info.context.min(most), ..self.info.clone() };
+        check_prompt(&tokens, 0, &info, states.tokens)?;
+        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        let pool = Pool::new(pooling, tokens.len());
+        let request = Request { max_tokens: Some(0), ..Request::new(tokens) };
+        let mut sequence = Sequence::new(request, &self.info, None, client);
+        sequence.pool = Some(pool);
+        self.queue(sequence, ticket)
+    }
+
+    /// [`Engine::embed_with`], waited for.
+    pub fn embed(&self, tokens: Vec<u32>, pooling: Pooling) -> Result<Embedding, EngineError> {
+        let (sender, events) = mpsc::channel();
+        let _ticket = self.embed_with(tokens, pooling, move |event| drop(sender.send(event)))?;
+        let mut vector = Vec::new();
+        for event in events {
+            match event {
+                Event::Embedding(embedding) => vector = embedding,
+                Event::Finished(Finished { usage, timings, .. }) => {
+                    return Ok(Embedding { vector, usage, timings });
+                }
+                Event::Failed(error) => return Err(error),
+                Event::Prompt(_) | Event::Token(_) => {}
+            }
+        }
+        Err(self.shared.ended())
+    }
+
+    fn queue(&self, sequence: Sequence, ticket: Ticket) -> Result<Ticket, EngineError> {
         let Some(submissions) = &self.submissions else {
             sequence.refuse();
             return Err(self.shared.ended());
@@ -146,6 +198,11 @@ impl Engine {
     /// Counts as of the latest step.
     pub fn stats(&self) -> Stats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Elements of an embedding, if the model gives any.
+    pub fn embedding_width(&self) -> Option<usize> {
+        self.states.map(|states| states.width)
     }
 
     /// The executor's sizes.
@@ -193,6 +250,17 @@ pub struct Generation {
     ended: bool,
 }
 
+/// A text's embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// The vector, not normalised.
+    pub vector: Vec<f32>,
+    /// Tokens.
+    pub usage: Usage,
+    /// Durations.
+    pub timings: Timings,
+}
+
 /// A complete answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
@@ -232,6 +300,7 @@ impl Generation {
         for event in self {
             match event {
                 Event::Prompt(scores) => prompt_logprobs = scores,
+                Event::Embedding(_) => {}
                 Event::Token(token) => {
                     text.push_str(&token.text);
                     token_ids.push(token.id);

@@ -88,7 +88,15 @@ pub enum EngineError {
         value: f32,
     },
 
-    /// An embedding model produced NaN or an infinity.
+    /// An embedding model was asked for text.
+    #[error("this is an embedding model: it gives no text")]
+    NoText,
+
+    /// The model's states cannot be asked for.
+    #[error("this model gives no embeddings: it does not say which of its values are a token's state")]
+    NoStates,
+
+    /// A state, and so an embedding, has NaN or an infinity.
     #[error("an element of the embedding is {value}: the weights are damaged or overflow")]
     NonFiniteEmbedding {
         /// The element.
@@ -127,6 +135,15 @@ pub enum EngineError {
         /// Logits asked for.
         expected: usize,
         /// Logits returned.
+        found: usize,
+    },
+
+    /// The executor returned another number of elements of states than was asked for.
+    #[error("the executor returned {found} elements of states where {expected} were asked for")]
+    StateCount {
+        /// Elements asked for.
+        expected: usize,
+        /// Elements returned.
         found: usize,
     },
 

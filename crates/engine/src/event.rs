@@ -10,6 +10,8 @@ pub enum Event {
     /// The scores of the prompt's tokens from `score_from` on, in order; sent once, before the first token,
     /// if they were asked for.
     Prompt(Vec<Logprob>),
+    /// The embedding of a text, not normalised; sent once, if that was asked for, by [`Engine::embed_with`](crate::Engine::embed_with).
+    Embedding(Vec<f32>),
     /// One generated token. A stop token is one too, with no text of its own.
     Token(Token),
     /// The answer is complete.
@@ -95,6 +97,6 @@ pub struct Timings {
     /// From admission to the first token (to the end if there was none): `prompt_tokens - cached_tokens`
     /// tokens were computed in it.
     pub prefill: Duration,
-    /// From the first token to the last: `completion_tokens - 1` steps.
+    /// From the first token to the last: `completion_tokens - 1` steps, fewer where guessed tokens were right.
     pub decode: Duration,
 }

@@ -280,6 +280,8 @@ pub struct LoadPlan {
 pub struct LoadedModel {
     /// The engine that runs it.
     pub engine: Engine,
+    /// How an embedding model pools states; such a model gives no text. Those of any other can be pooled, too.
+    pub pooling: Option<Pooling>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if the file has one.
@@ -351,11 +353,11 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
     let context = positions.context;
     let (executor, memory, available) = match model.pooling {
         None => fit(options, &weights, &model.graph, context)?,
-        // One text at a time, whose tokens may all be wanted and may all see each other.
+        // A text's tokens may all see each other and must then come in one step.
         Some(_) => {
             let max_rows = context.max(options.max_rows);
-            let one = LoadOptions { sequences: 1, max_rows, max_logit_rows: max_rows, ..options.clone() };
-            fit(&one, &weights, &model.graph, context)?
+            let whole = LoadOptions { max_rows, ..options.clone() };
+            fit(&whole, &weights, &model.graph, context)?
         }
     };
     let fingerprint = fingerprint(&weights, &model.graph, executor.cache, options.quant);
@@ -429,22 +431,28 @@ impl LoadPlan {
         self.fingerprint
     }
 
-    /// Allocates, packs the weights and starts the engine.
-    ///
-    /// # Errors
-    /// A weight that cannot be used (a scale that is not finite), or no thread to be had.
-    pub fn load(self) -> Result<LoadedModel, LoadError> {
-        self.load_with(&|_| {})
+    /// How an embedding model pools states; `None` if the model gives text.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.pooling
     }
 
-    /// [`LoadPlan::load`], telling what share of the weights has been taken over.
+    /// Allocates, packs the weights and starts the engine of a model that gives text.
+    ///
+    /// # Errors
+    /// A weight that cannot be used (a scale that is not finite), or no thread to be had; an embedding model.
+    pub fn load(self) -> Result<LoadedModel, LoadError> {
+        match self.pooling {
+            Some(_) => Err(LoadError::NoText { path: self.path }),
+            None => self.load_any(&|_| {}),
+        }
+    }
+
+    /// Allocates, packs the weights and starts the engine, be it of an embedding model: both kinds give embeddings by
+    /// [`Engine::embed_with`]. `report` is told what share of the weights has been taken over.
     ///
     /// # Errors
     /// As [`LoadPlan::load`].
-    pub fn load_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
-        if self.pooling.is_some() {
-            return Err(LoadError::NoText { path: self.path });
-        }
+    pub fn load_any(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
         let source = Watched::new(&self.weights, &self.graph, report);
         let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
@@ -452,6 +460,7 @@ impl LoadPlan {
         let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
         Ok(LoadedModel {
             engine,
+            pooling: self.pooling,
             tokenizer: self.tokenizer,
             template: self.template,
             info: self.info,
@@ -466,24 +475,10 @@ impl LoadPlan {
     /// # Errors
     /// As [`LoadPlan::load`]; a model that gives text.
     pub fn load_embedder(self) -> Result<LoadedEmbedder, LoadError> {
-        self.load_embedder_with(&|_| {})
-    }
-
-    /// Whether it gives embeddings rather than text.
-    pub fn is_embedder(&self) -> bool {
-        self.pooling.is_some()
-    }
-
-    /// [`LoadPlan::load_embedder`], telling what share of the weights has been taken over.
-    ///
-    /// # Errors
-    /// As [`LoadPlan::load_embedder`].
-    pub fn load_embedder_with(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedEmbedder, LoadError> {
         let Some(pooling) = self.pooling else {
             return Err(LoadError::NoEmbeddings { path: self.path });
         };
-        let source = Watched::new(&self.weights, &self.graph, report);
-        let executor = executor(self.team, self.graph, &source, self.executor)
+        let executor = executor(self.team, self.graph, &self.weights, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let executor: Box<dyn Executor> = Box::new(executor);
         Ok(LoadedEmbedder {

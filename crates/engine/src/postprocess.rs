@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wushi_graph::{ExecError, ExecutorInfo};
+use wushi_graph::{Computed, ExecError, Executor};
 
 use crate::event::{Event, FinishReason, Logprob, Token};
 use crate::sampler::{SampleError, Sampler, check_finite, greatest};
@@ -15,6 +15,8 @@ use crate::{EngineError, Vocabulary, philox};
 pub(crate) struct Postprocessor {
     vocabulary: Arc<dyn Vocabulary>,
     vocab: usize,
+    /// Elements of a state; 0 if there are none.
+    state_width: usize,
     sampler: Sampler,
     /// A row of logits as bytes, for the digest.
     bytes: Vec<u8>,
@@ -27,10 +29,11 @@ pub(crate) struct Postprocessor {
 type Outcome = Result<Option<FinishReason>, EngineError>;
 
 impl Postprocessor {
-    pub(crate) fn new(vocabulary: Arc<dyn Vocabulary>, info: &ExecutorInfo) -> Self {
+    pub(crate) fn new(vocabulary: Arc<dyn Vocabulary>, executor: &dyn Executor) -> Self {
         Postprocessor {
             vocabulary,
-            vocab: info.vocab,
+            vocab: executor.info().vocab,
+            state_width: executor.states().map_or(0, |states| states.width),
             sampler: Sampler::default(),
             bytes: Vec::new(),
             mask: Vec::new(),
@@ -49,10 +52,10 @@ impl Postprocessor {
         &mut self,
         scheduler: &mut Scheduler,
         plan: &Plan,
-        logits: Result<&[f32], ExecError>,
+        computed: Result<Computed<'_>, ExecError>,
     ) -> Vec<(Sequence, Event)> {
-        let mut outcomes: Vec<(usize, Outcome)> = match self.rows(plan, logits) {
-            Ok(logits) => self.take_spans(scheduler, plan, logits),
+        let mut outcomes: Vec<(usize, Outcome)> = match self.checked(plan, computed) {
+            Ok(computed) => self.take_spans(scheduler, plan, computed),
             Err(error) => plan.sequences.iter().map(|&index| (index, Err(error.clone()))).collect(),
         };
         // From the last on, so that the indices stay true.
@@ -69,34 +72,57 @@ impl Postprocessor {
         ended.collect()
     }
 
-    /// The logits, if they are as many as were asked for.
-    fn rows<'a>(&self, plan: &Plan, logits: Result<&'a [f32], ExecError>) -> Result<&'a [f32], EngineError> {
-        let logits = logits.map_err(|error| EngineError::Executor(Arc::new(error)))?;
-        let (expected, found) = (plan.batch.logit_rows.len() * self.vocab, logits.len());
-        if found == expected { Ok(logits) } else { Err(EngineError::LogitCount { expected, found }) }
+    /// What was computed, if it is as much as was asked for.
+    fn checked<'a>(
+        &self,
+        plan: &Plan,
+        computed: Result<Computed<'a>, ExecError>,
+    ) -> Result<Computed<'a>, EngineError> {
+        let computed = computed.map_err(|error| EngineError::Executor(Arc::new(error)))?;
+        let (expected, found) = (plan.batch.logit_rows.len() * self.vocab, computed.logits.len());
+        if found != expected {
+            return Err(EngineError::LogitCount { expected, found });
+        }
+        let (expected, found) = (plan.batch.state_rows.len() * self.state_width, computed.states.len());
+        if found != expected {
+            return Err(EngineError::StateCount { expected, found });
+        }
+        Ok(computed)
     }
 
     fn take_spans(
         &mut self,
         scheduler: &mut Scheduler,
         plan: &Plan,
-        logits: &[f32],
+        computed: Computed<'_>,
     ) -> Vec<(usize, Outcome)> {
-        let mut rows = plan.batch.logit_rows.iter().zip(logits.chunks_exact(self.vocab)).peekable();
+        let mut rows = plan.batch.logit_rows.iter().zip(computed.logits.chunks_exact(self.vocab)).peekable();
+        // Where there are none, any width will do.
+        let states = computed.states.chunks_exact(self.state_width.max(1));
+        let mut states = plan.batch.state_rows.iter().zip(states).peekable();
         let mut outcomes = Vec::with_capacity(plan.sequences.len());
         for (span, &index) in plan.batch.spans.iter().zip(&plan.sequences) {
-            scheduler.advance(index, span.rows.len());
             let sequence = scheduler.running(index);
             let mut outcome = Ok(None);
             while let Some((&row, logits)) = rows.next_if(|(row, _)| span.rows.contains(row)) {
-                if let Ok(None) = outcome {
-                    outcome = self.take_row(sequence, span.start + row - span.rows.start, logits);
+                let position = span.start + row - span.rows.start;
+                // A row is of use if its token is the sequence's: from a wrong guess on none is.
+                let is_known = sequence.tokens.get(position) == Some(&plan.batch.tokens[row]);
+                if is_known && matches!(outcome, Ok(None)) {
+                    outcome = self.take_row(sequence, position, logits);
                 }
             }
+            while let Some((_, state)) = states.next_if(|(row, _)| span.rows.contains(row)) {
+                if let Some(pool) = &mut sequence.pool {
+                    pool.add(state);
+                }
+            }
+            scheduler.advance(index, span.rows.len());
+            let sequence = scheduler.running(index);
             if matches!(outcome, Ok(None)) && sequence.uncomputed() == 0 {
                 // Only the prompt was wanted.
                 sequence.report_scores();
-                outcome = Ok(Some(FinishReason::Length));
+                outcome = sequence.report_embedding().map(|()| Some(FinishReason::Length));
             }
             outcomes.push((index, outcome));
         }
@@ -147,8 +173,8 @@ impl Postprocessor {
         self.generated += 1;
 
         let is_stop = sequence.request.stop_tokens.contains(&id);
-        let is_spelled = || sequence.request.spelled.contains(&id);
-        let is_text = !is_stop && (!self.vocabulary.is_control(id) || is_spelled());
+        let is_sign = self.vocabulary.is_control(id) && !sequence.request.spelled_tokens.contains(&id);
+        let is_text = !is_stop && !is_sign;
         let bytes = if is_text { self.vocabulary.token_bytes(id) } else { &[] };
         let (text, stop_string) = sequence.detokenizer.push(bytes);
         sequence.report(Event::Token(Token { id, text, logprob, at }));

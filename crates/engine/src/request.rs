@@ -25,8 +25,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer (end of sequence, end of turn).
     pub stop_tokens: Vec<u32>,
-    /// Control tokens whose names are part of the text, as where they mark what an answer consists of.
-    pub spelled: Vec<u32>,
+    /// Control tokens that are text in this answer, such as those that mark a call: at most a handful.
+    pub spelled_tokens: Vec<u32>,
     /// Texts that end the answer; not part of it.
     pub stop_strings: Vec<String>,
     /// Report log-probabilities, with this many of the most probable tokens beside the chosen one.
@@ -48,7 +48,7 @@ impl Request {
             choice: 0,
             max_tokens: None,
             stop_tokens: Vec::new(),
-            spelled: Vec::new(),
+            spelled_tokens: Vec::new(),
             stop_strings: Vec::new(),
             top_logprobs: None,
             score_from: None,
@@ -58,24 +58,10 @@ impl Request {
 
     /// Checks everything that can be known before running.
     pub fn validate(&self, info: &ExecutorInfo) -> Result<(), EngineError> {
-        if self.tokens.is_empty() {
-            return Err(EngineError::EmptyPrompt);
-        }
         let (prompt, answer) = (self.tokens.len(), usize::from(self.max_tokens != Some(0)));
-        if prompt + answer > info.context {
-            return Err(EngineError::PromptTooLong { prompt, answer, context: info.context });
-        }
-        let needed = (prompt + answer).div_ceil(info.page_tokens);
-        if needed > info.pages {
-            return Err(EngineError::TooFewPages {
-                needed,
-                pages: info.pages,
-                page_tokens: info.page_tokens,
-            });
-        }
-        known_tokens("prompt", self.tokens.iter().copied(), info.vocab)?;
+        check_prompt(&self.tokens, answer, info, info.vocab)?;
         known_tokens("stop tokens", self.stop_tokens.iter().copied(), info.vocab)?;
-        known_tokens("spelled tokens", self.spelled.iter().copied(), info.vocab)?;
+        known_tokens("spelled tokens", self.spelled_tokens.iter().copied(), info.vocab)?;
         if self.stop_strings.len() > MAX_STOP_STRINGS {
             return Err(EngineError::TooManyStopStrings {
                 count: self.stop_strings.len(),
@@ -94,6 +80,27 @@ impl Request {
         }
         self.sampling.validate(info.vocab)
     }
+}
+
+/// Checks that tokens, with so many more, have room; their ids must be below `vocab`.
+pub(crate) fn check_prompt(
+    tokens: &[u32],
+    answer: usize,
+    info: &ExecutorInfo,
+    vocab: usize,
+) -> Result<(), EngineError> {
+    if tokens.is_empty() {
+        return Err(EngineError::EmptyPrompt);
+    }
+    let prompt = tokens.len();
+    if prompt + answer > info.context {
+        return Err(EngineError::PromptTooLong { prompt, answer, context: info.context });
+    }
+    let needed = (prompt + answer).div_ceil(info.page_tokens);
+    if needed > info.pages {
+        return Err(EngineError::TooFewPages { needed, pages: info.pages, page_tokens: info.page_tokens });
+    }
+    known_tokens("prompt", tokens.iter().copied(), vocab)
 }
 
 /// How a token is chosen from a row of logits: a constraint's mask if the request has one, then logit bias,

@@ -13,12 +13,15 @@ use wushi_graph::{Batch, ExecutorInfo};
 use crate::EngineOptions;
 use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
+use crate::speculate::Step;
 use crate::stats::Stats;
 
 /// The sequences and the pages they share.
 pub(crate) struct Scheduler {
     info: ExecutorInfo,
     prefill_chunk: usize,
+    /// Whether a sequence must be computed in one step.
+    is_whole: bool,
     prefix_cache: bool,
     max_sequences: usize,
     /// Rows of a step while any sequence is generating.
@@ -30,8 +33,16 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// For each running sequence, the rows it gets in the next step.
     rows: Vec<usize>,
+    /// Whether guessed tokens are tried.
+    speculate: bool,
+    /// Rows that the next step could have beyond those shared out.
+    rows_left: usize,
+    /// The same of rows with logits.
+    logits_left: usize,
     cached_tokens: u64,
     preemptions: u64,
+    guessed_tokens: u64,
+    accepted_tokens: u64,
 }
 
 /// A step to be run.
@@ -44,13 +55,16 @@ pub(crate) struct Plan {
 }
 
 impl Scheduler {
-    pub(crate) fn new(info: &ExecutorInfo, options: &EngineOptions) -> Self {
+    /// `is_whole`: every sequence must be computed in one step.
+    pub(crate) fn new(info: &ExecutorInfo, is_whole: bool, options: &EngineOptions) -> Self {
         let step_tokens = options.step_tokens.unwrap_or(info.max_rows).min(info.max_rows);
         let most = step_tokens.min(info.max_logit_rows);
         Scheduler {
             info: info.clone(),
             prefill_chunk: options.prefill_chunk.unwrap_or(info.max_rows),
-            prefix_cache: options.prefix_cache,
+            is_whole,
+            // Nothing is computed that goes on from something else.
+            prefix_cache: options.prefix_cache && !is_whole,
             // Every running sequence can get a row with logits in every step, so that none starves.
             max_sequences: options.max_sequences.unwrap_or(most).min(most),
             step_tokens,
@@ -58,8 +72,13 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::new(),
             rows: Vec::new(),
+            speculate: options.speculate,
+            rows_left: 0,
+            logits_left: 0,
             cached_tokens: 0,
             preemptions: 0,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
         }
     }
 
@@ -90,6 +109,7 @@ impl Scheduler {
         self.admit();
         self.share_out_rows();
         self.find_pages();
+        self.guess();
         self.tell_places();
         self.assemble(plan);
     }
@@ -158,7 +178,8 @@ impl Scheduler {
 
     /// Divides the step's rows: one for each generating sequence, then chunks of prompts, oldest first.
     fn share_out_rows(&mut self) {
-        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1;
+        let is_whole = self.is_whole;
+        let is_generating = |sequence: &Sequence| sequence.uncomputed() == 1 && !is_whole;
         // Nobody waits for the next token of an answer: then the longest steps are the fastest.
         let is_hurried = self.running.iter().any(is_generating);
         let mut rows_left = if is_hurried { self.step_tokens } else { self.info.max_rows };
@@ -170,7 +191,11 @@ impl Scheduler {
                 if is_generating(sequence) != generating {
                     continue;
                 }
-                let most = sequence.uncomputed().min(self.prefill_chunk).min(rows_left);
+                let most = match is_whole {
+                    // The oldest always has room.
+                    true => Some(sequence.uncomputed()).filter(|&rows| rows <= rows_left).unwrap_or(0),
+                    false => sequence.uncomputed().min(self.prefill_chunk).min(rows_left),
+                };
                 for position in sequence.computed..sequence.computed + most {
                     if sequence.wants_logits(position) {
                         if logits_left == 0 {
@@ -183,6 +208,7 @@ impl Scheduler {
                 rows_left -= *rows;
             }
         }
+        (self.rows_left, self.logits_left) = (rows_left, logits_left);
     }
 
     /// Finds a page for every row that lacks one, oldest sequence first, at the cost of the youngest.
@@ -213,6 +239,34 @@ impl Scheduler {
         }
     }
 
+    /// Guesses tokens of generating sequences, oldest first, with the rows and pages that nobody else wants.
+    fn guess(&mut self) {
+        let answers = self.running.iter().filter(|sequence| sequence.is_answering()).count();
+        let mut step = Step { rows: self.rows.iter().sum(), tokens: answers as f32 };
+        let page_tokens = self.info.page_tokens;
+        // Each running sequence may soon want one more page.
+        let mut spare_pages = self.pool.available().saturating_sub(self.running.len());
+        for (sequence, rows) in self.running.iter_mut().zip(&mut self.rows) {
+            sequence.guesses.clear();
+            if !self.speculate || *rows != 1 || !sequence.is_answering() {
+                continue;
+            }
+            let free = (sequence.pages.len() + spare_pages) * page_tokens - sequence.tokens.len();
+            let most = sequence.room().min(free).min(self.rows_left).min(self.logits_left);
+            let count = sequence.guess(most, &mut step);
+            while sequence.pages.len() * page_tokens < sequence.tokens.len() + count
+                && let Some(page) = self.pool.allocate()
+            {
+                sequence.pages.push(page);
+                spare_pages -= 1;
+            }
+            *rows += count;
+            self.rows_left -= count;
+            self.logits_left -= count;
+            self.guessed_tokens += count as u64;
+        }
+    }
+
     fn assemble(&self, plan: &mut Plan) {
         plan.batch.clear();
         plan.sequences.clear();
@@ -223,20 +277,36 @@ impl Scheduler {
                 }
                 let (start, end) = (sequence.computed, sequence.computed + rows);
                 let row = plan.batch.tokens.len();
-                let wanted = (start..end).filter(|&position| sequence.wants_logits(position));
-                plan.batch.logit_rows.extend(wanted.map(|position| row + position - start));
+                let known = end.min(sequence.tokens.len());
+                let wanted = (start..end).filter(|&at| at >= known || sequence.wants_logits(at));
+                plan.batch.logit_rows.extend(wanted.map(|at| row + at - start));
+                let wanted = (start..known).filter(|&at| sequence.wants_state(at));
+                plan.batch.state_rows.extend(wanted.map(|at| row + at - start));
                 let pages = &sequence.pages[..end.div_ceil(self.info.page_tokens)];
-                plan.batch.push(&sequence.tokens[start..end], start, pages);
+                plan.batch.push(&sequence.tokens[start..known], start, pages);
+                plan.batch.tokens.extend_from_slice(&sequence.guesses);
+                if let Some(span) = plan.batch.spans.last_mut() {
+                    span.rows.end += sequence.guesses.len();
+                }
                 plan.sequences.push(index);
             }
         }
     }
 
-    /// Notes that `rows` more tokens of a running sequence have been computed, and offers its full pages to
-    /// others.
+    /// Notes that the keys and values of `rows` more tokens of a running sequence are there, those of wrong guesses
+    /// aside, and offers its full pages to others.
     pub(crate) fn advance(&mut self, index: usize, rows: usize) {
         let sequence = &mut self.running[index];
-        sequence.computed += rows;
+        if sequence.guesses.is_empty() {
+            sequence.computed += rows;
+        } else {
+            // The last token was chosen and not computed, unless it was guessed: then nothing follows it.
+            let right = (rows - 1).min(sequence.tokens.len().saturating_sub(sequence.computed + 2));
+            sequence.computed += right + 1;
+            self.accepted_tokens += right as u64;
+            let needed = sequence.tokens.len().div_ceil(self.info.page_tokens);
+            self.pool.give_back(&mut sequence.pages.split_off(needed.min(sequence.pages.len())));
+        }
         if self.prefix_cache {
             while sequence.published < sequence.computed / self.info.page_tokens {
                 let prefix = sequence.prefix(sequence.published, self.info.page_tokens);
@@ -279,6 +349,8 @@ impl Scheduler {
         stats.pages_used = self.info.pages - self.pool.available();
         stats.cached_tokens = self.cached_tokens;
         stats.preemptions = self.preemptions;
+        stats.guessed_tokens = self.guessed_tokens;
+        stats.accepted_tokens = self.accepted_tokens;
     }
 }
 
@@ -327,7 +399,7 @@ mod tests {
 
     #[test]
     fn waiting_is_no_use_of_the_prefix_cache() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         // Two prompts of two pages each have come and gone, that of token 1 first; 3 holds the other four pages.
         for token in [1, 2] {
             submit(&mut scheduler, token, 4);
@@ -358,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_pages_of_a_prefix_do_not_count_twice() {
-        let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+        let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
         submit(&mut scheduler, 1, 12);
         step(&mut scheduler);
         scheduler.remove(0);

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use wushi_graph::{ExecutorInfo, PageId};
 
-use crate::Request;
 use crate::constraint::{Constraint, Guard};
 use crate::detokenize::Detokenizer;
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
 use crate::link::Client;
 use crate::pages::{Prefix, prefix};
+use crate::pool::Pool;
 use crate::sampler::History;
+use crate::speculate::{Guesser, Step};
+use crate::{EngineError, Request};
 
 /// A request under way.
 pub(crate) struct Sequence {
@@ -42,8 +44,14 @@ pub(crate) struct Sequence {
     pub(crate) detokenizer: Detokenizer,
     /// Of the logits sampled from, if asked for.
     pub(crate) digest: Option<blake3::Hasher>,
+    /// Guessed tokens that the next step tries.
+    pub(crate) guesses: Vec<u32>,
+    /// Where guesses come from, once one was wanted.
+    guesser: Option<Guesser>,
     /// What the answer's form is held to.
     pub(crate) constraint: Option<Guard>,
+    /// What becomes of the tokens' states, if an embedding is wanted.
+    pub(crate) pool: Option<Pool>,
     client: Client,
     submitted: Instant,
     admitted: Option<Instant>,
@@ -77,7 +85,10 @@ impl Sequence {
             request,
             tokens,
             prompt,
+            guesses: Vec::new(),
+            guesser: None,
             constraint: constraint.map(Guard::new),
+            pool: None,
             client,
             submitted: Instant::now(),
             admitted: None,
@@ -92,15 +103,41 @@ impl Sequence {
         (self.next_score..self.prompt).contains(&next) || (next == self.tokens.len() && next < self.limit)
     }
 
-    /// The first position whose logits are still wanted, which must therefore be computed, not reused; at
-    /// most the last.
+    /// Whether the state of `position` is still wanted.
+    pub(crate) fn wants_state(&self, position: usize) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.wanted().contains(&position))
+    }
+
+    /// The first position whose logits or state are still wanted, which must therefore be computed, not
+    /// reused; at most the last.
     pub(crate) fn first_wanted(&self) -> usize {
-        (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1
+        let logits = (if self.next_score < self.prompt { self.next_score } else { self.tokens.len() }) - 1;
+        let states = self.pool.as_ref().and_then(|pool| pool.wanted().next());
+        states.map_or(logits, |states| states.min(logits))
     }
 
     /// Tokens without keys and values yet.
     pub(crate) fn uncomputed(&self) -> usize {
         self.tokens.len() - self.computed
+    }
+
+    /// Whether the next step continues an answer that has begun.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.uncomputed() == 1 && self.tokens.len() > self.prompt
+    }
+
+    /// How many tokens may be guessed: one fewer than may still be chosen.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.tokens.len() + 1)
+    }
+
+    /// Guesses at most `most` tokens, as many as are worth it in `step`, and adds them to it.
+    pub(crate) fn guess(&mut self, most: usize, step: &mut Step) -> usize {
+        let guesser = self.guesser.get_or_insert_with(Guesser::new);
+        guesser.look(&self.tokens, self.prompt);
+        let count = guesser.chance().map_or(0, |chance| step.add_guesses(most, chance));
+        guesser.guess(&self.tokens, count, &mut self.guesses);
+        count
     }
 
     /// Whether the client wants no more.
@@ -159,6 +196,14 @@ impl Sequence {
         if let Some(scores) = self.scores.take() {
             self.report(Event::Prompt(scores));
         }
+    }
+
+    /// Reports the embedding, if one is wanted.
+    pub(crate) fn report_embedding(&mut self) -> Result<(), EngineError> {
+        if let Some(pool) = self.pool.take() {
+            self.report(Event::Embedding(pool.finish()?));
+        }
+        Ok(())
     }
 
     /// The last event of an answer.

@@ -15,7 +15,7 @@ pub struct Stats {
     pub pages_free: usize,
     /// Steps run.
     pub steps: u64,
-    /// Tokens computed, prompt and answer, those computed again after a preemption included.
+    /// Tokens computed, prompt and answer, those computed again after a preemption and wrong guesses included.
     pub computed_tokens: u64,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: u64,
@@ -23,6 +23,10 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// How often a sequence lost its pages to an older one.
     pub preemptions: u64,
+    /// Tokens that were guessed and tried.
+    pub guessed_tokens: u64,
+    /// Of these, how many were right: steps saved.
+    pub accepted_tokens: u64,
 }
 
 impl Stats {
@@ -39,6 +43,8 @@ impl Stats {
             cached_tokens: 0,
             completion_tokens: 0,
             preemptions: 0,
+            guessed_tokens: 0,
+            accepted_tokens: 0,
         }
     }
 }

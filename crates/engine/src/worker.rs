@@ -30,10 +30,11 @@ impl Worker {
         options: &EngineOptions,
         shared: Arc<Shared>,
     ) -> Self {
+        let is_whole = executor.states().is_some_and(|states| states.whole);
         Worker {
-            scheduler: Scheduler::new(executor.info(), options),
+            scheduler: Scheduler::new(executor.info(), is_whole, options),
             plan: Plan::default(),
-            postprocessor: Postprocessor::new(vocabulary, executor.info()),
+            postprocessor: Postprocessor::new(vocabulary, &*executor),
             stats: Stats::empty(executor.info().pages),
             executor,
             shared,
@@ -77,8 +78,8 @@ impl Worker {
             assert!(self.scheduler.is_idle(), "requests are waiting, but none can run");
             return;
         }
-        let logits = self.executor.run(&self.plan.batch);
-        let ended = self.postprocessor.postprocess(&mut self.scheduler, &self.plan, logits);
+        let computed = self.executor.run(&self.plan.batch);
+        let ended = self.postprocessor.postprocess(&mut self.scheduler, &self.plan, computed);
         self.stats.steps += 1;
         self.stats.computed_tokens += self.plan.batch.tokens.len() as u64;
         self.end(ended);

@@ -119,7 +119,7 @@ impl Case {
         let mut batch = Batch::default();
         batch.push(&self.tokens[PAGE_TOKENS..], PAGE_TOKENS, &table(0));
         batch.logit_rows.extend(0..LENGTH - PAGE_TOKENS);
-        let got = executor.run(&batch).expect("a valid batch");
+        let got = executor.run(&batch).expect("a valid batch").logits;
         assert_same_bits(got, &self.want[PAGE_TOKENS * self.width..], &format!("{}, warm pages", self.what));
     }
 
@@ -137,7 +137,7 @@ impl Case {
                 batch.logit_rows.extend(start..start + tokens.len());
             }
         }
-        let got = executor.run(&batch).expect("a valid batch");
+        let got = executor.run(&batch).expect("a valid batch").logits;
         assert_same_bits(got, &self.want, &format!("{}, among others", self.what));
     }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
+use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS, reference};
+use wushi_engine::Pooling;
 use wushi_engine::load::{self, LoadOptions};
 use wushi_formats::Checkpoint;
 use wushi_graph::{Batch, CacheType, Executor};
@@ -58,7 +59,7 @@ fn logits(executor: &mut CpuExecutor, tokens: &[u32]) -> Vec<f32> {
         let mut batch = Batch::default();
         batch.push(&tokens[start..end], start, &table);
         batch.logit_rows.extend(0..end - start);
-        all.extend_from_slice(executor.run(&batch).expect("a valid batch"));
+        all.extend_from_slice(executor.run(&batch).expect("a valid batch").logits);
     }
     all
 }
@@ -202,6 +203,48 @@ checkpoints! {
     phi3_longrope: "phi-tiny-longrope",
 }
 
+/// Embeddings of text models are pooled states: those of `transformers` within rounding, those of the reference bit by
+/// bit, whatever was asked before.
+#[test]
+fn states_of_text_models() {
+    let text = std::fs::read_to_string(fixtures().join("../pooled.json")).expect("a fixture");
+    let expected: Value = serde_json::from_str(&text).expect("valid JSON");
+    let models = expected["models"].as_object().unwrap();
+    assert!(models.len() >= 7);
+    for (name, case) in models {
+        let options = LoadOptions {
+            cache: CacheType::F32,
+            threads: Some(2),
+            context: Some(256),
+            ..LoadOptions::new(fixtures().join(name))
+        };
+        let plan = load::plan(&options).expect("a sound model");
+        let (graph, tokens) = (plan.graph().clone(), ids(&case["ids"]));
+        let checkpoint = wushi_models::open(&options.path).expect("a sound model");
+        let states = graph.states().expect("a text model has states");
+        let states = reference::evaluate_value(&graph, &checkpoint, &tokens, options.cache, states).unwrap();
+        let width = graph.node(graph.states().unwrap()).shape.width().unwrap();
+        let mean = (0..width).map(|i| {
+            let sum: f64 = states.chunks(width).map(|state| f64::from(state[i])).sum();
+            (sum / tokens.len() as f64) as f32
+        });
+        let engine = plan.load().expect("it loads").engine;
+        assert_eq!(engine.embedding_width(), Some(width));
+        for (pooling, key, want) in [
+            (Pooling::Mean, "mean", mean.collect()),
+            (Pooling::Last, "last", states[states.len() - width..].to_vec()),
+        ] {
+            let embed = || engine.embed(tokens.clone(), pooling).expect("an embedding").vector;
+            let got = embed();
+            assert_eq!(got, want, "{name}, {key}");
+            assert_eq!(embed(), want, "{name}, {key}, again");
+            let theirs: Vec<f32> = serde_json::from_value(case[key].clone()).expect("numbers");
+            let far = distance(&got, &theirs);
+            assert!(far <= 1e-4, "{name}: {key} is {far:e} apart");
+        }
+    }
+}
+
 /// Token ids, all states and the pooled embedding of an encoder's texts.
 fn check_encoder(name: &str) {
     let text = std::fs::read_to_string(fixtures().join(format!("{name}.json"))).expect("a fixture");
@@ -225,6 +268,9 @@ fn check_encoder(name: &str) {
     for (path, pooled) in paths {
         let plan = load::plan(&LoadOptions::new(&path)).expect("a sound model");
         let mut loaded = plan.load_embedder().expect("it loads");
+        let shared =
+            load::plan(&LoadOptions::new(&path)).expect("a sound model").load_any(&|_| {}).expect("it loads");
+        let pooling = shared.pooling.expect("an embedding model");
         let checkpoint = wushi_models::open(&path).expect("a sound model");
         let context = loaded.embedder.context();
         let cases = expected["cases"].as_array().unwrap();
@@ -240,6 +286,12 @@ fn check_encoder(name: &str) {
             let embedding = loaded.embedder.embed(&tokens).expect("an embedding");
             let far = distance(&embedding, &at(pooled)[..width]);
             assert!(far <= 1e-4, "{what}: {pooled} is {far:e} apart");
+            // An engine, which computes several texts a step, gives the same bits.
+            assert_eq!(
+                shared.engine.embed(tokens, pooling).expect("an embedding").vector,
+                embedding,
+                "{what}"
+            );
         }
     }
 }

@@ -81,18 +81,11 @@ impl Builder {
     }
 
     /// The finished graph, computing `output` from the final `states` of the rows that want something: a step may be asked
-    /// for these instead.
+    /// for these instead. A model that gives states alone has them as output, too.
     pub fn finish_with_states(&self, output: Value, states: Value) -> Result<Graph, GraphError> {
         let (shape, _) = self.input("finish", "", states)?;
         if shape.dims().first() != Some(&Dim::Picked) {
             return Err(self.error("finish", "", format!("states of {shape} are not those of picked rows")));
-        }
-        if states == output {
-            return Err(self.error(
-                "finish",
-                "",
-                "states that are the output are no values of their own".into(),
-            ));
         }
         self.finished(output, Some(states))
     }
@@ -504,7 +497,6 @@ mod tests {
         assert_eq!(graph.uses(), vec![1, 2, 1]);
         let e = g.finish_with_states(logits, x).unwrap_err();
         assert_eq!(e.to_string(), "finish: states of [tokens, 8] are not those of picked rows");
-        assert!(g.finish_with_states(logits, logits).is_err());
         assert!(Builder::new().finish_with_states(logits, states).is_err());
     }
 

@@ -124,25 +124,41 @@ pub enum ExecError {
     InvalidBatch(String),
 }
 
+/// What an engine needs to know of final states, see [`Graph::states`](crate::Graph::states).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatesInfo {
+    /// Elements of a row's state.
+    pub width: usize,
+    /// Token ids must be below this.
+    pub tokens: usize,
+    /// Whether a sequence's tokens see all of it, so that it must be computed in one step.
+    pub whole: bool,
+    /// Whether states are all that the model gives: "logits" are the same.
+    pub only: bool,
+}
+
+/// What a step gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Computed<'a> {
+    /// Row-major `[logit_rows.len()][vocab]`.
+    pub logits: &'a [f32],
+    /// Row-major `[state_rows.len()][width of states]`.
+    pub states: &'a [f32],
+}
+
 /// Computes batches of a model it was made for. A GPU or a trainer is another executor.
 pub trait Executor: Send {
     /// Sizes.
     fn info(&self) -> &ExecutorInfo;
 
-    /// Computes one step: writes keys and values of all rows into their pages and returns the wanted logits,
-    /// row-major `[logit_rows.len()][vocab]`, valid until the next call.
+    /// What concerns final states; `None` if they cannot be asked for.
+    fn states(&self) -> Option<StatesInfo> {
+        None
+    }
+
+    /// Computes one step: writes keys and values of all rows into their pages and returns what was wanted, valid until
+    /// the next call.
     ///
-    /// The bits of a row's logits depend on the weights and the tokens of its own sequence only.
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError>;
-
-    /// Elements of a row's final state; 0 where there are none to ask for, see [`Graph::states`](crate::Graph::states).
-    fn state_width(&self) -> usize {
-        0
-    }
-
-    /// The states that the last batch wanted, row-major `[state_rows.len()][state_width]`; the bits depend on what those
-    /// of logits do. Empty after a batch that was refused.
-    fn states(&self) -> &[f32] {
-        &[]
-    }
+    /// The bits of what a row gives depend on the weights and the tokens of its own sequence only.
+    fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError>;
 }

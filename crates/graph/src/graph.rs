@@ -73,7 +73,8 @@ impl Graph {
         self.output
     }
 
-    /// The final states `[picked, width]` that the output is computed from, where the model says which value these are.
+    /// The final states `[picked, width]` that the output is computed from, where the model says which value these are;
+    /// the output itself where the model gives nothing else.
     pub fn states(&self) -> Option<Value> {
         self.states
     }

@@ -13,7 +13,7 @@ mod weights;
 
 pub use builder::{Builder, GraphError};
 pub use dtype::DType;
-pub use exec::{Batch, CacheType, ExecError, Executor, ExecutorInfo, PageId, Span};
+pub use exec::{Batch, CacheType, Computed, ExecError, Executor, ExecutorInfo, PageId, Span, StatesInfo};
 pub use graph::{Graph, Node, Value, WeightId};
 pub use op::{Attention, Lookup, Mask, Op, Rope, RopePairs, RopeScaling, Routing};
 pub use shape::{Dim, Shape};

@@ -73,7 +73,8 @@ impl Config {
         for layer in 0..self.layers {
             x = self.layer(&g.block("blk", layer), x)?;
         }
-        g.finish(g.rows(x)?)
+        let states = g.rows(x)?;
+        g.finish_with_states(states, states)
     }
 
     fn layer(&self, b: &Builder, x: Value) -> Result<Value, GraphError> {

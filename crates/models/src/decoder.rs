@@ -90,7 +90,7 @@ impl Decoder {
     ) -> Result<Graph, GraphError> {
         let states = g.rms_norm(g.rows(x)?, "output_norm", self.width, self.eps)?;
         if self.pooling.is_some() {
-            return g.finish(states);
+            return g.finish_with_states(states, states);
         }
         let logits = g.linear(states, if self.tied { "token_embd" } else { "output" }, self.vocabulary)?;
         g.finish_with_states(then(logits)?, states)

@@ -196,7 +196,18 @@ struct Choice {
 
 impl Choice {
     fn new(index: u32, prompt: usize, ticket: Ticket, speech: Speech) -> Choice {
-        Choice { index, prompt, ticket, speech, ids: Vec::new(), logprobs: Vec::new(), told: 0, last_token: None, ended: None, failed: false }
+        Choice {
+            index,
+            prompt,
+            ticket,
+            speech,
+            ids: Vec::new(),
+            logprobs: Vec::new(),
+            told: 0,
+            last_token: None,
+            ended: None,
+            failed: false,
+        }
     }
 
     /// Whether nothing will come any more.
@@ -208,7 +219,12 @@ impl Choice {
     fn delta(&mut self, pieces: Vec<Piece>) -> News {
         let tokens = self.ids[self.told..].to_vec();
         self.told = self.ids.len();
-        News::Delta(Delta { choice: self.index, pieces, tokens, logprobs: std::mem::take(&mut self.logprobs) })
+        News::Delta(Delta {
+            choice: self.index,
+            pieces,
+            tokens,
+            logprobs: std::mem::take(&mut self.logprobs),
+        })
     }
 }
 
@@ -328,6 +344,8 @@ impl Driver {
                     let _ = self.news.send(delta);
                 }
             }
+            // Nobody asks for one here.
+            Event::Embedding(_) => {}
             Event::Finished(finished) => {
                 let pieces = choice.speech.finish(&finished.tail);
                 if !pieces.is_empty() || choice.told < choice.ids.len() {
@@ -352,9 +370,11 @@ impl Driver {
         let finished = || ended().map(|ended| &ended.finished);
         let first = finished().next();
         // Each prompt counts once, however many answers it has.
-        let firsts = self.choices.iter().enumerate().filter(|&(index, choice)| {
-            index == 0 || self.choices[index - 1].prompt != choice.prompt
-        });
+        let firsts = self
+            .choices
+            .iter()
+            .enumerate()
+            .filter(|&(index, choice)| index == 0 || self.choices[index - 1].prompt != choice.prompt);
         let usages = firsts.filter_map(|(_, choice)| choice.ended.as_ref()).map(|ended| ended.finished.usage);
         let (prompt_tokens, cached_tokens) = usages.fold((0, 0), |(prompt, cached), usage| {
             (prompt + usage.prompt_tokens, cached + usage.cached_tokens)
@@ -375,8 +395,9 @@ impl Driver {
                 let usage = finished.usage;
                 rate(usage.prompt_tokens.saturating_sub(usage.cached_tokens), timings.prefill)
             }),
-            decode_rate: first
-                .and_then(|finished| rate(finished.usage.completion_tokens.saturating_sub(1), timings.decode)),
+            decode_rate: first.and_then(|finished| {
+                rate(finished.usage.completion_tokens.saturating_sub(1), timings.decode)
+            }),
             reasoning_tokens: self.choices.iter().map(|choice| choice.speech.reasoning_tokens()).sum(),
         }
     }

@@ -1,6 +1,6 @@
 //! What every API's requests are converted to: a prompt to continue, and how.
 
-use wushi_engine::{Request, Sampling};
+use wushi_engine::Sampling;
 use wushi_engine::load::RecommendedSampling;
 use wushi_formats::Message;
 
@@ -107,7 +107,10 @@ impl Tools {
         }
         for (index, tool) in tools.iter().enumerate() {
             if tools[..index].iter().any(|other| other.name == tool.name) {
-                return Err(ApiError::parameter("tools", format!("there are two tools of the name `{}`", tool.name)));
+                return Err(ApiError::parameter(
+                    "tools",
+                    format!("there are two tools of the name `{}`", tool.name),
+                ));
             }
         }
         match &choice {
@@ -142,14 +145,21 @@ impl SamplingWish {
             // Both are in use for "all".
             Some(-1 | 0) => 0,
             Some(k) => usize::try_from(k).map_err(|_| {
-                ApiError::parameter("top_k", format!("top_k is {k}, expected at least 1, or 0 or -1 for all tokens"))
+                ApiError::parameter(
+                    "top_k",
+                    format!("top_k is {k}, expected at least 1, or 0 or -1 for all tokens"),
+                )
             })?,
         };
         Ok(Sampling {
             temperature: self.temperature.or(recommended.temperature).unwrap_or(DEFAULT_TEMPERATURE),
             top_k,
             // OpenAI's range includes 0, which keeps the most probable token; so does the smallest number above.
-            top_p: self.top_p.map(|p| if p == 0.0 { f32::MIN_POSITIVE } else { p }).or(recommended.top_p).unwrap_or(neutral.top_p),
+            top_p: self
+                .top_p
+                .map(|p| if p == 0.0 { f32::MIN_POSITIVE } else { p })
+                .or(recommended.top_p)
+                .unwrap_or(neutral.top_p),
             min_p: self.min_p.or(recommended.min_p).unwrap_or(neutral.min_p),
             repetition_penalty: self
                 .repetition_penalty

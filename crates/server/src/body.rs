@@ -26,7 +26,10 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 async fn read(body: Body, limit: usize, time: Duration) -> Result<axum::body::Bytes, ApiError> {
     let bytes = tokio::time::timeout(time, to_bytes(body, limit)).await;
     let bytes = bytes.map_err(|_| {
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", time.as_secs()))
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", time.as_secs()),
+        )
     })?;
     bytes.map_err(|error| {
         let mut source = Some(&error as &dyn std::error::Error);

@@ -54,7 +54,8 @@ pub(crate) async fn begin(
     asks.iter_mut().for_each(|ask| ask.digest |= app.digests);
     let preparing = lease.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&preparing, asks)).await;
-    let prepared = prepared.map_err(|error| ApiError::internal(format!("the prompt could not be made: {error}")))??;
+    let prepared =
+        prepared.map_err(|error| ApiError::internal(format!("the prompt could not be made: {error}")))??;
     let prompts = prepared.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let record = app.ledger.open(arrival, &lease, &prepared);
     let answers = answer::start(&app, lease.clone(), prepared, record)?;
@@ -86,7 +87,8 @@ pub(crate) async fn chat_completions(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "chatcmpl", "/v1/chat/completions")?;
+    let (arrival, entry) =
+        receive(&app, caller, request.model.as_deref(), "chatcmpl", "/v1/chat/completions")?;
     let (ask, wanted) = request.ask()?;
     let names = head(&arrival, &entry);
     if !wanted.stream {

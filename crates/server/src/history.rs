@@ -63,7 +63,7 @@ impl History {
     pub(crate) fn sample(&self, pool: &Pool, metrics: &Metrics) {
         let (mut recent, prompt, completion) = metrics.sample();
         let (mut running, mut waiting, mut used, mut pages) = (0, 0, 0, 0);
-        for stats in pool.entries().iter().filter_map(|entry| entry.condition().running?.stats()) {
+        for stats in pool.entries().iter().filter_map(|entry| Some(entry.condition().running?.stats())) {
             running += stats.running;
             waiting += stats.waiting;
             used += stats.pages_used;

@@ -185,11 +185,12 @@ impl Entry {
     /// Writes what became of embeddings.
     pub(crate) async fn write_embeddings(
         mut self,
-        outcome: &Result<Vec<Vec<f32>>, ApiError>,
+        outcome: &Result<(Vec<Vec<f32>>, usize), ApiError>,
     ) -> Result<(), ApiError> {
         match outcome {
             Err(error) => self.record.status = Status::Failed(error.message.clone()),
-            Ok(embeddings) => {
+            Ok((embeddings, cached)) => {
+                self.record.cached_tokens = *cached as u64;
                 for (choice, embedding) in self.record.choices.iter_mut().zip(embeddings) {
                     choice.digest = Some(Digest::of_numbers(embedding));
                 }

@@ -176,12 +176,16 @@ impl Metrics {
         }
         let counters: [(&str, &str, fn(&ModelMetrics) -> u64); 3] = [
             ("wushi_prompt_tokens_total", "Tokens of prompts", |model| model.prompt_tokens),
-            ("wushi_prefix_hit_tokens_total", "Tokens of prompts found in the prefix cache", |model| model.cached_tokens),
+            ("wushi_prefix_hit_tokens_total", "Tokens of prompts found in the prefix cache", |model| {
+                model.cached_tokens
+            }),
             ("wushi_generated_tokens_total", "Tokens generated", |model| model.completion_tokens),
         ];
         for (name, about, value) in counters {
             page.head(name, "counter", about);
-            models.iter().for_each(|(model, metrics)| page.line(name, &[("model", model)], value(metrics) as f64));
+            models
+                .iter()
+                .for_each(|(model, metrics)| page.line(name, &[("model", model)], value(metrics) as f64));
         }
         let histograms: [(&str, &str, fn(&ModelMetrics) -> &Histogram); 3] = [
             ("wushi_time_to_first_token_seconds", "From submission to the first token", |model| &model.ttft),
@@ -225,7 +229,8 @@ impl Page {
     }
 
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
         let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
     }
 

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
-use wushi_formats::Tokenizer;
-use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedEmbedder, LoadedModel, ModelInfo, Size};
+use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
 use wushi_engine::{Engine, Stats};
 
 use crate::constraint::Compiler;
@@ -63,8 +62,7 @@ enum State {
 
 /// A model in memory.
 pub(crate) struct Running {
-    pub(crate) kind: Kind,
-    pub(crate) info: ModelInfo,
+    pub(crate) model: LoadedModel,
     /// Tokens of the longest sequence.
     pub(crate) context: usize,
     /// Identifies weights, quantisation and arithmetic.
@@ -74,22 +72,6 @@ pub(crate) struct Running {
     /// How it writes thoughts and calls, as its template tells.
     pub(crate) style: Style,
     compiler: std::sync::OnceLock<Result<Compiler, String>>,
-}
-
-/// What a model gives.
-pub(crate) enum Kind {
-    Text(LoadedModel),
-    Embedding(Mutex<LoadedEmbedder>),
-}
-
-impl Kind {
-    /// What requests may read.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Kind::Text(_) => "text",
-            Kind::Embedding(_) => "embedding",
-        }
-    }
 }
 
 /// Bytes.
@@ -317,7 +299,7 @@ impl ModelEntry {
 
 impl Running {
     fn load(plan: LoadPlan, entry: &ModelEntry) -> Result<Running, String> {
-        let (info, context, memory) = (plan.info().clone(), plan.executor().context, plan.memory());
+        let (context, memory) = (plan.executor().context, plan.memory());
         let memory = Memory {
             weights: memory.weights as u64,
             cache: memory.cache as u64,
@@ -332,22 +314,23 @@ impl Running {
         };
         let started = Instant::now();
         let report = |share: f64| entry.progress.store(share.to_bits(), Ordering::Relaxed);
-        let kind = if plan.is_embedder() {
-            Kind::Embedding(Mutex::new(plan.load_embedder_with(&report).map_err(|error| error.to_string())?))
-        } else {
-            Kind::Text(plan.load_with(&report).map_err(|error| error.to_string())?)
-        };
-        let style = match &kind {
-            Kind::Text(model) => Style::of(model),
-            Kind::Embedding(_) => Style::default(),
-        };
+        let model = plan.load_any(&report).map_err(|error| error.to_string())?;
+        let style = Style::of(&model);
         tracing::info!(
             model = entry.name(),
             memory = %Size(memory.total()),
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
-        Ok(Running { kind, info, context, fingerprint, loading, memory, style, compiler: std::sync::OnceLock::new() })
+        Ok(Running {
+            model,
+            context,
+            fingerprint,
+            loading,
+            memory,
+            style,
+            compiler: std::sync::OnceLock::new(),
+        })
     }
 
     /// The fingerprint in hexadecimal.
@@ -355,28 +338,14 @@ impl Running {
         blake3::Hash::from(self.fingerprint).to_hex().to_string()
     }
 
-    /// Its tokenizer.
-    pub(crate) fn tokenizer(&self) -> Arc<Tokenizer> {
-        match &self.kind {
-            Kind::Text(model) => model.tokenizer.clone(),
-            Kind::Embedding(model) => model.lock().unwrap_or_else(PoisonError::into_inner).tokenizer.clone(),
-        }
+    /// `text` or `embedding`: what it gives.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.model.pooling.is_some() { "embedding" } else { "text" }
     }
 
-    /// Numbers of its embeddings.
-    pub(crate) fn width(&self) -> usize {
-        match &self.kind {
-            Kind::Text(_) => 0,
-            Kind::Embedding(model) => model.lock().unwrap_or_else(PoisonError::into_inner).embedder.width(),
-        }
-    }
-
-    /// Counts of its engine; `None` for an embedding model.
-    pub(crate) fn stats(&self) -> Option<Stats> {
-        match &self.kind {
-            Kind::Text(model) => Some(model.engine.stats()),
-            Kind::Embedding(_) => None,
-        }
+    /// Counts of its engine.
+    pub(crate) fn stats(&self) -> Stats {
+        self.model.engine.stats()
     }
 }
 
@@ -392,9 +361,9 @@ impl Lease {
 
     /// The model, if it gives text.
     pub(crate) fn text(&self) -> Result<&LoadedModel, ApiError> {
-        match &self.running.kind {
-            Kind::Text(model) => Ok(model),
-            Kind::Embedding(_) => {
+        match self.running.model.pooling {
+            None => Ok(&self.running.model),
+            Some(_) => {
                 let message = format!("`{}` is an embedding model: it gives no text", self.name());
                 Err(ApiError::parameter("model", message))
             }
@@ -409,7 +378,8 @@ impl Lease {
     /// What makes constraints for it, made when first wanted.
     pub(crate) fn compiler(&self) -> Result<&Compiler, ApiError> {
         let tokenizer = &self.text()?.tokenizer;
-        let made = self.running.compiler.get_or_init(|| Compiler::new(tokenizer).map_err(|error| error.to_string()));
+        let made =
+            self.running.compiler.get_or_init(|| Compiler::new(tokenizer).map_err(|error| error.to_string()));
         made.as_ref().map_err(ApiError::internal)
     }
 }

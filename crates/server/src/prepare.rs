@@ -63,14 +63,17 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     // Nothing predicts the first token.
     request.score_from = (ask.score_prompt && tokens.len() > 1).then_some(1);
     request.digest = ask.digest;
-    request.spelled = lease.style.marks().to_vec();
-    request.validate(model.engine.info()).map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
+    request.spelled_tokens = lease.style.marks().to_vec();
+    request
+        .validate(model.engine.info())
+        .map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
     let choices = (0..ask.choices).map(|choice| {
         let constraint = match &grammar {
             Some(grammar) => Some(lease.compiler()?.compile(grammar)?),
             None => None,
         };
-        let request = Request { choice, score_from: request.score_from.filter(|_| choice == 0), ..request.clone() };
+        let request =
+            Request { choice, score_from: request.score_from.filter(|_| choice == 0), ..request.clone() };
         Ok(PreparedChoice { request, constraint, speech: speech.clone() })
     });
     Ok(PreparedPrompt { tokens, choices: choices.collect::<Result<_, ApiError>>()?, grammar })
@@ -101,7 +104,8 @@ fn speak(lease: &Lease, ask: &Ask) -> Result<Spoken, ApiError> {
             };
             let mut tokens = Vec::new();
             tokens.extend(tokenizer.bos().filter(|_| tokenizer.adds_bos()));
-            for (mark, text) in [(marks.prefix, prefix.as_str()), (marks.suffix, suffix), (marks.middle, "")] {
+            for (mark, text) in [(marks.prefix, prefix.as_str()), (marks.suffix, suffix), (marks.middle, "")]
+            {
                 tokens.push(mark);
                 tokens.extend(tokenizer.encode(text, false, false)?);
             }

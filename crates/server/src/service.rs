@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -61,7 +61,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
         .pool
         .entries()
         .iter()
-        .filter_map(|entry| Some((entry.name().to_owned(), entry.condition().running?.stats()?)))
+        .filter_map(|entry| Some((entry.name().to_owned(), entry.condition().running?.stats())))
         .collect();
     let gauge = |name, kind, about, value: fn(&Stats) -> f64| Gauge {
         name,
@@ -70,20 +70,42 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
         values: stats.iter().map(|(model, stats)| (model.clone(), value(stats))).collect(),
     };
     let gauges = [
-        gauge("wushi_requests_running", "gauge", "Sequences that take part in steps", |stats| stats.running as f64),
-        gauge("wushi_requests_waiting", "gauge", "Sequences that wait for a place", |stats| stats.waiting as f64),
-        gauge("wushi_kv_pages_used", "gauge", "Pages of keys and values that sequences hold", |stats| stats.pages_used as f64),
-        gauge("wushi_kv_pages_cached", "gauge", "Pages kept for later prompts", |stats| stats.pages_cached as f64),
+        gauge("wushi_requests_running", "gauge", "Sequences that take part in steps", |stats| {
+            stats.running as f64
+        }),
+        gauge("wushi_requests_waiting", "gauge", "Sequences that wait for a place", |stats| {
+            stats.waiting as f64
+        }),
+        gauge("wushi_kv_pages_used", "gauge", "Pages of keys and values that sequences hold", |stats| {
+            stats.pages_used as f64
+        }),
+        gauge("wushi_kv_pages_cached", "gauge", "Pages kept for later prompts", |stats| {
+            stats.pages_cached as f64
+        }),
         gauge("wushi_kv_pages", "gauge", "Pages of keys and values", |stats| pages(stats) as f64),
         gauge("wushi_kv_used_ratio", "gauge", "Share of the pages that sequences hold", |stats| {
             stats.pages_used as f64 / pages(stats).max(1) as f64
         }),
-        gauge("wushi_steps_total", "counter", "Steps computed since the model was loaded", |stats| stats.steps as f64),
-        gauge("wushi_computed_tokens_total", "counter", "Tokens computed since the model was loaded", |stats| {
-            stats.computed_tokens as f64
+        gauge("wushi_steps_total", "counter", "Steps computed since the model was loaded", |stats| {
+            stats.steps as f64
         }),
-        gauge("wushi_preemptions_total", "counter", "Sequences that lost their pages to older ones", |stats| {
-            stats.preemptions as f64
+        gauge(
+            "wushi_computed_tokens_total",
+            "counter",
+            "Tokens computed since the model was loaded",
+            |stats| stats.computed_tokens as f64,
+        ),
+        gauge(
+            "wushi_preemptions_total",
+            "counter",
+            "Sequences that lost their pages to older ones",
+            |stats| stats.preemptions as f64,
+        ),
+        gauge("wushi_guessed_tokens_total", "counter", "Tokens guessed ahead", |stats| {
+            stats.guessed_tokens as f64
+        }),
+        gauge("wushi_guessed_right_tokens_total", "counter", "Tokens guessed ahead that came", |stats| {
+            stats.accepted_tokens as f64
         }),
     ];
     let text = app.metrics.text(&gauges);
@@ -171,7 +193,7 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Status>, ApiEr
     let models = app.pool.entries().iter().map(|entry| {
         let condition = entry.condition();
         let running = condition.running.as_deref();
-        let stats = running.and_then(|running| running.stats());
+        let stats = running.map(|running| running.stats());
         ModelStatus {
             name: entry.name().to_owned(),
             state: condition.state,
@@ -186,8 +208,8 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Status>, ApiEr
             }),
             running: stats.as_ref().map_or(0, |stats| stats.running),
             waiting: stats.as_ref().map_or(0, |stats| stats.waiting),
-            dtype: running.map(|running| running.info.dtype.clone()),
-            parameters: running.map(|running| running.info.parameters),
+            dtype: running.map(|running| running.model.info.dtype.clone()),
+            parameters: running.map(|running| running.model.info.parameters),
             fingerprint: running.map(|running| running.fingerprint_text()),
         }
     });

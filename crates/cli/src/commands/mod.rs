@@ -5,6 +5,7 @@ pub(crate) mod chat;
 pub(crate) mod convert;
 pub(crate) mod embed;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod perplexity;
 pub(crate) mod pull;

@@ -167,7 +167,7 @@ fn score(model: &LoadedModel, windows: &[Vec<u32>], ctx: usize, app: &App) -> Re
             match event {
                 Event::Prompt(scores) => scores.iter().for_each(|token| score.add(token.logprob)),
                 Event::Failed(error) => return Err(error.into()),
-                Event::Token(_) | Event::Finished(_) => {}
+                Event::Embedding(_) | Event::Token(_) | Event::Finished(_) => {}
             }
         }
         bar.inc(1);

@@ -36,12 +36,15 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         port: serving.port.unwrap_or(PORT),
         models,
         memory: compute.memory,
-        store: Store::open(model::database(app)?)?,
+        store: Store::open(model::database(args.records, app)?)?,
         digests: serving.audit.unwrap_or(false),
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),
         drain: Duration::from_secs(serving.drain.unwrap_or(DRAIN)),
-        limits: Limits { body_bytes: serving.max_body.map_or(limits.body_bytes, |bytes| bytes as usize), ..limits },
+        limits: Limits {
+            body_bytes: serving.max_body.map_or(limits.body_bytes, |bytes| bytes as usize),
+            ..limits
+        },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("no threads for the server")?.block_on(serve(options, app))
@@ -58,7 +61,11 @@ async fn serve(options: Options, app: &App) -> Result<ExitCode> {
         let stop = stop.clone();
         move || stop.notify_one()
     });
-    server.run(async move { tokio::select! { () = stop.notified() => {}, () = terminated() => {} } }).await;
+    server
+        .run(async move {
+            tokio::select! { () = stop.notified() => {}, () = terminated() => {} }
+        })
+        .await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,14 +96,17 @@ fn everything(app: &App) -> Result<Vec<String>> {
 
 /// All models compute on one team of threads, step by step in turn.
 fn team(compute: &Compute) -> Result<Team> {
-    let threads = compute.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        compute.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     Team::new(threads).context("no threads to compute with")
 }
 
 /// `NAME=MODEL` or `MODEL`, which goes by the name of its file where it is one.
 fn named(argument: &str) -> (String, &str) {
     match argument.split_once('=') {
-        Some((name, reference)) if !name.is_empty() && !name.contains(['/', '\\', ':']) => (name.to_owned(), reference),
+        Some((name, reference)) if !name.is_empty() && !name.contains(['/', '\\', ':']) => {
+            (name.to_owned(), reference)
+        }
         _ => {
             let path = Path::new(argument);
             let is_path = !argument.starts_with("hf:") && !argument.contains("://") && path.exists();
@@ -110,7 +120,13 @@ fn named(argument: &str) -> (String, &str) {
     }
 }
 
-fn served(argument: &str, serving: &Serving, compute: &Compute, team: &Team, app: &App) -> Result<ServedModel> {
+fn served(
+    argument: &str,
+    serving: &Serving,
+    compute: &Compute,
+    team: &Team,
+    app: &App,
+) -> Result<ServedModel> {
     let (name, reference) = named(argument);
     let pulled = model::pull(reference, app)?;
     let mut load = model::load_options(pulled.path, compute);

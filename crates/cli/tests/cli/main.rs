@@ -7,6 +7,7 @@ mod embed;
 mod errors;
 mod help;
 mod inspect;
+mod key;
 mod knobs;
 mod perplexity;
 mod process;

@@ -287,7 +287,8 @@ pub fn encoder(width: usize, positions: usize) -> Graph {
             x = b.add(b.linear_with(up, "ffn_down", width, true)?, h)?;
             x = b.layer_norm(x, "layer_output_norm", 1e-12)?;
         }
-        g.finish(g.rows(x)?)
+        let states = g.rows(x)?;
+        g.finish_with_states(states, states)
     };
     build().expect("shapes fit")
 }
@@ -319,13 +320,14 @@ pub fn run_mixed(
         batch.clear();
         batch.push(&tokens[start..end], start, table);
         (batch.state_rows, batch.logit_rows) = (0..end - start).partition(|row| is_state(start + row));
-        let (vocab, width) = (executor.info().vocab, executor.state_width());
-        let logits = executor.run(&batch).expect("a valid batch").chunks(vocab);
-        found.extend(batch.logit_rows.iter().map(|row| start + row).zip(logits.map(<[f32]>::to_vec)));
-        let states = executor.states();
-        assert_eq!(states.len(), batch.state_rows.len() * width);
-        let states = states.chunks(width).map(<[f32]>::to_vec);
-        found.extend(batch.state_rows.iter().map(|row| start + row).zip(states));
+        let (vocab, width) = (executor.info().vocab, executor.states().expect("states").width);
+        let computed = executor.run(&batch).expect("a valid batch");
+        for (rows, width, got) in
+            [(&batch.logit_rows, vocab, computed.logits), (&batch.state_rows, width, computed.states)]
+        {
+            assert_eq!(got.len(), rows.len() * width);
+            found.extend(rows.iter().map(|row| start + row).zip(got.chunks(width).map(<[f32]>::to_vec)));
+        }
     }
     found
 }
@@ -339,7 +341,7 @@ pub fn run(executor: &mut CpuExecutor, tokens: &[u32], chunk: usize, table: &[u3
         batch.clear();
         batch.push(&tokens[start..end], start, table);
         batch.logit_rows.extend(0..end - start);
-        logits.extend_from_slice(executor.run(&batch).expect("a valid batch"));
+        logits.extend_from_slice(executor.run(&batch).expect("a valid batch").logits);
     }
     logits
 }

@@ -131,9 +131,10 @@ fn a_sink_that_panics_ends_its_request_only() {
     };
     let ticket = engine.submit_with(from_a(100), None, sink).unwrap();
     assert_eq!(other.finish().unwrap().text, "bcdefghijklmnopqrstu");
-    wait_for(|| engine.stats().running == 0);
+    let called = || *calls.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    wait_for(|| called() == 1 && engine.stats().running == 0);
     assert_eq!((engine.stats().pages_used, ticket.queue_position()), (0, None));
-    assert_eq!(*calls.lock().unwrap(), 1);
+    assert_eq!(called(), 1);
     assert!(log.batches().len() < 100, "nothing was computed for nobody");
 }
 

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use wushi_engine::{Engine, EngineOptions, Vocabulary};
-use wushi_graph::{Batch, ExecError, Executor, ExecutorInfo};
+use wushi_graph::{Batch, Computed, ExecError, Executor, ExecutorInfo, StatesInfo};
 
 /// Ids below 256 are bytes; those above are control tokens.
 pub(crate) const VOCAB: usize = 300;
+/// Elements of a state.
+pub(crate) const WIDTH: usize = 3;
 /// A control token.
 pub(crate) const EOS: u32 = 256;
 
@@ -26,10 +28,20 @@ pub(crate) struct Fake {
     pub(crate) info: Option<ExecutorInfo>,
     /// The greatest logit is always that of the last token's successor.
     pub(crate) counts_up: bool,
+    /// Mostly the greatest logit is that of the last token's successor, of a few tokens that come round and round.
+    pub(crate) repeats: bool,
     /// Called with each batch before it is computed.
     pub(crate) before: Option<Before>,
     /// Called with the logits.
     pub(crate) after: Option<After>,
+    /// Called with the states.
+    pub(crate) after_states: Option<After>,
+    /// What is said of states; by default, that there are some.
+    pub(crate) states: Option<StatesInfo>,
+}
+
+pub(crate) fn states() -> StatesInfo {
+    StatesInfo { width: WIDTH, tokens: VOCAB, whole: false, only: false }
 }
 
 impl Fake {
@@ -45,6 +57,7 @@ impl Fake {
             info,
             fake: self,
             logits: Vec::new(),
+            states: Vec::new(),
             log: log.clone(),
         };
         (Engine::start(Box::new(executor), Arc::new(Bytes), options).unwrap(), log)
@@ -91,10 +104,11 @@ struct FakeExecutor {
     fake: Fake,
     cells: Vec<u64>,
     logits: Vec<f32>,
+    states: Vec<f32>,
     log: Log,
 }
 
-fn mix(a: u64, b: u64) -> u64 {
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
     let mut x = (a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x632b_e59b_d9b4_e019);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -107,6 +121,8 @@ fn check(batch: &Batch, info: &ExecutorInfo) {
     assert!(batch.logit_rows.len() <= info.max_logit_rows);
     assert!(batch.logit_rows.is_sorted_by(|a, b| a < b));
     assert!(batch.logit_rows.iter().all(|&row| row < batch.tokens.len()));
+    assert!(batch.state_rows.is_sorted_by(|a, b| a < b));
+    assert!(batch.state_rows.iter().all(|&row| row < batch.tokens.len() && !batch.logit_rows.contains(&row)));
     let (mut row, mut page) = (0, 0);
     let mut written = Vec::new();
     for span in &batch.spans {
@@ -131,13 +147,20 @@ impl Executor for FakeExecutor {
         &self.info
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], ExecError> {
+    fn states(&self) -> Option<StatesInfo> {
+        self.fake.states.or(Some(states())).filter(|states| states.width > 0)
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
         check(batch, &self.info);
+        let is_whole = self.fake.states.is_some_and(|states| states.whole);
+        assert!(!is_whole || batch.spans.iter().all(|span| span.start == 0));
         self.log.0.lock().unwrap().push(batch.clone());
         if let Some(before) = &mut self.fake.before {
             before(batch)?;
         }
         self.logits.clear();
+        self.states.clear();
         let size = self.info.page_tokens;
         for span in &batch.spans {
             let table = &batch.pages[span.pages.clone()];
@@ -147,20 +170,31 @@ impl Executor for FakeExecutor {
                 let before = (0..position).fold(1, |state, earlier| mix(state, self.cells[cell(earlier)]));
                 let state = mix(before, u64::from(batch.tokens[row]) << 32 | position as u64);
                 self.cells[cell(position)] = state;
+                if batch.state_rows.contains(&row) {
+                    let element = |i: usize| (mix(state, !(i as u64)) >> 40) as f32 / 1000.0;
+                    self.states.extend((0..WIDTH).map(element));
+                }
                 if !batch.logit_rows.contains(&row) {
                     continue;
                 }
-                let next = (batch.tokens[row] + 1) % 256;
+                let next = match self.fake.repeats {
+                    true if state % 8 == 0 => None,
+                    true => Some((batch.tokens[row] + 1) % 6),
+                    false => self.fake.counts_up.then_some((batch.tokens[row] + 1) % 256),
+                };
                 self.logits.extend((0..self.info.vocab as u32).map(|id| {
                     let noise = (mix(state, u64::from(id)) >> 40) as f32 / (1 << 20) as f32;
-                    if self.fake.counts_up && id == next { noise + 40.0 } else { noise }
+                    if Some(id) == next { noise + 40.0 } else { noise }
                 }));
             }
         }
         if let Some(after) = &mut self.fake.after {
             after(&mut self.logits);
         }
-        Ok(&self.logits)
+        if let Some(after) = &mut self.fake.after_states {
+            after(&mut self.states);
+        }
+        Ok(Computed { logits: &self.logits, states: &self.states })
     }
 }
 

@@ -37,6 +37,15 @@ fn stop_tokens_count_but_are_no_text() {
 }
 
 #[test]
+fn control_tokens_are_text_where_the_request_says_so() {
+    let sampling = || Sampling { logit_bias: vec![(EOS, 100.0)], ..Sampling::default() };
+    assert_eq!(run(&counting(), Request { sampling: sampling(), ..from_a(1) }).text, "");
+    let spelled = Request { sampling: sampling(), spelled_tokens: vec![EOS], ..from_a(1) };
+    let spelled = run(&counting(), spelled);
+    assert_eq!((spelled.text.as_str(), spelled.reason), ("<control>", FinishReason::Length));
+}
+
+#[test]
 fn stop_strings_end_before_themselves() {
     let stops = ["xyz", "efg", "fghi"].map(String::from).to_vec();
     let output = run(&counting(), Request { stop_strings: stops, ..from_a(50) });

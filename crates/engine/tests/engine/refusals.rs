@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wushi_engine::{Engine, EngineError, EngineOptions, MAX_STOP_STRINGS, Request, Sampling};
-use wushi_graph::{Batch, ExecError, Executor, ExecutorInfo};
+use wushi_graph::{Batch, Computed, ExecError, Executor, ExecutorInfo};
 
 use crate::fake::{Fake, VOCAB, info};
 
@@ -39,6 +39,7 @@ fn prompts() {
     let unknown = |place| EngineError::UnknownToken { place, id: VOCAB as u32, vocab: VOCAB };
     assert_eq!(refusal(Request::new(vec![1, VOCAB as u32])), unknown("prompt"));
     assert_eq!(with(|request| request.stop_tokens = vec![VOCAB as u32]), unknown("stop tokens"));
+    assert_eq!(with(|request| request.spelled_tokens = vec![VOCAB as u32]), unknown("spelled tokens"));
     assert_eq!(
         with(|request| request.sampling.logit_bias = vec![(VOCAB as u32, 0.0)]),
         unknown("logit bias")
@@ -110,8 +111,8 @@ fn sizes_of_zero() {
         fn info(&self) -> &ExecutorInfo {
             &self.0
         }
-        fn run(&mut self, _: &Batch) -> Result<&[f32], ExecError> {
-            Ok(&[])
+        fn run(&mut self, _: &Batch) -> Result<Computed<'_>, ExecError> {
+            Ok(Computed::default())
         }
     }
     struct NoText;

@@ -21,6 +21,9 @@ use super::{ConstraintError, Grammar};
 const STACK: usize = 512 << 20;
 /// A longer regular expression or grammar is refused unread.
 pub(super) const MAX_TEXT: usize = 64 << 10;
+/// Tokens that no mark of a call begins in, which free text takes all at once.
+const PLAIN: &str = r"(?s:[^<\[]+)";
+
 /// Makes constraints for one model.
 pub struct Compiler {
     factory: ParserFactory,
@@ -40,13 +43,20 @@ impl Compiler {
     /// A tokenizer without a token that ends an answer, or larger than any known.
     pub fn new(tokenizer: &Tokenizer) -> Result<Compiler, ConstraintError> {
         let vocabulary = Vocabulary::new(tokenizer)?;
-        let slices = SlicedBiasComputer::general_slices();
+        let mut slices = SlicedBiasComputer::general_slices();
+        slices.push(PLAIN.to_owned());
         let environment = &vocabulary.environment;
         let mut factory = ParserFactory::new(environment, InferenceCapabilities::default(), &slices)
             .map_err(|error| ConstraintError::Model(one_line(&error.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = limits();
         Ok(Compiler { factory, vocabulary: Arc::new(vocabulary) })
+    }
+
+    /// The ids of those of these texts that are control tokens, as the engine wants them to spell them out
+    /// ([`AnswerParser::marks`](crate::tools::AnswerParser::marks) says which must be).
+    pub fn control_tokens<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+        texts.into_iter().filter_map(|text| self.vocabulary.control(text)).collect()
     }
 
     /// A constraint for one answer.

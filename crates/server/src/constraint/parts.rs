@@ -34,13 +34,13 @@ impl Parts<'_> {
         vocabulary: &Vocabulary,
     ) -> Result<(Vec<GrammarWithLexer>, Vec<TokenId>), ConstraintError> {
         let mut parts = Parts { vocabulary, grammars: Vec::new(), signs: Vec::new() };
-        let start = parts.add(grammar)?;
+        let start = parts.add(grammar, None)?;
         parts.grammars.swap(0, start);
         Ok((parts.grammars, parts.signs))
     }
 
-    /// Adds a grammar and all it consists of; gives its place.
-    fn add(&mut self, grammar: &Grammar) -> Result<usize, ConstraintError> {
+    /// Adds a grammar and all it consists of; gives its place. What may stand in front of it is no text of its own.
+    fn add(&mut self, grammar: &Grammar, front: Option<&str>) -> Result<usize, ConstraintError> {
         match grammar {
             Grammar::JsonObject => self.schema(&json!({"type": "object"})),
             Grammar::JsonSchema(schema) => self.schema(schema),
@@ -53,9 +53,9 @@ impl Parts<'_> {
                 self.check_foreign(text)?;
                 Ok(self.lark(text.clone()))
             }
-            Grammar::Tools(tools) => self.tools(tools),
+            Grammar::Tools(tools) => self.tools(tools, front),
             Grammar::Thinking { format, open, answer } => {
-                let answer = self.add(answer)?;
+                let answer = self.add(answer, Some(&format.begin).filter(|_| !open).map(String::as_str))?;
                 Ok(self.thinking(format, *open, answer))
             }
         }
@@ -117,21 +117,16 @@ impl Parts<'_> {
             false => format!("start: ({begin} thought GAP?)? @g{answer}\n"),
         };
         let _ = writeln!(text, "{GAP}");
-        text.push_str(&self.until("thought", &format.end, &end));
+        text.push_str(&match self.vocabulary.control(&format.end) {
+            Some(_) => format!("thought: /(?s:.*)/ {end}\n"),
+            None => format!("thought[suffix={end}]: /(?s:.*)/\n"),
+        });
         self.lark(text)
     }
 
-    /// A rule for any text up to a mark, and the mark.
-    fn until(&self, name: &str, text: &str, mark: &str) -> String {
-        match self.vocabulary.control(text) {
-            Some(_) => format!("{name}: /(?s:.*)/ {mark}\n"),
-            None => format!("{name}[suffix={mark}]: /(?s:.*)/\n"),
-        }
-    }
-
-    fn tools(&mut self, grammar: &ToolGrammar) -> Result<usize, ConstraintError> {
+    fn tools(&mut self, grammar: &ToolGrammar, front: Option<&str>) -> Result<usize, ConstraintError> {
         let format = &grammar.format;
-        let otherwise = grammar.otherwise.as_ref().map(|other| self.add(other)).transpose()?;
+        let otherwise = grammar.otherwise.as_ref().map(|other| self.add(other, None)).transpose()?;
         let begin = self.mark(&format.begin);
         let mut text = format!("{GAP}\n");
         // `rest` is everything behind `begin`, to the end of the answer.
@@ -145,26 +140,58 @@ impl Parts<'_> {
         let end =
             if format.end.is_empty() { String::new() } else { format!(" GAP? {}", self.mark(&format.end)) };
         match &format.shape {
+            Shape::Object if format.bare => {
+                // Spelled out, so that its first part is told from other text as a whole.
+                let each = self.each(grammar, |tool, arguments| {
+                    format!("{} NEXT @g{arguments}", quoted(&quoted(&tool.name)))
+                })?;
+                let _ = writeln!(text, "call: HEAD ({each}) CLOSE{end}\nCLOSE: /[ \\n]{{0,3}}\\}}/");
+                let _ =
+                    writeln!(text, "HEAD: /\\{{[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/", format.name);
+                let _ = writeln!(
+                    text,
+                    "NEXT: /,[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/",
+                    format.arguments
+                );
+            }
             Shape::Object | Shape::List => {
                 let calls = self.calls(grammar)?;
                 let _ = writeln!(text, "call: @g{calls}{end}");
             }
             Shape::Named(between) => {
                 let between = self.mark(between);
-                let each = grammar.tools.iter().map(|tool| {
-                    let arguments = self.arguments(tool)?;
-                    Ok(format!("{} {between} GAP? @g{arguments}{end}", quoted(&tool.name)))
-                });
-                let each = each.collect::<Result<Vec<_>, ConstraintError>>()?;
-                let _ = writeln!(text, "call: {}", each.join("\n    | "));
+                let each = self.each(grammar, |tool, arguments| {
+                    format!("{} {between} GAP? @g{arguments}{end}", quoted(&tool.name))
+                })?;
+                let _ = writeln!(text, "call: {each}");
             }
         }
-        text.push_str(&self.start(grammar, &begin, otherwise));
+        text.push_str(&self.start(grammar, &begin, otherwise, front));
         Ok(self.lark(text))
     }
 
+    /// Alternatives, one for each function.
+    fn each(
+        &mut self,
+        grammar: &ToolGrammar,
+        write: impl Fn(&Tool, usize) -> String,
+    ) -> Result<String, ConstraintError> {
+        let mut each = Vec::with_capacity(grammar.tools.len());
+        for tool in &grammar.tools {
+            let arguments = self.arguments(tool)?;
+            each.push(write(tool, arguments));
+        }
+        Ok(each.join("\n    | "))
+    }
+
     /// Where an answer starts: with a call, or with text up to one.
-    fn start(&self, grammar: &ToolGrammar, begin: &str, otherwise: Option<usize>) -> String {
+    fn start(
+        &self,
+        grammar: &ToolGrammar,
+        begin: &str,
+        otherwise: Option<usize>,
+        front: Option<&str>,
+    ) -> String {
         let format = &grammar.format;
         let called = if format.bare { format!("{begin}? rest") } else { format!("{begin} rest") };
         if grammar.required {
@@ -173,20 +200,22 @@ impl Parts<'_> {
         if let Some(other) = otherwise {
             return format!("start: {called} | @g{other}\n");
         }
-        let is_control = self.vocabulary.control(&format.begin).is_some();
-        // What begins as a call, and what contains the mark of one, is no other text.
-        let mut never = Vec::new();
-        if format.bare {
-            never.push(format!("/\\s*\\{{\\s*\"{}\"(?s:.*)/", format.name));
+        // What begins as thoughts or as a call, and what contains the mark of a call, is no other text.
+        let is_text = |mark: &str| self.vocabulary.control(mark).is_none();
+        let front = front.filter(|mark| is_text(mark));
+        let not_front = front.map_or(String::new(), |mark| format!(" & ~({} /(?s:.*)/)", quoted(mark)));
+        let mut except = not_front.clone();
+        if is_text(&format.begin) {
+            let _ = write!(except, " & ~(/(?s:.*)/ {begin} /(?s:.*)/)");
         }
-        if !is_control {
-            never.push(format!("/(?s:.*)/ {begin} /(?s:.*)/"));
-        }
-        let except: String = never.iter().map(|never| format!(" & ~({never})")).collect();
         if format.bare {
+            let _ = write!(except, " & ~(/\\s*\\{{\\s*\"{}\"(?s:.*)/)", format.name);
             return format!("start: {called} | TEXT\nTEXT: /(?s:.*)/{except}\n");
         }
-        let lead = self.until("lead", &format.begin, begin);
+        let lead = match is_text(&format.begin) {
+            true => format!("lead[suffix={begin}]: /(?s:.*)/{not_front}\n"),
+            false => format!("lead: TEXT {begin}\n"),
+        };
         format!("start: lead rest | TEXT\n{lead}TEXT: /(?s:.*)/{except}\n")
     }
 
@@ -223,12 +252,17 @@ impl Parts<'_> {
 
 /// A function's parameters; what is wrong with them names it.
 fn read(schemas: &mut Schemas, tool: &Tool) -> Result<Value, ConstraintError> {
-    let object = tool.parameters.get("type").is_some_and(|name| name == "object");
-    if !object {
-        let problem = "the parameters of a function are an object: `\"type\": \"object\"` is expected";
-        return Err(ConstraintError::schema(&format!("/{}", tool.name), problem));
+    let mut parameters = tool.parameters.clone();
+    let kind = match &mut parameters {
+        Value::Object(map) => map.entry("type").or_insert_with(|| "object".into()) == "object",
+        _ => false,
+    };
+    if !kind {
+        let at = format!("function `{}`", tool.name);
+        let problem = "parameters are an object: `\"type\": \"object\"` is expected".to_owned();
+        return Err(ConstraintError::Schema { at, problem });
     }
-    schemas.add(&tool.parameters).map_err(|error| match error {
+    schemas.add(&parameters).map_err(|error| match error {
         ConstraintError::Schema { at, problem } => {
             ConstraintError::Schema { at: format!("function `{}`, {at}", tool.name), problem }
         }

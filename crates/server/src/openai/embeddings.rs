@@ -1,15 +1,14 @@
 //! `POST /v1/embeddings`.
 
-use std::sync::PoisonError;
-
 use axum::Json;
 use axum::extract::{Extension, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
-use wushi_engine::normalise;
+use wushi_engine::{Event, Pooling, Ticket, normalise};
 
 use crate::app::App;
 use crate::ask::Prompt;
@@ -17,7 +16,7 @@ use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::error::{ApiError, ErrorBody};
 use crate::handlers::receive;
-use crate::pool::{Kind, Lease};
+use crate::pool::Lease;
 use crate::store::EmbeddingRecord;
 
 use super::completions::PromptInput;
@@ -130,19 +129,26 @@ pub(crate) async fn embeddings(
     let inputs = request.input.prompts("input", MAX_INPUTS)?;
     let id = arrival.id.clone();
     let lease = app.pool.acquire(&entry).await?;
-    let (tokens, pooling) = prepare(lease.clone(), inputs, request.pooling).await?;
-    let width = lease.width();
+    let pooling = pooling(&lease, request.pooling)?;
+    let width = lease.model.engine.embedding_width().unwrap_or_default();
     if let Some(dimensions) = request.dimensions.filter(|&dimensions| dimensions != width) {
-        let message = format!("dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter");
+        let message = format!(
+            "dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter"
+        );
         return Err(ApiError::parameter("dimensions", message));
     }
-    let record = EmbeddingRecord { pooling: pooling.to_owned(), normalised: true, dimensions: None };
+    let tokens = tokenize(lease.clone(), inputs).await?;
+    let record = EmbeddingRecord {
+        pooling: format!("{pooling:?}").to_lowercase(),
+        normalised: true,
+        dimensions: None,
+    };
     let entry = app.ledger.open_embedding(arrival, &lease, record, &tokens);
     let prompt_tokens = tokens.iter().map(Vec::len).sum();
     let embedded = embed_all(&lease, tokens, pooling).await;
     entry.write_embeddings(&embedded).await?;
     let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
-    let data = embedded?.into_iter().enumerate().map(|(index, embedding)| Embedding {
+    let data = embedded?.0.into_iter().enumerate().map(|(index, embedding)| Embedding {
         object: "embedding",
         index,
         embedding: Numbers::new(embedding, format),
@@ -157,26 +163,26 @@ pub(crate) async fn embeddings(
     }))
 }
 
-/// The texts' ids, special ones included, and how their states are pooled. A text is data: names of special tokens in it are words.
-async fn prepare(
-    lease: Lease,
-    inputs: Vec<Prompt>,
-    wanted: Option<PoolingChoice>,
-) -> Result<(Vec<Vec<u32>>, &'static str), ApiError> {
-    let pooling = match (&lease.kind, wanted) {
-        (Kind::Text(_), None | Some(PoolingChoice::Mean)) => "mean",
-        (Kind::Text(_), Some(PoolingChoice::Last)) => "last",
-        (Kind::Embedding(_), None) => "the model's",
-        (Kind::Embedding(_), Some(_)) => {
-            let message = format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
-            return Err(ApiError::parameter("pooling", message));
+/// How states of this model's tokens become one.
+fn pooling(lease: &Lease, wanted: Option<PoolingChoice>) -> Result<Pooling, ApiError> {
+    match (lease.model.pooling, wanted) {
+        (None, None | Some(PoolingChoice::Mean)) => Ok(Pooling::Mean),
+        (None, Some(PoolingChoice::Last)) => Ok(Pooling::Last),
+        (Some(own), None) => Ok(own),
+        (Some(_), Some(_)) => {
+            let message =
+                format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
+            Err(ApiError::parameter("pooling", message))
         }
-    };
+    }
+}
+
+/// The texts' ids, special ones included. A text is data: names of special tokens in it are words.
+async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Vec<u32>>, ApiError> {
     let tokenize = move || {
-        let tokenizer = lease.tokenizer();
         let ids = inputs.into_iter().enumerate().map(|(index, input)| {
             let ids = match input {
-                Prompt::Text(text) => tokenizer.encode(&text, true, false)?,
+                Prompt::Text(text) => lease.model.tokenizer.encode(&text, true, false)?,
                 Prompt::Tokens(tokens) => tokens,
                 Prompt::Chat(_) | Prompt::Infill { .. } => Vec::new(),
             };
@@ -186,28 +192,46 @@ async fn prepare(
             }
             Ok(ids)
         });
-        ids.collect::<Result<Vec<_>, _>>()
+        ids.collect()
     };
     let ids = tokio::task::spawn_blocking(tokenize).await;
-    let ids = ids.map_err(|error| ApiError::internal(format!("the texts could not be cut: {error}")))??;
-    Ok((ids, pooling))
+    ids.unwrap_or_else(|error| Err(ApiError::internal(format!("the texts could not be cut: {error}"))))
 }
 
-async fn embed_all(lease: &Lease, inputs: Vec<Vec<u32>>, _pooling: &str) -> Result<Vec<Vec<f32>>, ApiError> {
-    let lease = lease.clone();
-    let work = move || match &lease.kind {
-        Kind::Text(_) => Err(ApiError::internal("to come")),
-        Kind::Embedding(model) => {
-            let embeddings = inputs.iter().map(|input| {
-                // One text at a time, so that others come in between.
-                let mut model = model.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut embedding = model.embedder.embed(input)?;
-                normalise(&mut embedding);
-                Ok(embedding)
-            });
-            embeddings.collect()
+/// The texts' vectors, and how many tokens were found in the prefix cache. Dropping this cancels what is under way.
+async fn embed_all(
+    lease: &Lease,
+    inputs: Vec<Vec<u32>>,
+    pooling: Pooling,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let count = inputs.len();
+    let tickets = inputs.into_iter().enumerate().map(|(index, input)| {
+        let sender = sender.clone();
+        let sink = move |event| drop(sender.send((index, event)));
+        lease
+            .model
+            .engine
+            .embed_with(input, pooling, sink)
+            .map_err(|error| ApiError::from(error).about(&format!("input[{index}]")))
+    });
+    let _tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
+    drop(sender);
+    let (mut vectors, mut cached, mut left) = (vec![Vec::new(); count], 0, count);
+    while left > 0 {
+        match events.recv().await {
+            Some((index, Event::Embedding(mut vector))) => {
+                normalise(&mut vector);
+                vectors[index] = vector;
+            }
+            Some((_, Event::Finished(finished))) => {
+                cached += finished.usage.cached_tokens;
+                left -= 1;
+            }
+            Some((_, Event::Failed(error))) => return Err(error.into()),
+            Some((_, Event::Prompt(_) | Event::Token(_))) => {}
+            None => return Err(ApiError::internal("the embeddings broke off")),
         }
-    };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ApiError::internal(format!("the work broke off: {error}"))))
+    }
+    Ok((vectors, cached))
 }

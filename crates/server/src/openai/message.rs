@@ -104,12 +104,17 @@ impl MessageContent {
             MessageContent::Text(text) => return Ok(text),
             MessageContent::Parts(parts) => parts,
         };
-        let texts = parts.into_iter().enumerate().map(|(index, part)| match (part.kind.as_str(), part.text, part.refusal) {
-            ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => Ok(text),
-            (kind, ..) => {
-                let param = format!("{place}.content[{index}]");
-                let message = format!("{param}: a part of type `{kind}` cannot be used, only texts (`text`)");
-                Err(ApiError::parameter(param, message))
+        let texts = parts.into_iter().enumerate().map(|(index, part)| {
+            match (part.kind.as_str(), part.text, part.refusal) {
+                ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => {
+                    Ok(text)
+                }
+                (kind, ..) => {
+                    let param = format!("{place}.content[{index}]");
+                    let message =
+                        format!("{param}: a part of type `{kind}` cannot be used, only texts (`text`)");
+                    Err(ApiError::parameter(param, message))
+                }
             }
         });
         Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
@@ -121,7 +126,11 @@ pub(crate) fn conversation(messages: Vec<ChatMessage>) -> Result<Vec<Message>, A
     if messages.is_empty() {
         return Err(ApiError::parameter("messages", "messages is empty: at least one is needed"));
     }
-    messages.into_iter().enumerate().map(|(index, message)| convert(message, &format!("messages[{index}]"))).collect()
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| convert(message, &format!("messages[{index}]")))
+        .collect()
 }
 
 fn convert(message: ChatMessage, place: &str) -> Result<Message, ApiError> {

@@ -52,7 +52,7 @@ impl From<&ModelEntry> for ModelObject {
             progress: condition.progress,
             failure: condition.failure,
             context: condition.running.as_ref().map(|running| running.context),
-            kind: condition.running.as_ref().map(|running| running.kind.name()),
+            kind: condition.running.as_ref().map(|running| running.kind()),
         }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) async fn tokenize(
 }
 
 fn tokens(lease: &Lease, request: TokenizeRequest) -> Result<Tokens, ApiError> {
-    let tokenizer = lease.tokenizer();
+    let tokenizer = &lease.model.tokenizer;
     let tokens = match (request.prompt, request.messages) {
         (Some(text), None) => {
             let (add, parse) = (request.add_special_tokens, request.parse_special_tokens);
@@ -123,7 +123,7 @@ pub(crate) async fn detokenize(
     let entry = app.pool.find_or_first(request.model.as_deref())?.clone();
     let lease = app.pool.acquire(&entry).await?;
     blocking(move || {
-        let tokenizer = lease.tokenizer();
+        let tokenizer = &lease.model.tokenizer;
         let vocab = tokenizer.vocab_size();
         if let Some(id) = request.tokens.iter().find(|&&id| id as usize >= vocab) {
             let message = format!("tokens: {id} is not below the vocabulary size {vocab}");

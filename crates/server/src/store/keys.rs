@@ -65,7 +65,7 @@ pub struct KeyInfo {
 pub(super) struct KeyTable {
     connection: Connection,
     version: Option<i64>,
-    /// When it was last known to be what the file says.
+    /// When it was last known to be what the file says; `None` after a change of our own.
     checked: Option<Instant>,
     keys: HashMap<Arc<str>, Entry>,
     /// What unknown ids are compared with, so that they cost the same.
@@ -84,7 +84,7 @@ impl Store {
     /// # Errors
     /// A name that is taken, empty, longer than 64 characters or not on one line; the database's.
     pub fn add_key(&self, name: &str, limits: Limits) -> Result<NewKey, StoreError> {
-        check_name(name)?;
+        check_key_name(name)?;
         let (id, random, salt) = (random::<{ ID / 2 }>()?, random::<{ RANDOM / 2 }>()?, random::<32>()?);
         let id = hex(&id);
         let secret = format!("wk-{id}-{}", hex(&random));
@@ -94,7 +94,10 @@ impl Store {
         let tokens = limits.tokens_per_day.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         let values = params![id, name, salt, hash, limits.requests_per_minute, tokens, unix_ms() as i64];
         match self.reader().execute(insert, values) {
-            Ok(_) => Ok(NewKey { id, secret }),
+            Ok(_) => {
+                self.key_table().checked = None;
+                Ok(NewKey { id, secret })
+            }
             Err(error) if is_duplicate(&error) => Err(StoreError::KeyExists { name: name.to_owned() }),
             Err(error) => Err(self.sqlite(error)),
         }
@@ -108,6 +111,7 @@ impl Store {
         let update = "UPDATE keys SET revoked = ? WHERE name = ? AND revoked IS NULL
                       RETURNING id, name, requests_per_minute, tokens_per_day, created, revoked";
         let removed = self.reader().query_row(update, params![unix_ms() as i64, name], key_info).optional();
+        self.key_table().checked = None;
         removed
             .map_err(|error| self.sqlite(error))?
             .ok_or_else(|| StoreError::NoKey { name: name.to_owned() })
@@ -199,7 +203,11 @@ fn public_id(secret: &str) -> Option<&str> {
     (hex(id, ID) && hex(random, RANDOM)).then_some(id)
 }
 
-fn check_name(name: &str) -> Result<(), StoreError> {
+/// Whether a key can be called so.
+///
+/// # Errors
+/// A name that is empty, longer than 64 characters or not on one line.
+pub fn check_key_name(name: &str) -> Result<(), StoreError> {
     let bad = |why| Err(StoreError::BadName { name: name.to_owned(), why });
     match name {
         "" => bad("it is empty"),

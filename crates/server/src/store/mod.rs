@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Params, Row};
 
 pub use error::StoreError;
-pub use keys::{Key, KeyInfo, NewKey};
+pub use keys::{Key, KeyInfo, NewKey, check_key_name};
 pub use limits::{Limit, Limited, Limits};
 pub use record::{
     AuditRecord, Choice, ConstraintRecord, Digest, EmbeddingRecord, Ending, Exact, Loading, Parameters,

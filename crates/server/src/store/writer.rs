@@ -1,5 +1,6 @@
 //! The thread that writes records: one transaction for all that came while the last one was flushed to the disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -123,7 +124,11 @@ impl Worker {
                 let tokens = record.prompt_tokens() + record.completion_tokens();
                 self.counters.committed(key, ended_on(&record), tokens, *total);
             }
-            done(result.map(drop));
+            // The next records are written even if somebody cannot bear to hear of this one.
+            let told = catch_unwind(AssertUnwindSafe(|| done(result.map(drop))));
+            if told.is_err() {
+                tracing::error!(record = record.id, "what a record's end was told to has panicked");
+            }
         }
     }
 

@@ -46,7 +46,10 @@ pub struct AnswerParser {
 #[derive(Clone, Debug)]
 enum State {
     /// Nothing has been said: thoughts may come, or a call without a mark.
-    Start,
+    Start {
+        /// Whether whitespace at this place means nothing.
+        trim: bool,
+    },
     Thinking {
         /// Whether anything has been thought.
         begun: bool,
@@ -65,7 +68,11 @@ impl AnswerParser {
         open: bool,
         tools: Option<(&ToolFormat, &[Tool])>,
     ) -> AnswerParser {
-        let state = if think.is_some() && open { State::Thinking { begun: false } } else { State::Start };
+        let state = if think.is_some() && open {
+            State::Thinking { begun: false }
+        } else {
+            State::Start { trim: false }
+        };
         AnswerParser {
             think: think.cloned(),
             tools: tools.map(|(format, _)| format.clone()),
@@ -100,8 +107,7 @@ impl AnswerParser {
     pub fn finish(&mut self) -> Vec<Piece> {
         let held = std::mem::take(&mut self.held);
         match std::mem::replace(&mut self.state, State::Text { trim: true }) {
-            State::Start => self.say(held),
-            State::Text { trim } => {
+            State::Start { trim } | State::Text { trim } => {
                 if !(trim && held.trim().is_empty()) {
                     self.say(held);
                 }
@@ -132,10 +138,18 @@ impl AnswerParser {
         }
     }
 
+    fn skip_blank(&mut self) {
+        let blank = self.held.len() - self.held.trim_start().len();
+        self.held.drain(..blank);
+    }
+
     /// Understands some of what is held. Whether there is more to do.
     fn step(&mut self) -> bool {
         match &mut self.state {
-            State::Start => self.step_start(),
+            State::Start { trim } => {
+                let trim = *trim;
+                self.step_start(trim)
+            }
             State::Thinking { begun } => {
                 let begun = *begun;
                 self.step_thinking(begun)
@@ -148,7 +162,10 @@ impl AnswerParser {
         }
     }
 
-    fn step_start(&mut self) -> bool {
+    fn step_start(&mut self, trim: bool) -> bool {
+        if trim {
+            self.skip_blank();
+        }
         let blank = self.held.len() - self.held.trim_start().len();
         let rest = &self.held[blank..];
         if let Some(format) = &self.think {
@@ -170,17 +187,16 @@ impl AnswerParser {
                 self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
                 self.held.drain(..blank);
             }
-            None => self.state = State::Text { trim: false },
+            None => self.state = State::Text { trim },
         }
         true
     }
 
     fn step_thinking(&mut self, begun: bool) -> bool {
-        let Some(format) = &self.think else { return false };
         if !begun {
-            let blank = self.held.len() - self.held.trim_start().len();
-            self.held.drain(..blank);
+            self.skip_blank();
         }
+        let Some(format) = &self.think else { return false };
         let (end, found) = split(&self.held, &format.end);
         let (thought, length) = (self.held[..end].to_owned(), format.end.len());
         let begun = begun || !thought.is_empty();
@@ -189,9 +205,9 @@ impl AnswerParser {
                 self.held.drain(..at + length);
                 // What follows is the start of an answer like any other, but for thoughts.
                 self.think = None;
-                self.held = self.held.trim_start().to_owned();
+                self.skip_blank();
                 self.state = match self.tools.as_ref().is_some_and(|format| format.bare) {
-                    true => State::Start,
+                    true => State::Start { trim: true },
                     false => State::Text { trim: true },
                 };
             }
@@ -206,8 +222,7 @@ impl AnswerParser {
 
     fn step_text(&mut self, trim: bool) -> bool {
         if trim {
-            let blank = self.held.len() - self.held.trim_start().len();
-            self.held.drain(..blank);
+            self.skip_blank();
             if self.held.is_empty() {
                 return false;
             }

@@ -61,18 +61,28 @@ impl ToolFormat {
                 false => marked("[TOOL_CALLS]", "", Shape::List),
             };
         }
-        // Arguments as elements of their own, one for each parameter, are not read.
-        if has("<tool_call>") && !has("<function=") && !has("<arg_key>") {
+        for (begin, end) in [("<tool_calls>", "</tool_calls>"), ("<TOOLCALL>", "</TOOLCALL>")] {
+            if has(&format!("{begin}[")) {
+                return marked(begin, end, Shape::List);
+            }
+        }
+        if has("<|START_ACTION|>[") && has("tool_name") {
+            let format = marked("<|START_ACTION|>", "<|END_ACTION|>", Shape::List)?;
+            let (name, arguments) = ("tool_name".to_owned(), "parameters".to_owned());
+            return Some(ToolFormat { name, arguments, ..format });
+        }
+        // Where something else than such an object follows the mark, it is not read.
+        if is_followed_by_name(source, "<tool_call>") {
             return marked("<tool_call>", "</tool_call>", Shape::Object);
         }
         if has("<|tool_call|>") {
             let end = if has("<|/tool_call|>") { "<|/tool_call|>" } else { "" };
             return marked("<|tool_call|>", end, Shape::List);
         }
-        if has("functools[") || has("functools") {
+        if has("functools[") {
             return marked("functools", "", Shape::List);
         }
-        if has("<|python_tag|>") || has("\"parameters\": dictionary") || has("\"parameters\":") {
+        if (has("<|python_tag|>") || has("\"parameters\": dictionary of")) && !has("<function=") {
             return Some(ToolFormat {
                 begin: "<|python_tag|>".to_owned(),
                 end: String::new(),
@@ -95,4 +105,12 @@ impl ToolFormat {
             .filter(|text| !text.is_empty())
             .collect()
     }
+}
+
+/// Whether a template writes a JSON object with a name behind a mark, however it quotes and breaks its lines.
+fn is_followed_by_name(source: &str, mark: &str) -> bool {
+    source.match_indices(mark).any(|(at, _)| {
+        let behind: String = source[at + mark.len()..].chars().take(60).filter(|c| *c != '\\').collect();
+        behind.contains('{') && behind.contains("\"name\"")
+    })
 }

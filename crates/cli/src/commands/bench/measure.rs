@@ -238,7 +238,7 @@ impl Timed {
             match self.generation.next() {
                 Some(Event::Token(token)) => self.times.push(self.offset + token.at),
                 Some(Event::Failed(error)) => return Err(error.into()),
-                Some(Event::Prompt(_) | Event::Finished(_)) => {}
+                Some(Event::Prompt(_) | Event::Embedding(_) | Event::Finished(_)) => {}
                 None => break,
             }
         }

@@ -35,6 +35,8 @@ pub(crate) fn run(args: BenchArgs, app: &App) -> Result<ExitCode> {
     options.sequences = most;
     // Every prompt shall be computed, also when it comes a second time.
     options.engine.prefix_cache = false;
+    // And a step shall be one token of every sequence: what is measured is the machine, not the text.
+    options.engine.speculate = false;
     let start = Instant::now();
     let plan = model::plan(&options, app)?;
     check_pages(&plan, most)?;

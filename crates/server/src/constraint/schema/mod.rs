@@ -22,6 +22,12 @@ const MAX_NODES: usize = 10_000;
 /// Greater bounds of lengths and counts are refused: each is a state of its own.
 const MAX_COUNT: u64 = 100_000;
 
+/// More options side by side, and more properties of one object that may be left out, are refused: all of them are open at
+/// once while an answer is written.
+const MAX_OPEN: usize = 400;
+/// More properties of one object are refused.
+const MAX_PROPERTIES: usize = 2000;
+
 /// Formats of strings that are kept to.
 const FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
@@ -167,6 +173,9 @@ impl Reader<'_, '_> {
 
     fn list(&mut self, value: &Value, at: &At, shared: bool) -> Result<Value, ConstraintError> {
         let schemas = array(value, at)?;
+        if schemas.len() > MAX_OPEN {
+            return at.refuse(format!("{} schemas side by side; at most {MAX_OPEN}", schemas.len()));
+        }
         let mut kept = Vec::with_capacity(schemas.len());
         for (index, schema) in schemas.iter().enumerate() {
             kept.push(self.node(schema, &at.child(&index.to_string()), shared)?);
@@ -425,6 +434,13 @@ fn check_arrays(out: &Map<String, Value>, map: &Map<String, Value>, at: &At) -> 
 fn check_objects(out: &Map<String, Value>, at: &At) -> Result<(), ConstraintError> {
     let number = |key: &str| out.get(key).and_then(Value::as_u64).unwrap_or(0);
     let required = out.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+    let listed = out.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+    let optional = listed.saturating_sub(required as usize);
+    if listed > MAX_PROPERTIES || optional > MAX_OPEN {
+        return at.refuse(format!(
+            "{listed} properties, {optional} of them not required; at most {MAX_PROPERTIES}, and {MAX_OPEN} not required"
+        ));
+    }
     let least = number("minProperties");
     if least > required.max(1) {
         return at.refuse(format!("minProperties {least} cannot be honoured; list the keys in `required`"));

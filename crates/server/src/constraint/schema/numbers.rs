@@ -8,6 +8,9 @@ use crate::constraint::ConstraintError;
 /// Whole numbers up to here are exact in double precision, in which bounds are compared.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// The most remainders that are kept apart.
+const MAX_STEP: f64 = 10_000.0;
+
 /// Keywords about numbers. Whether this is one.
 pub(super) fn keyword(
     key: &str,
@@ -38,8 +41,8 @@ pub(super) fn keyword(
 /// Refuses a number that is not exact where it is compared.
 pub(super) fn exact(number: &Number, at: &At) -> Result<(), ConstraintError> {
     match number.as_f64() {
-        Some(value) if value.abs() <= EXACT => Ok(()),
-        _ => at.refuse(format!("the number {number} is too large to be kept exactly; at most 2^53 is")),
+        Some(value) if value.abs() < EXACT => Ok(()),
+        _ => at.refuse(format!("the number {number} is too large to be kept exactly; less than 2^53 is")),
     }
 }
 
@@ -82,6 +85,13 @@ pub(super) fn check(out: &Map<String, Value>, at: &At, composed: bool) -> Result
     let Some(step) = number("multipleOf") else { return Ok(()) };
     if step <= 0.0 {
         return at.refuse(format!("multipleOf is {step}; it must be more than 0"));
+    }
+    let digits = format!("{step:e}");
+    let digits = digits.split('e').next().unwrap_or_default().replace('.', "");
+    let whole = if step.fract() == 0.0 { step } else { digits.parse().unwrap_or(f64::INFINITY) };
+    if whole > MAX_STEP {
+        return at
+            .refuse(format!("multipleOf {step} cannot be honoured: each remainder is a state of its own"));
     }
     // Whether a number is left is only seen where everything that is said about it stands together.
     if composed || out.contains_key("const") || out.contains_key("enum") {
