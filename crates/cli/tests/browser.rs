@@ -5,8 +5,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use wushi_server::store::{Limits, Store};
-
 const NEEDED: &str =
     "the browser tests need Node.js 18 or newer, npm and Chromium: apt-get install nodejs npm chromium";
 
@@ -58,6 +56,15 @@ fn installed(npm: &Path) -> PathBuf {
     folder
 }
 
+/// A key for servers of this home.
+fn key(home: &Path) -> String {
+    let mut add = Command::new(env!("CARGO_BIN_EXE_wushi"));
+    let output =
+        add.args(["key", "add", "browser"]).env("WUSHI_HOME", home).output().expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_string()
+}
+
 /// A server of its own database; it ends with the test.
 struct Server {
     process: Child,
@@ -92,9 +99,7 @@ fn the_pages_work_in_a_browser() {
     let chromium = program(&["chromium", "chromium-browser", "google-chrome"]);
     let (folder, model) = (installed(&npm), model());
     let (open, keyed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let store = Store::open(keyed.path().join("server.sqlite")).expect("a database");
-    let key = store.add_key("browser", Limits::default()).expect("a key").secret;
-    drop(store);
+    let key = key(keyed.path());
     let servers = [Server::start(open.path(), &model), Server::start(keyed.path(), &model)];
     let mut tests = Command::new(node);
     tests.arg("suite.mjs").current_dir(folder).env("CHROMIUM", chromium);
