@@ -10,6 +10,7 @@ use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
 use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
+use crate::speculate::ROW_COST;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
 
 /// The context of a model that is loaded without saying otherwise, if it was trained for as much.
@@ -420,6 +421,17 @@ impl LoadPlan {
         self.fingerprint
     }
 
+    /// What one row more costs where a step has few, in hundredths of a step of one row: what it does of itself, and
+    /// the weights that only it needs.
+    fn row_cost(&self) -> Result<usize, LoadError> {
+        let bytes = |rows| -> Result<u64, LoadError> {
+            let steps = self.schedule(rows)?;
+            Ok(steps.iter().map(|step| step.weight_bytes).sum())
+        };
+        let (one, two) = (bytes(1)?, bytes(2)?);
+        Ok(ROW_COST + (100 * two.saturating_sub(one) / one.max(1)) as usize)
+    }
+
     /// Allocates, packs the weights and starts the engine.
     ///
     /// # Errors
@@ -428,10 +440,12 @@ impl LoadPlan {
         if self.pooling.is_some() {
             return Err(LoadError::NoText { path: self.path });
         }
+        let row_cost = Some(self.engine.row_cost.map_or_else(|| self.row_cost(), Ok)?);
+        let options = EngineOptions { row_cost, ..self.engine };
         let executor = CpuExecutor::new(self.graph, &self.weights, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
-        let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
+        let engine = Engine::start(Box::new(executor), vocabulary, options)?;
         Ok(LoadedModel {
             engine,
             tokenizer: self.tokenizer,
