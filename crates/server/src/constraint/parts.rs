@@ -11,7 +11,7 @@ use super::compiler::{MAX_TEXT, invalid};
 use super::schema::Schemas;
 use super::vocabulary::Vocabulary;
 use super::{ConstraintError, Grammar};
-use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar};
+use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar, is_tool_name};
 
 /// Between the parts of JSON: nothing, a space, or a new line with its indentation, so that whitespace has an end.
 const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
@@ -128,6 +128,11 @@ impl Parts<'_> {
 
     fn tools(&mut self, grammar: &ToolGrammar, front: Option<&str>) -> Result<usize, ConstraintError> {
         let format = &grammar.format;
+        // They become parts of expressions.
+        let mut words = grammar.tools.iter().map(|tool| &tool.name).chain([&format.name, &format.arguments]);
+        if let Some(word) = words.find(|word| !is_tool_name(word)) {
+            return Err(invalid("`tools`", &format!("`{}` is no name of a function", word.escape_debug())));
+        }
         let otherwise = grammar.otherwise.as_ref().map(|other| self.add(other, None)).transpose()?;
         let begin = self.mark(&format.begin);
         let end =

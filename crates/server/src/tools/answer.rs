@@ -167,6 +167,10 @@ impl AnswerParser {
             self.skip_blank();
         }
         let blank = self.held.len() - self.held.trim_start().len();
+        if blank > MAX_BLANK {
+            self.state = State::Text { trim };
+            return true;
+        }
         let rest = &self.held[blank..];
         if let Some(format) = &self.think {
             if let Some(thought) = rest.strip_prefix(&format.begin) {
@@ -283,6 +287,9 @@ impl AnswerParser {
     }
 }
 
+/// The most whitespace that is held back, in bytes.
+const MAX_BLANK: usize = 256;
+
 /// Around a block of code.
 const FENCE: &str = "```";
 
@@ -327,5 +334,7 @@ fn split(held: &str, mark: &str) -> (usize, Option<usize>) {
         let near = held.len().saturating_sub(mark.len());
         starts.filter(|&at| at >= near).find(|&at| mark.starts_with(&held[at..])).unwrap_or(held.len())
     });
-    (held[..until].trim_end().len(), found)
+    let blank =
+        held[..until].char_indices().rev().take_while(|(at, c)| c.is_whitespace() && until - at <= MAX_BLANK);
+    (blank.last().map_or(until, |(at, _)| at), found)
 }

@@ -202,6 +202,10 @@ fn schemas_of_arguments_are_refused_with_their_function() {
     );
     assert!(refusal(json!({"type": "string"})).to_string().contains("an object"));
     assert!(refusal(json!([])).to_string().contains("function `f`"));
+    // Names are parts of expressions: those that came past `Tool::new` are looked at again.
+    let Grammar::Tools(mut stored) = grammar(&ToolFormat::tagged(), ToolChoice::Auto, true) else { panic!() };
+    stored.tools[0].name = "a|/.*".to_owned();
+    assert!(model.refusal(&Grammar::Tools(stored)).contains("no name"));
 }
 
 #[test]

@@ -202,6 +202,25 @@ fn thoughts() {
 }
 
 #[test]
+fn endless_whitespace_is_not_held_back() {
+    let (many, call) = (" \n".repeat(400), r#"<tool_call>{"name": "get_time", "arguments": {}}</tool_call>"#);
+    check(&tagged(), false, &many, &[text(&many)]);
+    check(
+        &tagged(),
+        true,
+        &format!("a{many}</think>{many}{call}"),
+        &[thought(&format!("a{}", &many[..800 - 256])), call_of_time()[0].clone(), call_of_time()[1].clone()],
+    );
+    let tools = tools();
+    let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
+    assert!(parser.push("a").len() == 1 && parser.push(&many).len() == 1);
+}
+
+fn call_of_time() -> [Piece; 2] {
+    [call(0, "get_time"), arguments(0, "{}")]
+}
+
+#[test]
 fn text_is_held_back_only_while_it_may_be_a_mark() {
     let tools = tools();
     let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
