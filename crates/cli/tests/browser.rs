@@ -6,7 +6,6 @@ use std::process::Command;
 
 use support::server::{Server, Setup};
 use support::{programs, smollm2};
-use wushi_server::store::Limits;
 
 const NEEDED: &str =
     "the browser tests need Node.js 18 or newer, npm and Chromium: apt-get install nodejs npm chromium";
@@ -19,7 +18,7 @@ fn the_pages_work_in_a_browser() {
     // One answer at a time, so that a second request waits.
     let args = ["--sequences", "1", "--threads", "2", &model];
     let keyed = Setup::new();
-    let key = keyed.key("browser", Limits::default());
+    let key = keyed.key("browser", &[]);
     let (open, keyed) = (Server::start(&args), keyed.start(&args));
     let mut tests = Command::new(node);
     tests.arg("suite.mjs").current_dir(folder).env("CHROMIUM", chromium);

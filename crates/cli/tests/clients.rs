@@ -8,7 +8,6 @@ use std::process::Command;
 
 use support::server::{Server, Setup};
 use support::{programs, smollm2, tiny};
-use wushi_server::store::Limits;
 
 const NEEDED: &str = "the clients' tests need Python 3.9 or newer with venv, Node.js 18 or newer and npm: \
      apt-get install python3 python3-venv nodejs npm";
@@ -42,7 +41,7 @@ struct Servers {
 impl Servers {
     fn start(thinker: &Path) -> Servers {
         let keyed = Setup::new();
-        let key = keyed.key("clients", Limits::default());
+        let key = keyed.key("clients", &[]);
         let models = [
             format!("smollm2={}", smollm2().display()),
             format!("thinker={}", thinker.display()),

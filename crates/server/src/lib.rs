@@ -25,6 +25,7 @@ mod openai;
 mod page;
 mod pool;
 mod prepare;
+pub mod replay;
 mod router;
 mod service;
 mod speech;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tokio::sync::Notify;
 use wushi_cpu::Team;
 use wushi_engine::load::DEFAULT_CONTEXT;
+use wushi_hub::ModelRef;
 use wushi_server::store::{Loading, Store};
 use wushi_server::{Limits, Options, ServedModel, Server};
 
@@ -120,6 +121,14 @@ fn named(argument: &str) -> (String, &str) {
     }
 }
 
+/// A reference that means the same in another folder.
+fn from_anywhere(reference: &str) -> Result<String> {
+    match ModelRef::parse(reference)? {
+        ModelRef::Path(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
+        _ => Ok(reference.to_owned()),
+    }
+}
+
 fn served(
     argument: &str,
     serving: &Serving,
@@ -142,7 +151,7 @@ fn served(
     load.engine.max_waiting = Some(serving.queue.unwrap_or(QUEUE));
     load.engine.step_tokens = Some(serving.step_tokens.unwrap_or(STEP_TOKENS));
     let loading = Loading {
-        reference: reference.to_owned(),
+        reference: from_anywhere(reference)?,
         quant: compute.quant.map(|quant| quant.to_string()),
         cache: load.cache.to_string(),
         rope_scaling: compute.rope_scaling.map(|stretch| format!("{stretch:?}").to_lowercase()),

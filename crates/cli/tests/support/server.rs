@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use wushi_server::store::{Limits, Store};
 
 /// Longer than anything takes, on a machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -29,14 +28,13 @@ impl Setup {
         Setup { folder: TempDir::new().expect("a folder") }
     }
 
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("server.sqlite")
-    }
-
-    /// The secret of a new key.
-    pub(crate) fn key(&self, name: &str, limits: Limits) -> String {
-        let store = Store::open(self.database()).expect("a database");
-        store.add_key(name, limits).expect("a key").secret
+    /// The secret of a new key; further arguments are limits.
+    pub(crate) fn key(&self, name: &str, limits: &[&str]) -> String {
+        let mut add = Command::new(env!("CARGO_BIN_EXE_wushi"));
+        add.args(["key", "add", name]).args(limits).env("WUSHI_HOME", self.folder.path());
+        let output = add.output().expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     /// Starts `wushi serve` with these arguments, on a free port.

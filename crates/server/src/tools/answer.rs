@@ -167,6 +167,10 @@ impl AnswerParser {
             self.skip_blank();
         }
         let blank = self.held.len() - self.held.trim_start().len();
+        if blank > MAX_BLANK {
+            self.state = State::Text { trim };
+            return true;
+        }
         let rest = &self.held[blank..];
         if let Some(format) = &self.think {
             if let Some(thought) = rest.strip_prefix(&format.begin) {
@@ -181,13 +185,19 @@ impl AnswerParser {
         if rest.is_empty() {
             return false;
         }
-        match self.tools.as_ref().filter(|format| format.bare && rest.starts_with('{')) {
-            Some(format) => {
-                let mark = self.held[..blank].to_owned();
-                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
-                self.held.drain(..blank);
+        let tools = self.tools.as_ref().filter(|format| format.bare);
+        match tools.map_or(Unmarked::No, |_| unmarked(rest)) {
+            Unmarked::Perhaps => return false,
+            Unmarked::Yes { prefix, fenced } => {
+                let mark = self.held[..blank + prefix].to_owned();
+                self.held.drain(..blank + prefix);
+                let mut format = tools.cloned().unwrap_or_else(ToolFormat::tagged);
+                if fenced {
+                    format.end = FENCE.to_owned();
+                }
+                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark, true)));
             }
-            None => self.state = State::Text { trim },
+            Unmarked::No => self.state = State::Text { trim },
         }
         true
     }
@@ -239,7 +249,7 @@ impl AnswerParser {
             Some(at) => {
                 let mark = self.held[end..at + format.begin.len()].to_owned();
                 self.held.drain(..at + format.begin.len());
-                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
+                self.state = State::Call(Box::new(CallReader::new(format.clone(), &self.names, mark, false)));
             }
             None => {
                 self.held.drain(..end);
@@ -277,6 +287,44 @@ impl AnswerParser {
     }
 }
 
+/// The most whitespace that is held back, in bytes.
+const MAX_BLANK: usize = 256;
+
+/// Around a block of code.
+const FENCE: &str = "```";
+
+/// Whether an answer begins as a call without its mark.
+enum Unmarked {
+    No,
+    /// It is too short to tell.
+    Perhaps,
+    /// With so much in front of the object, which may be a block of code.
+    Yes {
+        prefix: usize,
+        fenced: bool,
+    },
+}
+
+fn unmarked(text: &str) -> Unmarked {
+    if text.starts_with('{') {
+        return Unmarked::Yes { prefix: 0, fenced: false };
+    }
+    for opening in ["```json", FENCE] {
+        if opening.starts_with(text) {
+            return Unmarked::Perhaps;
+        }
+        let Some(inner) = text.strip_prefix(opening) else { continue };
+        match inner.trim_start().chars().next() {
+            None => return Unmarked::Perhaps,
+            Some('{') => {
+                return Unmarked::Yes { prefix: text.len() - inner.trim_start().len(), fenced: true };
+            }
+            Some(_) => {}
+        }
+    }
+    Unmarked::No
+}
+
 /// Where text ends that is certain to be text, and where the mark is if it is there. Whitespace in front of a mark, or of
 /// what may become one, is not certain.
 fn split(held: &str, mark: &str) -> (usize, Option<usize>) {
@@ -286,5 +334,7 @@ fn split(held: &str, mark: &str) -> (usize, Option<usize>) {
         let near = held.len().saturating_sub(mark.len());
         starts.filter(|&at| at >= near).find(|&at| mark.starts_with(&held[at..])).unwrap_or(held.len())
     });
-    (held[..until].trim_end().len(), found)
+    let blank =
+        held[..until].char_indices().rev().take_while(|(at, c)| c.is_whitespace() && until - at <= MAX_BLANK);
+    (blank.last().map_or(until, |(at, _)| at), found)
 }

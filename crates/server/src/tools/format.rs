@@ -11,7 +11,8 @@ pub struct ToolFormat {
     pub end: String,
     /// What is between.
     pub shape: Shape,
-    /// Whether an answer may be a call without `begin`, which then is never text.
+    /// Whether an answer that begins as a call of one of the tools, without `begin`, is one. Small models leave the mark
+    /// out, and some write the call as a block of code.
     pub bare: bool,
     /// The key of the function's name.
     pub name: String,
@@ -38,7 +39,7 @@ impl ToolFormat {
             begin: "<tool_call>".to_owned(),
             end: "</tool_call>".to_owned(),
             shape: Shape::Object,
-            bare: false,
+            bare: true,
             name: "name".to_owned(),
             arguments: "arguments".to_owned(),
         }
@@ -52,7 +53,8 @@ impl ToolFormat {
         }
         let marked = |begin: &str, end: &str, shape: Shape| {
             let (begin, end) = (begin.to_owned(), end.to_owned());
-            Some(ToolFormat { begin, end, shape, ..ToolFormat::tagged() })
+            let bare = shape == Shape::Object;
+            Some(ToolFormat { begin, end, shape, bare, ..ToolFormat::tagged() })
         };
         let has = |text: &str| source.contains(text);
         if has("[TOOL_CALLS]") {
@@ -86,7 +88,6 @@ impl ToolFormat {
             return Some(ToolFormat {
                 begin: "<|python_tag|>".to_owned(),
                 end: String::new(),
-                bare: true,
                 arguments: "parameters".to_owned(),
                 ..ToolFormat::tagged()
             });

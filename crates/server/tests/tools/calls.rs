@@ -114,8 +114,27 @@ fn a_call_that_has_begun_is_one() {
     assert!(model.accepts(&single, call) && !model.accepts(&single, &format!("{call}\n{call}")));
     let bare = grammar(&formats()[4], ToolChoice::Auto, true);
     assert!(model.accepts(&bare, r#"{"name": "get_time", "parameters": {}}"#));
-    assert!(!model.accepts(&bare, r#"{"name": "get_news", "parameters": {}}"#));
+    assert!(model.accepts(&bare, r#"{"name": "Ann", "parameters": {}}"#), "no function, so text");
     assert!(!model.accepts(&bare, r#"{"name": "get_weather", "parameters": {}}"#));
+}
+
+#[test]
+fn calls_without_their_mark() {
+    let model = Model::smollm2();
+    let inner = r#"{"name": "get_weather", "arguments": {"city": "Paris"}}"#;
+    let auto = grammar(&ToolFormat::tagged(), ToolChoice::Auto, true);
+    let required = grammar(&ToolFormat::tagged(), ToolChoice::Required, true);
+    for call in [inner.to_owned(), format!("```json\n{inner}\n```"), format!("{{\n  {}", &inner[1..])] {
+        assert!(model.accepts(&auto, &call) && !model.accepts(&required, &call), "{call}");
+        assert_eq!(read(&ToolFormat::tagged(), &call), (1, String::new()));
+        assert!(!model.accepts(&auto, &call.replace("\"Paris\"", "3")), "{call}");
+    }
+    for text in
+        [r#"{"name": "Ann", "age": 3}"#, "```json\n{\"name\": \"Ann\"}\n```", "```rust\nfn main() {}\n```"]
+    {
+        assert!(model.accepts(&auto, text), "{text}");
+        assert_eq!(read(&ToolFormat::tagged(), text), (0, text.to_owned()));
+    }
 }
 
 #[test]
@@ -183,6 +202,10 @@ fn schemas_of_arguments_are_refused_with_their_function() {
     );
     assert!(refusal(json!({"type": "string"})).to_string().contains("an object"));
     assert!(refusal(json!([])).to_string().contains("function `f`"));
+    // Names are parts of expressions: those that came past `Tool::new` are looked at again.
+    let Grammar::Tools(mut stored) = grammar(&ToolFormat::tagged(), ToolChoice::Auto, true) else { panic!() };
+    stored.tools[0].name = "a|/.*".to_owned();
+    assert!(model.refusal(&Grammar::Tools(stored)).contains("no name"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn tagged() -> ToolFormat {
 
 fn list() -> ToolFormat {
     let (begin, end) = ("[TOOL_CALLS]".to_owned(), String::new());
-    ToolFormat { begin, end, shape: Shape::List, ..tagged() }
+    ToolFormat { begin, end, shape: Shape::List, bare: false, ..tagged() }
 }
 
 fn named() -> ToolFormat {
@@ -135,6 +135,22 @@ fn calls_without_marks() {
     check(&bare(), false, &format!("{answer}; {{\"name\": \"get_time\", \"parameters\": {{}}}}"), &two);
     let typed = r#"{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}"#;
     check(&bare(), false, typed, &weather);
+    let marked = answer.replace("parameters", "arguments");
+    for answer in [
+        marked.clone(),
+        format!("```json\n{marked}\n```"),
+        format!("```\n{marked}```\n"),
+        format!("{marked}</tool_call>"),
+    ] {
+        check(&tagged(), false, &answer, &weather);
+    }
+    for answer in
+        ["```json\n{\"name\": \"Ann\"}\n```", "```json\n[1]", "```rust\n{}", "```", "{\"a\": {", "{"]
+    {
+        check(&tagged(), false, answer, &[text(answer)]);
+    }
+    let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools())));
+    assert_eq!(parser.push("{\"a\""), [text("{\"a\"")], "not held back for longer");
     check(&bare(), false, r#"{"answer": 42}"#, &[text(r#"{"answer": 42}"#)]);
     check(&bare(), false, &format!("Like {answer}"), &[text(&format!("Like {answer}"))]);
 }
@@ -186,6 +202,25 @@ fn thoughts() {
 }
 
 #[test]
+fn endless_whitespace_is_not_held_back() {
+    let (many, call) = (" \n".repeat(400), r#"<tool_call>{"name": "get_time", "arguments": {}}</tool_call>"#);
+    check(&tagged(), false, &many, &[text(&many)]);
+    check(
+        &tagged(),
+        true,
+        &format!("a{many}</think>{many}{call}"),
+        &[thought(&format!("a{}", &many[..800 - 256])), call_of_time()[0].clone(), call_of_time()[1].clone()],
+    );
+    let tools = tools();
+    let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
+    assert!(parser.push("a").len() == 1 && parser.push(&many).len() == 1);
+}
+
+fn call_of_time() -> [Piece; 2] {
+    [call(0, "get_time"), arguments(0, "{}")]
+}
+
+#[test]
 fn text_is_held_back_only_while_it_may_be_a_mark() {
     let tools = tools();
     let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
@@ -203,7 +238,7 @@ fn text_is_held_back_only_while_it_may_be_a_mark() {
 }
 
 /// What answers are made of.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 28] = [
     "<tool_call>",
     "</tool_call>",
     "[TOOL_CALLS]",
@@ -230,6 +265,8 @@ const PARTS: [&str; 26] = [
     "é🔵",
     "1",
     "<",
+    "```",
+    "```json\n",
 ];
 
 proptest! {

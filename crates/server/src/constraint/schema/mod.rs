@@ -238,7 +238,13 @@ impl Reader<'_, '_> {
         out: &mut Map<String, Value>,
     ) -> Result<bool, ConstraintError> {
         let kept = match key {
-            "properties" | "patternProperties" => self.map(value, at, shared)?,
+            "properties" => self.map(value, at, shared)?,
+            "patternProperties" => {
+                for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
+                    pattern(name, &at.child(name))?;
+                }
+                self.map(value, at, shared)?
+            }
             "additionalProperties" => self.node(value, at, shared)?,
             "minProperties" | "maxProperties" => count(value, at)?,
             "required" => {
@@ -396,8 +402,10 @@ fn of_strings(
     let kept = match key {
         "minLength" | "maxLength" => count(value, at)?,
         "pattern" => match value {
-            Value::String(pattern) if pattern.len() <= super::compiler::MAX_TEXT => value.clone(),
-            Value::String(_) => return at.refuse("the pattern is too long"),
+            Value::String(text) => {
+                pattern(text, at)?;
+                value.clone()
+            }
             _ => return at.refuse(format!("a text is expected, not {}", excerpt(value))),
         },
         "format" => match value.as_str() {
@@ -414,6 +422,33 @@ fn of_strings(
     };
     out.insert(key.to_owned(), kept);
     Ok(true)
+}
+
+/// Refuses a pattern that would be read otherwise here than by those who check it: sets within sets of characters, and
+/// what takes one from another, are plain characters in the expressions of JSON schemas.
+fn pattern(text: &str, at: &At) -> Result<(), ConstraintError> {
+    if text.len() > super::compiler::MAX_TEXT {
+        return at.refuse("the pattern is too long");
+    }
+    let (mut in_set, mut escaped, mut before) = (false, false, ' ');
+    for c in text.chars() {
+        match c {
+            _ if escaped => {
+                (escaped, before) = (false, ' ');
+                continue;
+            }
+            '\\' => escaped = true,
+            '[' if in_set => return at.refuse("write `\\[` for a `[` between `[` and `]`"),
+            '&' | '-' | '~' if in_set && before == c => {
+                return at.refuse(format!("write `\\{c}` for each `{c}` between `[` and `]`"));
+            }
+            '[' => in_set = true,
+            ']' => in_set = false,
+            _ => {}
+        }
+        before = c;
+    }
+    Ok(())
 }
 
 /// Counts of items against each other.
