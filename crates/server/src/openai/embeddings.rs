@@ -125,7 +125,7 @@ pub(crate) async fn embeddings(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd", "/v1/embeddings")?;
+    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd-", "/v1/embeddings")?;
     let inputs = request.input.prompts("input", MAX_INPUTS)?;
     let id = arrival.id.clone();
     let lease = app.pool.acquire(&entry).await?;
