@@ -99,16 +99,19 @@ fn function() -> String {
 
 impl MessageContent {
     /// The text, parts joined by line breaks.
-    fn text(self, place: &str) -> Result<String, ApiError> {
+    pub(crate) fn text(self, place: &str) -> Result<String, ApiError> {
         let parts = match self {
             MessageContent::Text(text) => return Ok(text),
             MessageContent::Parts(parts) => parts,
         };
         let texts = parts.into_iter().enumerate().map(|(index, part)| {
             match (part.kind.as_str(), part.text, part.refusal) {
-                ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => {
-                    Ok(text)
-                }
+                (
+                    "text" | "input_text" | "output_text" | "reasoning_text" | "summary_text",
+                    Some(text),
+                    _,
+                )
+                | ("refusal", _, Some(text)) => Ok(text),
                 (kind, ..) => {
                     let param = format!("{place}.content[{index}]");
                     let message =
