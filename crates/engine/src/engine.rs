@@ -219,7 +219,10 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.submissions = None;
-        if let Some(thread) = self.thread.take() {
+        // Where a request's events go may have held the last handle: then this is the thread, which ends by itself.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
             // A panic has been caught and recorded; there is nothing left to learn from joining.
             let _ = thread.join();
         }

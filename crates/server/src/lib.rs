@@ -32,6 +32,7 @@ mod speech;
 mod sse;
 pub mod store;
 pub mod tools;
+mod turns;
 mod whole;
 
 use std::io;

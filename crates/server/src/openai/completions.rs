@@ -333,7 +333,7 @@ impl CompletionEncoder {
                     .for_each(|token| teller.add(&mut list, &mut offset, token.id, Some(token)));
                 list
             });
-            let text = teller.prompt_text(index) + &said.text;
+            let text = teller.prompt_text(index) + &said.text();
             CompletionChoice { index, text, logprobs, finish_reason: Some(said.reason().openai()) }
         });
         self.completion(choices.collect(), Some(&whole.summary), true)

@@ -124,7 +124,7 @@ pub(crate) async fn embeddings(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd", "/v1/embeddings")?;
+    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd-", "/v1/embeddings")?;
     let id = arrival.id.clone();
     let lease = app.pool.acquire(&entry).await?;
     let format = request.encoding_format.unwrap_or(EncodingFormat::Float);

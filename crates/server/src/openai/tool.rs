@@ -1,6 +1,6 @@
 //! Tools and forms of answers as they come in.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
@@ -47,7 +47,7 @@ pub(crate) enum ToolChoice {
 }
 
 /// Whether the model calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ToolMode {
     /// It does not.
