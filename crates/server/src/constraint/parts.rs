@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use toktrie::TokenId;
 
 use super::compiler::{MAX_TEXT, invalid};
-use super::schema::Schemas;
+use super::schema::{Schemas, is_annotation};
 use super::vocabulary::Vocabulary;
 use super::{ConstraintError, Grammar};
-use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar, is_tool_name};
+use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar, is_plain_text, is_tool_name};
 
 /// Between the parts of JSON: nothing, a space, or a new line with its indentation, so that whitespace has an end.
 const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
@@ -140,6 +140,7 @@ impl Parts<'_> {
         let mut text = format!("{GAP}\n");
         match &format.shape {
             Shape::Object => text.push_str(&self.objects(grammar, &end)?),
+            Shape::Elements => text.push_str(&self.elements(grammar, &end)?),
             Shape::List => {
                 let calls = self.list(grammar)?;
                 let _ = writeln!(text, "call: @g{calls}{end}");
@@ -153,7 +154,9 @@ impl Parts<'_> {
             }
         }
         let more = match format.shape {
-            Shape::Object | Shape::Named(_) if grammar.parallel => format!(" (GAP? {begin} GAP? call)*"),
+            Shape::Object | Shape::Named(_) | Shape::Elements if grammar.parallel => {
+                format!(" (GAP? {begin} GAP? call)*")
+            }
             _ => String::new(),
         };
         // Everything behind the first `begin`, to the end of the answer.
@@ -178,6 +181,76 @@ impl Parts<'_> {
             "{heads}NEXT: /{SPACE},{SPACE}\"{arguments}\"{SPACE}:{SPACE}/\nCLOSE: /{SPACE}\\}}/\nFENCE: /{SPACE}```/\n\
              object: ({each}) CLOSE\ncall: object{end}\nunmarked: ({first}) CLOSE{more} FENCE? GAP?\n"
         ))
+    }
+
+    /// Rules for calls as elements.
+    fn elements(&mut self, grammar: &ToolGrammar, end: &str) -> Result<String, ConstraintError> {
+        let (mut rules, mut calls) = (String::new(), Vec::with_capacity(grammar.tools.len()));
+        for (index, tool) in grammar.tools.iter().enumerate() {
+            // The whole is read for what is wrong with it.
+            read(&mut Schemas::default(), tool)?;
+            let wrong = |problem: String| {
+                Err(ConstraintError::Schema { at: format!("function `{}`", tool.name), problem })
+            };
+            let keys = ["type", "properties", "required", "additionalProperties"];
+            let map = tool.parameters.as_object().into_iter().flatten();
+            if let Some((key, _)) =
+                map.clone().find(|(key, _)| !keys.contains(&key.as_str()) && !is_annotation(key))
+            {
+                return wrong(format!(
+                    "`{key}` beside the properties cannot be honoured in this model's calls"
+                ));
+            }
+            let nothing = Map::new();
+            let properties = tool.parameters.get("properties").and_then(Value::as_object).unwrap_or(&nothing);
+            let required =
+                tool.parameters.get("required").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            if let Some(name) =
+                required.iter().filter_map(Value::as_str).find(|name| !properties.contains_key(*name))
+            {
+                return wrong(format!("`{}` is required and not among the properties", name.escape_debug()));
+            }
+            let mut call = quoted(&format!("<function={}>", tool.name));
+            for (at, (key, schema)) in properties.iter().enumerate() {
+                if key.len() > 200 || key.contains(['>', '\n']) {
+                    return wrong(format!(
+                        "the property `{}` cannot be named in this model's calls",
+                        key.escape_debug()
+                    ));
+                }
+                let must = if required.iter().any(|name| name == key) { "" } else { "?" };
+                let _ = write!(call, " GAP? p{index}_{at}{must}");
+                let opening = quoted(&format!("<parameter={key}>"));
+                let value = self.element(tool, schema, &format!("v{index}_{at}"), &mut rules)?;
+                let _ = writeln!(rules, "p{index}_{at}: {opening} {value}");
+            }
+            calls.push(format!("{call} GAP? \"</function>\""));
+        }
+        let _ = writeln!(rules, "call: ({}){end}", calls.join("\n    | "));
+        Ok(rules)
+    }
+
+    /// An argument and the end of its element.
+    fn element(
+        &mut self,
+        tool: &Tool,
+        schema: &Value,
+        name: &str,
+        rules: &mut String,
+    ) -> Result<String, ConstraintError> {
+        const END: &str = "\"</parameter>\"";
+        if !is_plain_text(schema) {
+            let mut schemas = Schemas::default();
+            let read = schemas.add_within(&tool.parameters, schema)?;
+            let value = self.push(GrammarWithLexer::from_json_schema(schemas.finish(read, options())));
+            return Ok(format!("GAP? @g{value} GAP? {END}"));
+        }
+        if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
+            let choices: Vec<String> = choices.iter().filter_map(Value::as_str).map(quoted).collect();
+            return Ok(format!("\"\\n\"? ({}) \"\\n\"? {END}", choices.join(" | ")));
+        }
+        let _ = writeln!(rules, "{name}[suffix={END}]: /(?s:.*)/");
+        Ok(name.to_owned())
     }
 
     /// Alternatives, one for each function.

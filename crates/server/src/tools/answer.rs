@@ -1,7 +1,8 @@
 //! An answer taken apart as it comes: what is thought, what is said, what is called.
 
+use super::elements::ElementReader;
 use super::json::{CallReader, Event, Step};
-use super::{ThinkFormat, Tool, ToolFormat};
+use super::{Shape, ThinkFormat, Tool, ToolFormat};
 
 /// A piece of an answer. Texts and fragments of one kind that follow each other belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub enum Piece {
 pub struct AnswerParser {
     think: Option<ThinkFormat>,
     tools: Option<ToolFormat>,
-    names: Vec<String>,
+    called: Vec<Tool>,
     state: State,
     /// Text that has come and is not yet understood.
     held: String,
@@ -59,6 +60,7 @@ enum State {
         trim: bool,
     },
     Call(Box<CallReader>),
+    Elements(Box<ElementReader>),
 }
 
 impl AnswerParser {
@@ -76,7 +78,7 @@ impl AnswerParser {
         AnswerParser {
             think: think.cloned(),
             tools: tools.map(|(format, _)| format.clone()),
-            names: tools.map_or(&[][..], |(_, tools)| tools).iter().map(|tool| tool.name.clone()).collect(),
+            called: tools.map_or(&[][..], |(_, tools)| tools).to_vec(),
             state,
             held: String::new(),
             calls: 0,
@@ -114,6 +116,11 @@ impl AnswerParser {
             }
             State::Thinking { .. } => self.think(held),
             State::Call(reader) => {
+                if let Some(text) = reader.into_text() {
+                    self.say(text + &held);
+                }
+            }
+            State::Elements(reader) => {
                 if let Some(text) = reader.into_text() {
                     self.say(text + &held);
                 }
@@ -158,7 +165,7 @@ impl AnswerParser {
                 let trim = *trim;
                 self.step_text(trim)
             }
-            State::Call(_) => self.step_call(),
+            State::Call(_) | State::Elements(_) => self.step_call(),
         }
     }
 
@@ -195,7 +202,7 @@ impl AnswerParser {
                 if fenced {
                     format.end = FENCE.to_owned();
                 }
-                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark, true)));
+                self.state = State::Call(Box::new(CallReader::new(format, &self.called, mark, true)));
             }
             Unmarked::No => self.state = State::Text { trim },
         }
@@ -249,7 +256,12 @@ impl AnswerParser {
             Some(at) => {
                 let mark = self.held[end..at + format.begin.len()].to_owned();
                 self.held.drain(..at + format.begin.len());
-                self.state = State::Call(Box::new(CallReader::new(format.clone(), &self.names, mark, false)));
+                self.state = match format.shape {
+                    Shape::Elements => {
+                        State::Elements(Box::new(ElementReader::new(&self.called, &format.end, mark)))
+                    }
+                    _ => State::Call(Box::new(CallReader::new(format.clone(), &self.called, mark, false))),
+                };
             }
             None => {
                 self.held.drain(..end);
@@ -261,9 +273,8 @@ impl AnswerParser {
     }
 
     fn step_call(&mut self) -> bool {
-        let State::Call(reader) = &mut self.state else { return false };
         let (calls, pieces) = (&mut self.calls, &mut self.pieces);
-        let (used, step) = reader.read(&self.held, &mut |event| match event {
+        let mut sink = |event| match event {
             Event::Name(name) => {
                 pieces.push(Piece::Call { index: *calls, name });
                 *calls += 1;
@@ -272,13 +283,22 @@ impl AnswerParser {
             Event::Arguments(fragment) => {
                 pieces.push(Piece::Arguments { index: calls.saturating_sub(1), fragment });
             }
-        });
+        };
+        let (used, step) = match &mut self.state {
+            State::Call(reader) => reader.read(&self.held, &mut sink),
+            State::Elements(reader) => reader.read(&self.held, &mut sink),
+            _ => return false,
+        };
         self.held.drain(..used);
         match step {
             Step::More => return false,
             Step::Done => self.state = State::Text { trim: true },
             Step::Failed => {
-                let raw = reader.take_raw();
+                let raw = match &mut self.state {
+                    State::Call(reader) => reader.take_raw(),
+                    State::Elements(reader) => reader.take_raw(),
+                    _ => String::new(),
+                };
                 self.state = State::Text { trim: false };
                 self.say(raw);
             }

@@ -1,6 +1,6 @@
 //! Calls read as they come, character by character.
 
-use super::{Shape, ToolFormat};
+use super::{Shape, Tool, ToolFormat};
 
 /// What has become known of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,11 +118,11 @@ const FAILED: Read = (0, Some(Step::Failed));
 impl CallReader {
     /// `mark` is what has been read of the call so far; without a proper mark, only what looks like a call from its first key
     /// on is one.
-    pub(super) fn new(format: ToolFormat, names: &[String], mark: String, unmarked: bool) -> CallReader {
+    pub(super) fn new(format: ToolFormat, tools: &[Tool], mark: String, unmarked: bool) -> CallReader {
         let place = if matches!(format.shape, Shape::Named(_)) { Place::Name } else { Place::Open };
         CallReader {
             format,
-            names: names.to_vec(),
+            names: tools.iter().map(|tool| tool.name.clone()).collect(),
             unmarked,
             place,
             in_list: false,

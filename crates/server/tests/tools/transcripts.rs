@@ -22,6 +22,10 @@ fn bare() -> ToolFormat {
     ToolFormat::of_template("{{ tools }} <|python_tag|>").unwrap()
 }
 
+fn elements() -> ToolFormat {
+    ToolFormat { shape: Shape::Elements, bare: false, ..tagged() }
+}
+
 fn think() -> ThinkFormat {
     ThinkFormat { begin: "<think>".to_owned(), end: "</think>".to_owned() }
 }
@@ -156,6 +160,36 @@ fn calls_without_marks() {
 }
 
 #[test]
+fn calls_as_elements() {
+    let call_of = |city: &str, days: &str| {
+        format!(
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\n{city}\n</parameter>\n<parameter=days>\n{days}\n</parameter>\n</function>\n</tool_call>"
+        )
+    };
+    let weather = |json: &str| [call(0, "get_weather"), arguments(0, json)];
+    check(&elements(), false, &call_of("Paris", "3"), &weather(r#"{"city": "Paris", "days": 3}"#));
+    let quoted = r#"{"city": "a \"b\"\n</para\\🔵", "days": null}"#;
+    check(&elements(), false, &call_of("a \"b\"\n</para\\🔵", "null"), &weather(quoted));
+    check(&elements(), false, &call_of("\n", "two"), &weather(r#"{"city": "\n", "days": "two"}"#));
+    let time = "<tool_call><function=get_time></function></tool_call>";
+    let both = [call(0, "get_time"), arguments(0, "{}"), call(1, "get_time"), arguments(1, "{}")];
+    check(&elements(), false, &format!("{time}\n{time}\n"), &both);
+    check(
+        &elements(),
+        false,
+        "<tool_call><function=get_time></function><function=get_time></function></tool_call>",
+        &both,
+    );
+    let cut = "<tool_call><function=get_weather><parameter=city>Par";
+    check(&elements(), false, cut, &weather(r#"{"city": "Par"#));
+    for answer in
+        ["<tool_call><function=nope></function></tool_call>", "<tool_call>\n<function=get", "<tool_call> {}"]
+    {
+        check(&elements(), false, answer, &[text(answer)]);
+    }
+}
+
+#[test]
 fn what_is_no_call_is_text() {
     for answer in [
         "plain",
@@ -238,7 +272,7 @@ fn text_is_held_back_only_while_it_may_be_a_mark() {
 }
 
 /// What answers are made of.
-const PARTS: [&str; 28] = [
+const PARTS: [&str; 34] = [
     "<tool_call>",
     "</tool_call>",
     "[TOOL_CALLS]",
@@ -267,6 +301,12 @@ const PARTS: [&str; 28] = [
     "<",
     "```",
     "```json\n",
+    "<function=get_time>",
+    "<function=get_weather>",
+    "<parameter=city>",
+    "<parameter=days>",
+    "</parameter>",
+    "</function>",
 ];
 
 proptest! {
@@ -274,10 +314,10 @@ proptest! {
 
     #[test]
     fn anything_is_read_alike_however_it_is_cut(
-        parts in proptest::collection::vec(0..PARTS.len(), 0..24), format in 0..4_usize, open in any::<bool>(), step in 1..9_usize,
+        parts in proptest::collection::vec(0..PARTS.len(), 0..24), format in 0..5_usize, open in any::<bool>(), step in 1..9_usize,
     ) {
         let answer: String = parts.iter().map(|&part| PARTS[part]).collect();
-        let format = [tagged(), list(), named(), bare()][format].clone();
+        let format = [tagged(), list(), named(), bare(), elements()][format].clone();
         let whole = read(&format, open, [answer.as_str()]);
         let characters: Vec<String> = answer.chars().map(String::from).collect();
         let chunks: Vec<String> = characters.chunks(step).map(|chunk| chunk.concat()).collect();

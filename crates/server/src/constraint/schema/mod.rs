@@ -46,7 +46,12 @@ pub(super) struct Schemas {
 impl Schemas {
     /// Takes in a schema; what comes back stands for it beside others, before [`Schemas::finish`].
     pub(super) fn add(&mut self, schema: &Value) -> Result<Value, ConstraintError> {
-        let mut reader = Reader { root: schema, schemas: self, names: HashMap::new() };
+        self.add_within(schema, schema)
+    }
+
+    /// Takes in a part of a schema, whose references lead into the whole.
+    pub(super) fn add_within(&mut self, whole: &Value, schema: &Value) -> Result<Value, ConstraintError> {
+        let mut reader = Reader { root: whole, schemas: self, names: HashMap::new() };
         let read = reader.node(schema, &At::root(), false)?;
         if endless::is_endless(&read, &self.definitions) {
             return Err(ConstraintError::schema(
@@ -278,7 +283,7 @@ impl Reader<'_, '_> {
 }
 
 /// What says nothing about values, or is said of them elsewhere.
-fn is_annotation(key: &str) -> bool {
+pub(super) fn is_annotation(key: &str) -> bool {
     const ANNOTATIONS: [&str; 20] = [
         "$schema",
         "$id",
