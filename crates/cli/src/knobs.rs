@@ -12,8 +12,9 @@ use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
-    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port, repetition_penalty, seconds, seed,
-    size, storage_type, stretch, switch, temperature, text, threads, top_p,
+    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port,
+    repetition_penalty, seconds, seed, size, storage_type, stretch, switch, temperature, text, threads,
+    top_p,
 };
 
 /// One row of the table.

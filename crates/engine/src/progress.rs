@@ -17,7 +17,8 @@ pub(crate) struct Watched<'a> {
 impl<'a> Watched<'a> {
     pub(crate) fn new(source: &'a dyn WeightSource, graph: &Graph, report: &'a (dyn Fn(f64) + Sync)) -> Self {
         // Weights that are rows of one tensor are taken over one by one.
-        let total = graph.weights().iter().filter_map(|weight| source.describe(&weight.name)).map(elements).sum();
+        let total =
+            graph.weights().iter().filter_map(|weight| source.describe(&weight.name)).map(elements).sum();
         Watched { source, total, done: AtomicU64::new(0), report }
     }
 }

@@ -107,7 +107,10 @@ impl Tools {
         }
         for (index, tool) in tools.iter().enumerate() {
             if tools[..index].iter().any(|other| other.name == tool.name) {
-                return Err(ApiError::parameter("tools", format!("there are two tools of the name `{}`", tool.name)));
+                return Err(ApiError::parameter(
+                    "tools",
+                    format!("there are two tools of the name `{}`", tool.name),
+                ));
             }
         }
         match &choice {
@@ -142,14 +145,21 @@ impl SamplingWish {
             // Both are in use for "all".
             Some(-1 | 0) => 0,
             Some(k) => usize::try_from(k).map_err(|_| {
-                ApiError::parameter("top_k", format!("top_k is {k}, expected at least 1, or 0 or -1 for all tokens"))
+                ApiError::parameter(
+                    "top_k",
+                    format!("top_k is {k}, expected at least 1, or 0 or -1 for all tokens"),
+                )
             })?,
         };
         Ok(Sampling {
             temperature: self.temperature.or(recommended.temperature).unwrap_or(DEFAULT_TEMPERATURE),
             top_k,
             // OpenAI's range includes 0, which keeps the most probable token; so does the smallest number above.
-            top_p: self.top_p.map(|p| if p == 0.0 { f32::MIN_POSITIVE } else { p }).or(recommended.top_p).unwrap_or(neutral.top_p),
+            top_p: self
+                .top_p
+                .map(|p| if p == 0.0 { f32::MIN_POSITIVE } else { p })
+                .or(recommended.top_p)
+                .unwrap_or(neutral.top_p),
             min_p: self.min_p.or(recommended.min_p).unwrap_or(neutral.min_p),
             repetition_penalty: self
                 .repetition_penalty
@@ -159,5 +169,35 @@ impl SamplingWish {
             frequency_penalty: self.frequency_penalty.unwrap_or(neutral.frequency_penalty),
             logit_bias: self.logit_bias.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_win_over_recommendations_and_those_over_defaults() {
+        let recommended =
+            RecommendedSampling { temperature: Some(0.6), top_k: Some(20), ..RecommendedSampling::default() };
+        let wish = SamplingWish { top_k: Some(5), top_p: Some(0.0), ..SamplingWish::default() };
+        let sampling = wish.resolve(&recommended).unwrap();
+        assert_eq!((sampling.temperature, sampling.top_k), (0.6, 5));
+        assert!(sampling.top_p > 0.0, "OpenAI's 0 keeps one token");
+        let all = SamplingWish { top_k: Some(-1), ..SamplingWish::default() }.resolve(&recommended).unwrap();
+        assert_eq!(all.top_k, 0);
+        let none = SamplingWish::default().resolve(&RecommendedSampling::default()).unwrap();
+        assert_eq!(none.temperature, DEFAULT_TEMPERATURE);
+        let bad = SamplingWish { top_k: Some(-2), ..SamplingWish::default() };
+        assert_eq!(bad.resolve(&recommended).unwrap_err().param.as_deref(), Some("top_k"));
+    }
+
+    #[test]
+    fn tools_must_fit_each_other() {
+        let tool = |name| Tool::new(name, None).expect("a name");
+        let twice = Tools::new(vec![tool("a"), tool("a")], ToolChoice::Auto, true);
+        assert_eq!(twice.unwrap_err().param.as_deref(), Some("tools"));
+        let unknown = Tools::new(vec![tool("a")], ToolChoice::Named("b".to_owned()), true);
+        assert_eq!(unknown.unwrap_err().param.as_deref(), Some("tool_choice"));
     }
 }

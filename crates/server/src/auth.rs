@@ -63,9 +63,12 @@ fn check_key(app: &App, headers: &HeaderMap) -> Result<Option<Key>, ApiError> {
         let (scheme, secret) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
     });
-    let refuse = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key"));
+    let refuse =
+        |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key"));
     let Some(secret) = bearer.or_else(|| text("x-api-key")) else {
-        return refuse("a key is needed: send it as `Authorization: Bearer KEY` (made by `wushi key add NAME`)");
+        return refuse(
+            "a key is needed: send it as `Authorization: Bearer KEY` (made by `wushi key add NAME`)",
+        );
     };
     match store.authenticate(secret)? {
         Some(key) => Ok(Some(key)),
@@ -82,7 +85,9 @@ mod tests {
         for host in ["localhost", "LocalHost:8000", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:80"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["", "example.com", "localhost.example.com:8000", "192.168.0.1", "[::2]:80", "127.0.0.1.nip.io"] {
+        for host in
+            ["", "example.com", "localhost.example.com:8000", "192.168.0.1", "[::2]:80", "127.0.0.1.nip.io"]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

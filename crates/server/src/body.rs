@@ -26,7 +26,10 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 async fn read(body: Body, limit: usize, time: Duration) -> Result<axum::body::Bytes, ApiError> {
     let bytes = tokio::time::timeout(time, to_bytes(body, limit)).await;
     let bytes = bytes.map_err(|_| {
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", time.as_secs()))
+        ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", time.as_secs()),
+        )
     })?;
     bytes.map_err(|error| {
         let mut source = Some(&error as &dyn std::error::Error);
@@ -56,4 +59,29 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     json.end().map_err(|error| ApiError::invalid(format!("the body cannot be used: {error}")))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::parse;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[serde(rename = "list")]
+        _list: Vec<u32>,
+    }
+
+    #[test]
+    fn errors_name_their_place() {
+        assert!(parse::<Body>(br#"{"list": [1]}"#).is_ok());
+        let param = |bytes: &[u8]| parse::<Body>(bytes).unwrap_err().param;
+        assert_eq!(param(br#"{"list": [1, "x"]}"#).as_deref(), Some("list[1]"));
+        assert_eq!(param(br#"{"list": [], "other": 1}"#).as_deref(), Some("other"));
+        assert_eq!(param(br#"{"list": []} and more"#), None);
+        assert_eq!(param(b"{\"list\": \xff}"), None);
+        assert_eq!(param(b""), None);
+    }
 }

@@ -40,7 +40,8 @@ pub(crate) fn receive(
     app.check_open()?;
     let entry = app.pool.find_or_first(model)?.clone();
     app.ledger.admit(caller.0.as_ref())?;
-    Ok((Arrival::new(ids::response_id(prefix)?, endpoint, caller.0), entry))
+    let id = ids::response_id(prefix)?;
+    Ok((Arrival::new(id, endpoint, caller.0, app.under_way.subscribe()), entry))
 }
 
 /// Waits for the model, prepares and submits.
@@ -53,15 +54,23 @@ pub(crate) async fn begin(
     let lease = app.pool.acquire(&entry).await?;
     asks.iter_mut().for_each(|ask| ask.digest |= app.digests);
     let preparing = lease.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&preparing, asks)).await;
-    let prepared = prepared.map_err(|error| ApiError::internal(format!("the prompt could not be made: {error}")))??;
+    let prepared = blocking(move || prepare(&preparing, asks)).await?;
     let prompts = prepared.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let record = app.ledger.open(arrival, &lease, &prepared);
     let answers = answer::start(&app, lease.clone(), prepared, record)?;
     Ok(Begun { answers, lease, prompts })
 }
 
-fn head(arrival: &Arrival, entry: &ModelEntry) -> Head {
+/// Work that takes a while, such as cutting long texts into tokens, away from the tasks that serve connections.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(ApiError::internal(format!("the work broke off: {error}"))))
+}
+
+/// What names the answer; the fingerprint is known once the model is loaded.
+pub(crate) fn head(arrival: &Arrival, entry: &ModelEntry) -> Head {
     let fingerprint = entry.condition().running.map(|running| running.fingerprint_text());
     Head {
         id: arrival.id.clone(),
@@ -86,7 +95,8 @@ pub(crate) async fn chat_completions(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "chatcmpl", "/v1/chat/completions")?;
+    let (arrival, entry) =
+        receive(&app, caller, request.model.as_deref(), "chatcmpl-", "/v1/chat/completions")?;
     let (ask, wanted) = request.ask()?;
     let names = head(&arrival, &entry);
     if !wanted.stream {
@@ -124,7 +134,7 @@ pub(crate) async fn completions(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "cmpl", "/v1/completions")?;
+    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "cmpl-", "/v1/completions")?;
     let (asks, wanted) = request.asks()?;
     let names = head(&arrival, &entry);
     let (stream, waiting) = (wanted.stream, CompletionEncoder::waiting(names.clone(), &wanted));

@@ -2,9 +2,9 @@
 
 use crate::error::ApiError;
 
-/// A name nobody else has: `chatcmpl-` and 128 random bits in hexadecimal.
+/// A name nobody else has: a prefix, such as `chatcmpl-` or `resp_`, and 128 random bits in hexadecimal.
 pub(crate) fn response_id(prefix: &str) -> Result<String, ApiError> {
-    Ok(format!("{prefix}-{:032x}", u128::from_le_bytes(random()?)))
+    Ok(format!("{prefix}{:032x}", u128::from_le_bytes(random()?)))
 }
 
 /// A seed of 32 bits: to be typed again, and to survive any JSON reader.

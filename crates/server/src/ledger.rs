@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
 use wushi_engine::{FinishReason, Pooling};
 
 use crate::answer::{Ended, Summary};
@@ -31,11 +32,18 @@ pub(crate) struct Arrival {
     key: Option<Key>,
     time: u64,
     started: Instant,
+    under_way: watch::Receiver<()>,
 }
 
 impl Arrival {
-    pub(crate) fn new(id: String, endpoint: &'static str, key: Option<Key>) -> Arrival {
-        Arrival { id, endpoint, key, time: unix_ms(), started: Instant::now() }
+    /// While there is one of `under_way`, the server does not end.
+    pub(crate) fn new(
+        id: String,
+        endpoint: &'static str,
+        key: Option<Key>,
+        under_way: watch::Receiver<()>,
+    ) -> Arrival {
+        Arrival { id, endpoint, key, time: unix_ms(), started: Instant::now(), under_way }
     }
 }
 
@@ -44,6 +52,7 @@ pub(crate) struct Entry {
     ledger: Ledger,
     record: AuditRecord,
     started: Instant,
+    _under_way: watch::Receiver<()>,
 }
 
 impl Ledger {
@@ -132,7 +141,7 @@ impl Ledger {
             status: Status::Ok,
             text,
         };
-        Entry { ledger: self.clone(), record, started: arrival.started }
+        Entry { ledger: self.clone(), record, started: arrival.started, _under_way: arrival.under_way }
     }
 }
 

@@ -32,6 +32,7 @@ mod speech;
 mod sse;
 pub mod store;
 pub mod tools;
+mod turns;
 mod whole;
 
 use std::io;
@@ -124,7 +125,9 @@ impl Server {
     /// No model, an address that cannot be listened on, or that others than this machine reach though there is no key.
     pub async fn bind(options: Options) -> Result<Server, ServeError> {
         let names: Vec<&str> = options.models.iter().map(|model| model.name.as_str()).collect();
-        if let Some(twice) = names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name)) {
+        if let Some(twice) =
+            names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
+        {
             return Err(ServeError::SameName((*twice).to_owned()));
         }
         if names.is_empty() {

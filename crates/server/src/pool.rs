@@ -322,7 +322,15 @@ impl Running {
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
-        Ok(Running { model, context, fingerprint, loading, memory, style, compiler: std::sync::OnceLock::new() })
+        Ok(Running {
+            model,
+            context,
+            fingerprint,
+            loading,
+            memory,
+            style,
+            compiler: std::sync::OnceLock::new(),
+        })
     }
 
     /// The fingerprint in hexadecimal.
@@ -370,7 +378,8 @@ impl Lease {
     /// What makes constraints for it, made when first wanted.
     pub(crate) fn compiler(&self) -> Result<&Compiler, ApiError> {
         let tokenizer = &self.text()?.tokenizer;
-        let made = self.running.compiler.get_or_init(|| Compiler::new(tokenizer).map_err(|error| error.to_string()));
+        let made =
+            self.running.compiler.get_or_init(|| Compiler::new(tokenizer).map_err(|error| error.to_string()));
         made.as_ref().map_err(ApiError::internal)
     }
 }

@@ -17,8 +17,6 @@ pub(crate) struct Prepared {
     pub(crate) prompts: Vec<PreparedPrompt>,
     /// Key of the random numbers of all of them.
     pub(crate) seed: u64,
-    /// Stop strings of the request itself; the server may have added others behind them.
-    pub(crate) stops: usize,
 }
 
 /// A prompt and its answers.
@@ -45,9 +43,8 @@ pub(crate) fn prepare(lease: &Lease, asks: Vec<Ask>) -> Result<Prepared, ApiErro
         Some(seed) => seed,
         None => ids::seed()?,
     };
-    let stops = asks.first().map_or(0, |ask| ask.stop.len());
     let prompts = asks.into_iter().map(|ask| prepare_prompt(lease, ask, seed));
-    Ok(Prepared { prompts: prompts.collect::<Result<_, _>>()?, seed, stops })
+    Ok(Prepared { prompts: prompts.collect::<Result<_, _>>()?, seed })
 }
 
 fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, ApiError> {
@@ -64,13 +61,16 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     request.score_from = (ask.score_prompt && tokens.len() > 1).then_some(1);
     request.digest = ask.digest;
     request.spelled_tokens = lease.style.marks().to_vec();
-    request.validate(model.engine.info()).map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
+    request
+        .validate(model.engine.info())
+        .map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
     let choices = (0..ask.choices).map(|choice| {
         let constraint = match &grammar {
             Some(grammar) => Some(lease.compiler()?.compile(grammar)?),
             None => None,
         };
-        let request = Request { choice, score_from: request.score_from.filter(|_| choice == 0), ..request.clone() };
+        let request =
+            Request { choice, score_from: request.score_from.filter(|_| choice == 0), ..request.clone() };
         Ok(PreparedChoice { request, constraint, speech: speech.clone() })
     });
     Ok(PreparedPrompt { tokens, choices: choices.collect::<Result<_, ApiError>>()?, grammar })
@@ -101,7 +101,8 @@ fn speak(lease: &Lease, ask: &Ask) -> Result<Spoken, ApiError> {
             };
             let mut tokens = Vec::new();
             tokens.extend(tokenizer.bos().filter(|_| tokenizer.adds_bos()));
-            for (mark, text) in [(marks.prefix, prefix.as_str()), (marks.suffix, suffix), (marks.middle, "")] {
+            for (mark, text) in [(marks.prefix, prefix.as_str()), (marks.suffix, suffix), (marks.middle, "")]
+            {
                 tokens.push(mark);
                 tokens.extend(tokenizer.encode(text, false, false)?);
             }

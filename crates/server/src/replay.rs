@@ -246,7 +246,7 @@ fn from_text(record: &AuditRecord, text: &Text, lease: &Lease) -> Result<Work, R
         Ok(PreparedPrompt { tokens: tokens.clone(), grammar: grammar.clone(), choices })
     });
     let prompts = prompts.collect::<Result<_, ApiError>>()?;
-    let mut prepared = Prepared { prompts, seed: parameters.seed, stops: text.stop_strings.len() };
+    let mut prepared = Prepared { prompts, seed: parameters.seed };
     cut_off(&mut prepared, record);
     Ok(Work { task: Task::Answers(prepared), parameters: None })
 }

@@ -12,7 +12,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
-use crate::openai::{embeddings, models, tokenize};
+use crate::openai::{embeddings, models, responses, tokenize};
 use crate::{handlers, page, service};
 
 /// All paths.
@@ -20,6 +20,7 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(handlers::chat_completions))
         .route("/v1/completions", post(handlers::completions))
+        .route("/v1/responses", post(responses::create))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::show))
@@ -63,7 +64,7 @@ async fn count_refusals(State(app): State<App>, request: Request, next: Next) ->
 #[openapi(
     info(title = "Wushi", description = "Text generation on the machines one already has, reproducible to the bit."),
     paths(
-        handlers::chat_completions, handlers::completions, embeddings::embeddings, models::list, models::show,
+        handlers::chat_completions, handlers::completions, responses::create, embeddings::embeddings, models::list, models::show,
         tokenize::tokenize, tokenize::detokenize, service::health, service::ready, service::metrics, service::status,
     ),
     security((), ("key" = []))

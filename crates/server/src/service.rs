@@ -70,22 +70,40 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
         values: stats.iter().map(|(model, stats)| (model.clone(), value(stats))).collect(),
     };
     let gauges = [
-        gauge("wushi_requests_running", "gauge", "Sequences that take part in steps", |stats| stats.running as f64),
-        gauge("wushi_requests_waiting", "gauge", "Sequences that wait for a place", |stats| stats.waiting as f64),
-        gauge("wushi_kv_pages_used", "gauge", "Pages of keys and values that sequences hold", |stats| stats.pages_used as f64),
-        gauge("wushi_kv_pages_cached", "gauge", "Pages kept for later prompts", |stats| stats.pages_cached as f64),
+        gauge("wushi_requests_running", "gauge", "Sequences that take part in steps", |stats| {
+            stats.running as f64
+        }),
+        gauge("wushi_requests_waiting", "gauge", "Sequences that wait for a place", |stats| {
+            stats.waiting as f64
+        }),
+        gauge("wushi_kv_pages_used", "gauge", "Pages of keys and values that sequences hold", |stats| {
+            stats.pages_used as f64
+        }),
+        gauge("wushi_kv_pages_cached", "gauge", "Pages kept for later prompts", |stats| {
+            stats.pages_cached as f64
+        }),
         gauge("wushi_kv_pages", "gauge", "Pages of keys and values", |stats| pages(stats) as f64),
         gauge("wushi_kv_used_ratio", "gauge", "Share of the pages that sequences hold", |stats| {
             stats.pages_used as f64 / pages(stats).max(1) as f64
         }),
-        gauge("wushi_steps_total", "counter", "Steps computed since the model was loaded", |stats| stats.steps as f64),
-        gauge("wushi_computed_tokens_total", "counter", "Tokens computed since the model was loaded", |stats| {
-            stats.computed_tokens as f64
+        gauge("wushi_steps_total", "counter", "Steps computed since the model was loaded", |stats| {
+            stats.steps as f64
         }),
-        gauge("wushi_preemptions_total", "counter", "Sequences that lost their pages to older ones", |stats| {
-            stats.preemptions as f64
+        gauge(
+            "wushi_computed_tokens_total",
+            "counter",
+            "Tokens computed since the model was loaded",
+            |stats| stats.computed_tokens as f64,
+        ),
+        gauge(
+            "wushi_preemptions_total",
+            "counter",
+            "Sequences that lost their pages to older ones",
+            |stats| stats.preemptions as f64,
+        ),
+        gauge("wushi_guessed_tokens_total", "counter", "Tokens guessed ahead", |stats| {
+            stats.guessed_tokens as f64
         }),
-        gauge("wushi_guessed_tokens_total", "counter", "Tokens guessed ahead", |stats| stats.guessed_tokens as f64),
         gauge("wushi_guessed_right_tokens_total", "counter", "Tokens guessed ahead that came", |stats| {
             stats.accepted_tokens as f64
         }),

@@ -26,6 +26,9 @@ const LOADING_NEWS: Duration = Duration::from_millis(250);
 
 /// Turns news into an API's events.
 pub(crate) trait Encoder: Send + 'static {
+    /// Says that the request has been taken in, where the API has a word for it.
+    fn begin(&mut self, _out: &mut Events) {}
+
     /// Says what has happened.
     fn news(&mut self, news: News, out: &mut Events);
 
@@ -89,13 +92,15 @@ pub(crate) async fn respond<E: Encoder + Unpin>(
     start: Start<E>,
     waiting: E,
 ) -> Result<Response, ApiError> {
+    let mut events = Events::default();
     let (stage, encoder) = if model.condition().running.is_some() {
-        let (answers, encoder) = start.await?;
+        let (answers, mut encoder) = start.await?;
+        encoder.begin(&mut events);
         (Stage::Answering(answers), encoder)
     } else {
         (Stage::Starting { start, model: model.clone(), clock: interval(LOADING_NEWS) }, waiting)
     };
-    let streamed = Streamed { stage, encoder, events: Events::default(), keep_alive: interval(KEEP_ALIVE) };
+    let streamed = Streamed { stage, encoder, events, keep_alive: interval(KEEP_ALIVE) };
     let mut response = Body::from_stream(streamed).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -133,6 +138,7 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                 Stage::Starting { start, model, clock } => match start.as_mut().poll(context) {
                     Poll::Ready(Ok((answers, encoder))) => {
                         this.encoder = encoder;
+                        this.encoder.begin(&mut this.events);
                         this.stage = Stage::Answering(answers);
                     }
                     Poll::Ready(Err(error)) => {
@@ -167,5 +173,22 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Events;
+
+    #[test]
+    fn every_event_is_one_line_and_an_empty_one() {
+        let mut events = Events::default();
+        events.data(&"two\nlines");
+        events.named("name", &1);
+        events.comment("queue 3");
+        events.text("[DONE]");
+        let text: Vec<u8> = events.0.iter().flat_map(|event| event.to_vec()).collect();
+        let expected = "data: \"two\\nlines\"\n\nevent: name\ndata: 1\n\n: queue 3\n\ndata: [DONE]\n\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

@@ -14,15 +14,25 @@ pub(crate) struct Whole {
     pub(crate) summary: Summary,
 }
 
-/// One complete answer.
+/// One answer, as far as it has come.
 #[derive(Default)]
 pub(crate) struct Said {
-    pub(crate) text: String,
-    pub(crate) reasoning: String,
-    pub(crate) calls: Vec<Call>,
+    /// What was thought, said and called, in order; neighbours differ in kind, but for calls.
+    pub(crate) parts: Vec<Part>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) logprobs: Vec<Logprob>,
     pub(crate) ended: Option<Ended>,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Part {
+    /// What is said, and the log-probabilities that came with it.
+    Text { text: String, logprobs: Vec<Logprob> },
+    /// What is thought.
+    Reasoning(String),
+    /// A function is called.
+    Call(Call),
 }
 
 /// A call of a tool.
@@ -38,20 +48,61 @@ impl Said {
         self.ended.as_ref().map_or(Reason::Cancelled, |ended| ended.reason)
     }
 
+    /// All that was said.
+    pub(crate) fn text(&self) -> String {
+        let texts = self.parts.iter().filter_map(|part| match part {
+            Part::Text { text, .. } => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// All that was thought.
+    pub(crate) fn reasoning(&self) -> String {
+        let thoughts = self.parts.iter().filter_map(|part| match part {
+            Part::Reasoning(text) => Some(text.as_str()),
+            _ => None,
+        });
+        thoughts.collect()
+    }
+
+    /// All that was called.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Call(call) => Some(call),
+            _ => None,
+        })
+    }
+
     fn add(&mut self, delta: Delta) {
         self.tokens.extend(delta.tokens);
+        let mut with_text = delta.logprobs.clone();
         self.logprobs.extend(delta.logprobs);
         for piece in delta.pieces {
-            match piece {
-                Piece::Text(text) => self.text.push_str(&text),
-                Piece::Reasoning(text) => self.reasoning.push_str(&text),
-                Piece::Call { id, name, .. } => self.calls.push(Call { id, name, arguments: String::new() }),
-                Piece::Arguments { index, fragment } => {
-                    if let Some(call) = self.calls.get_mut(index) {
-                        call.arguments.push_str(&fragment);
-                    }
-                }
+            let with_this =
+                if matches!(piece, Piece::Text(_)) { std::mem::take(&mut with_text) } else { Vec::new() };
+            self.take(piece, with_this);
+        }
+    }
+
+    /// Takes in a piece, and the log-probabilities if it is text. It belongs to the last part then, which may be new.
+    pub(crate) fn take(&mut self, piece: Piece, more: Vec<Logprob>) {
+        match (piece, self.parts.last_mut()) {
+            (Piece::Text(piece), Some(Part::Text { text, logprobs })) => {
+                text.push_str(&piece);
+                logprobs.extend(more);
             }
+            (Piece::Text(text), _) => self.parts.push(Part::Text { text, logprobs: more }),
+            (Piece::Reasoning(piece), Some(Part::Reasoning(text))) => text.push_str(&piece),
+            (Piece::Reasoning(text), _) => self.parts.push(Part::Reasoning(text)),
+            (Piece::Call { id, name, .. }, _) => {
+                self.parts.push(Part::Call(Call { id, name, arguments: String::new() }));
+            }
+            // A call's arguments follow it at once.
+            (Piece::Arguments { fragment, .. }, Some(Part::Call(call))) => {
+                call.arguments.push_str(&fragment);
+            }
+            (Piece::Arguments { .. }, _) => {}
         }
     }
 }

@@ -30,7 +30,11 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
     let references = if args.models.is_empty() { everything(app)? } else { args.models };
     let team = team(&compute)?;
     let models = references.iter().map(|reference| served(reference, &serving, &compute, &team, app));
-    let models: Vec<ServedModel> = models.collect::<Result<_>>()?;
+    let mut models: Vec<ServedModel> = models.collect::<Result<_>>()?;
+    if models.len() > 1 {
+        // While one computes a step, the others wait: none may take long ones.
+        models.iter_mut().for_each(|model| model.load.max_rows = step_rows(&serving));
+    }
     let limits = Limits::default();
     let options = Options {
         address: serving.host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
@@ -42,7 +46,10 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),
         drain: Duration::from_secs(serving.drain.unwrap_or(DRAIN)),
-        limits: Limits { body_bytes: serving.max_body.map_or(limits.body_bytes, |bytes| bytes as usize), ..limits },
+        limits: Limits {
+            body_bytes: serving.max_body.map_or(limits.body_bytes, |bytes| bytes as usize),
+            ..limits
+        },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("no threads for the server")?.block_on(serve(options, app))
@@ -59,7 +66,11 @@ async fn serve(options: Options, app: &App) -> Result<ExitCode> {
         let stop = stop.clone();
         move || stop.notify_one()
     });
-    server.run(async move { tokio::select! { () = stop.notified() => {}, () = terminated() => {} } }).await;
+    server
+        .run(async move {
+            tokio::select! { () = stop.notified() => {}, () = terminated() => {} }
+        })
+        .await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,16 +99,24 @@ fn everything(app: &App) -> Result<Vec<String>> {
     Ok(if names.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { names })
 }
 
+/// Tokens of a step that others may have to wait for: one for each answer under way at least.
+fn step_rows(serving: &Serving) -> usize {
+    serving.step_tokens.unwrap_or(STEP_TOKENS).max(serving.sequences.unwrap_or(SEQUENCES))
+}
+
 /// All models compute on one team of threads, step by step in turn.
 fn team(compute: &Compute) -> Result<Team> {
-    let threads = compute.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        compute.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     Team::new(threads).context("no threads to compute with")
 }
 
 /// `NAME=MODEL` or `MODEL`, which goes by the name of its file where it is one.
 fn named(argument: &str) -> (String, &str) {
     match argument.split_once('=') {
-        Some((name, reference)) if !name.is_empty() && !name.contains(['/', '\\', ':']) => (name.to_owned(), reference),
+        Some((name, reference)) if !name.is_empty() && !name.contains(['/', '\\', ':']) => {
+            (name.to_owned(), reference)
+        }
         _ => {
             let path = Path::new(argument);
             let is_path = !argument.starts_with("hf:") && !argument.contains("://") && path.exists();
@@ -119,7 +138,13 @@ fn from_anywhere(reference: &str) -> Result<String> {
     }
 }
 
-fn served(argument: &str, serving: &Serving, compute: &Compute, team: &Team, app: &App) -> Result<ServedModel> {
+fn served(
+    argument: &str,
+    serving: &Serving,
+    compute: &Compute,
+    team: &Team,
+    app: &App,
+) -> Result<ServedModel> {
     let (name, reference) = named(argument);
     let pulled = model::pull(reference, app)?;
     let mut load = model::load_options(pulled.path, compute);
@@ -133,7 +158,7 @@ fn served(argument: &str, serving: &Serving, compute: &Compute, team: &Team, app
     load.sequences = serving.kv_tokens.map_or(CONTEXTS, |tokens| tokens.div_ceil(context));
     load.engine.max_sequences = Some(sequences);
     load.engine.max_waiting = Some(serving.queue.unwrap_or(QUEUE));
-    load.engine.step_tokens = Some(serving.step_tokens.unwrap_or(STEP_TOKENS));
+    load.engine.step_tokens = Some(step_rows(serving));
     let loading = Loading {
         reference: from_anywhere(reference)?,
         quant: compute.quant.map(|quant| quant.to_string()),

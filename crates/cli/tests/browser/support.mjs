@@ -38,7 +38,7 @@ export async function profile({ server = OPEN, settings = {}, expects = [], ...o
   const defaults = JSON.stringify({ settings: { max_tokens: 24, ...settings } });
   await context.addInitScript(([text]) => {
     // Kept choices are the test's own once it has changed them.
-    if (localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);
+    if (location.protocol === 'http:' && localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);
   }, [defaults]);
   return {
     context,

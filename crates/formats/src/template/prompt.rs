@@ -66,7 +66,9 @@ fn cut_after_last(rendered: &mut String, last: Option<&Message>) -> Result<(), F
     let text = last.and_then(|message| message.content.as_text()).map(str::trim).unwrap_or_default();
     let end = rendered.rfind(text).filter(|_| !text.is_empty()).map(|start| start + text.len());
     let end = end.ok_or_else(|| {
-        FormatError::TemplateRefused("the last message cannot be continued: it has no text, or the template changes it".into())
+        FormatError::TemplateRefused(
+            "the last message cannot be continued: it has no text, or the template changes it".into(),
+        )
     })?;
     rendered.truncate(end);
     Ok(())

@@ -125,8 +125,10 @@ pub(crate) enum ReasoningEffort {
     Medium,
     /// A lot.
     High,
-    /// As much as possible.
+    /// A great deal.
     Xhigh,
+    /// As much as possible.
+    Max,
 }
 
 impl ReasoningEffort {
@@ -250,13 +252,13 @@ pub(crate) struct AssistantMessage {
 /// Log-probabilities of an answer's tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatLogprobs {
-    content: Vec<TokenLogprob>,
+    pub(crate) content: Vec<TokenLogprob>,
     #[schema(required)]
     refusal: Option<Vec<TokenLogprob>>,
 }
 
 /// A token and its alternatives.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct TokenLogprob {
     token: String,
     logprob: f32,
@@ -265,7 +267,7 @@ pub(crate) struct TokenLogprob {
 }
 
 /// A token that might have been.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Alternative {
     token: String,
     logprob: f32,
@@ -306,13 +308,14 @@ impl From<&Call> for ToolCall {
 
 impl AssistantMessage {
     fn new(said: &Said) -> AssistantMessage {
-        let calls: Vec<ToolCall> = said.calls.iter().map(ToolCall::from).collect();
+        let calls: Vec<ToolCall> = said.calls().map(ToolCall::from).collect();
+        let (text, reasoning) = (said.text(), said.reasoning());
         AssistantMessage {
             role: "assistant",
             // Nothing but calls is no content.
-            content: (calls.is_empty() || !said.text.is_empty()).then(|| said.text.clone()),
+            content: (calls.is_empty() || !text.is_empty()).then_some(text),
             refusal: None,
-            reasoning_content: (!said.reasoning.is_empty()).then(|| said.reasoning.clone()),
+            reasoning_content: (!reasoning.is_empty()).then_some(reasoning),
             tool_calls: (!calls.is_empty()).then_some(calls),
         }
     }

@@ -142,7 +142,9 @@ fn said(piece: Piece) -> ChunkDelta {
     match piece {
         Piece::Text(text) => delta.content = Some(text),
         Piece::Reasoning(text) => delta.reasoning_content = Some(text),
-        Piece::Call { index, id, name } => delta.tool_calls = fragment(index, Some(id), Some(name), String::new()),
+        Piece::Call { index, id, name } => {
+            delta.tool_calls = fragment(index, Some(id), Some(name), String::new())
+        }
         Piece::Arguments { index, fragment: more } => delta.tool_calls = fragment(index, None, None, more),
     }
     delta

@@ -109,9 +109,10 @@ impl PromptInput {
         };
         match prompts.len() {
             0 => Err(ApiError::parameter(name, format!("{name} is empty"))),
-            count if count > most => {
-                Err(ApiError::parameter(name, format!("{name} has {count} entries, at most {most} are possible")))
-            }
+            count if count > most => Err(ApiError::parameter(
+                name,
+                format!("{name} has {count} entries, at most {most} are possible"),
+            )),
             _ => Ok(prompts),
         }
     }
@@ -135,7 +136,10 @@ impl CompletionRequest {
         let include_usage = include_usage(stream, self.stream_options)?;
         let choices = count("n", self.n, MAX_CHOICES.into())?.unwrap_or(1);
         if count("best_of", self.best_of, MAX_CHOICES.into())?.is_some_and(|best_of| best_of != choices) {
-            return Err(ApiError::parameter("best_of", "best_of must equal n: answers are not made to be thrown away"));
+            return Err(ApiError::parameter(
+                "best_of",
+                "best_of must equal n: answers are not made to be thrown away",
+            ));
         }
         let most = MAX_TOP_LOGPROBS as i64;
         let logprobs = match self.logprobs {
@@ -253,7 +257,8 @@ impl Teller {
         *offset += token.chars().count();
         list.tokens.push(token);
         list.token_logprobs.push(scored.map(|scored| scored.logprob));
-        list.top_logprobs.push(scored.map(|scored| scored.top.iter().map(|&(id, logprob)| (name(id), logprob)).collect()));
+        list.top_logprobs
+            .push(scored.map(|scored| scored.top.iter().map(|&(id, logprob)| (name(id), logprob)).collect()));
     }
 
     /// The lists of a prompt that is told.
@@ -315,16 +320,20 @@ impl CompletionEncoder {
 
     /// All answers at once.
     pub(crate) fn whole(&self, whole: &Whole) -> Completion {
-        let Some(teller) = &self.teller else { return self.completion(Vec::new(), Some(&whole.summary), true) };
+        let Some(teller) = &self.teller else {
+            return self.completion(Vec::new(), Some(&whole.summary), true);
+        };
         let choices = whole.choices.iter().enumerate().map(|(index, said)| {
             let mut offset = 0;
             let logprobs = teller.wanted.logprobs.then(|| {
                 let scores = whole.prompts.get(index / teller.wanted.choices).map_or(&[][..], Vec::as_slice);
                 let mut list = teller.prompt_logprobs(index, scores, &mut offset);
-                said.logprobs.iter().for_each(|token| teller.add(&mut list, &mut offset, token.id, Some(token)));
+                said.logprobs
+                    .iter()
+                    .for_each(|token| teller.add(&mut list, &mut offset, token.id, Some(token)));
                 list
             });
-            let text = teller.prompt_text(index) + &said.text;
+            let text = teller.prompt_text(index) + &said.text();
             CompletionChoice { index, text, logprobs, finish_reason: Some(said.reason().openai()) }
         });
         self.completion(choices.collect(), Some(&whole.summary), true)
@@ -361,14 +370,20 @@ impl Encoder for CompletionEncoder {
                 let (Some(teller), Some(mut offset)) = (&self.teller, self.offsets[index]) else { return };
                 let logprobs = teller.wanted.logprobs.then(|| {
                     let mut list = CompletionLogprobs::default();
-                    delta.logprobs.iter().for_each(|token| teller.add(&mut list, &mut offset, token.id, Some(token)));
+                    delta
+                        .logprobs
+                        .iter()
+                        .for_each(|token| teller.add(&mut list, &mut offset, token.id, Some(token)));
                     list
                 });
                 let text = delta.pieces.into_iter().map(|piece| match piece {
                     Piece::Text(text) => text,
                     _ => String::new(),
                 });
-                self.say(CompletionChoice { index, text: text.collect(), logprobs, finish_reason: None }, out);
+                self.say(
+                    CompletionChoice { index, text: text.collect(), logprobs, finish_reason: None },
+                    out,
+                );
                 self.offsets[index] = Some(offset);
             }
             News::Ended(ended) => {

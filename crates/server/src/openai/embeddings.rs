@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 use wushi_engine::{Event, Pooling, Ticket, normalise};
 
 use crate::app::App;
@@ -124,7 +124,7 @@ pub(crate) async fn embeddings(
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
-    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd", "/v1/embeddings")?;
+    let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd-", "/v1/embeddings")?;
     let id = arrival.id.clone();
     let lease = app.pool.acquire(&entry).await?;
     let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
@@ -156,8 +156,9 @@ impl EmbeddingRequest {
         let pooling = pooling(lease, self.pooling)?;
         let width = lease.model.engine.embedding_width().unwrap_or_default();
         if let Some(dimensions) = self.dimensions.filter(|&dimensions| dimensions != width) {
-            let message =
-                format!("dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter");
+            let message = format!(
+                "dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter"
+            );
             return Err(ApiError::parameter("dimensions", message));
         }
         Ok((inputs, pooling))
@@ -185,7 +186,8 @@ fn pooling(lease: &Lease, wanted: Option<PoolingChoice>) -> Result<Pooling, ApiE
         (None, Some(PoolingChoice::Last)) => Ok(Pooling::Last),
         (Some(own), None) => Ok(own),
         (Some(_), Some(_)) => {
-            let message = format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
+            let message =
+                format!("pooling: `{}` is an embedding model, which has a way of its own", lease.name());
             Err(ApiError::parameter("pooling", message))
         }
     }
@@ -223,9 +225,11 @@ pub(crate) async fn embed_all(
     let tickets = inputs.into_iter().enumerate().map(|(index, input)| {
         let sender = sender.clone();
         let sink = move |event| drop(sender.send((index, event)));
-        lease.model.engine.embed_with(input, pooling, sink).map_err(|error| {
-            ApiError::from(error).about(&format!("input[{index}]"))
-        })
+        lease
+            .model
+            .engine
+            .embed_with(input, pooling, sink)
+            .map_err(|error| ApiError::from(error).about(&format!("input[{index}]")))
     });
     let _tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
     drop(sender);

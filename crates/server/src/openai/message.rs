@@ -99,17 +99,25 @@ fn function() -> String {
 
 impl MessageContent {
     /// The text, parts joined by line breaks.
-    fn text(self, place: &str) -> Result<String, ApiError> {
+    pub(crate) fn text(self, place: &str) -> Result<String, ApiError> {
         let parts = match self {
             MessageContent::Text(text) => return Ok(text),
             MessageContent::Parts(parts) => parts,
         };
-        let texts = parts.into_iter().enumerate().map(|(index, part)| match (part.kind.as_str(), part.text, part.refusal) {
-            ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => Ok(text),
-            (kind, ..) => {
-                let param = format!("{place}.content[{index}]");
-                let message = format!("{param}: a part of type `{kind}` cannot be used, only texts (`text`)");
-                Err(ApiError::parameter(param, message))
+        let texts = parts.into_iter().enumerate().map(|(index, part)| {
+            match (part.kind.as_str(), part.text, part.refusal) {
+                (
+                    "text" | "input_text" | "output_text" | "reasoning_text" | "summary_text",
+                    Some(text),
+                    _,
+                )
+                | ("refusal", _, Some(text)) => Ok(text),
+                (kind, ..) => {
+                    let param = format!("{place}.content[{index}]");
+                    let message =
+                        format!("{param}: a part of type `{kind}` cannot be used, only texts (`text`)");
+                    Err(ApiError::parameter(param, message))
+                }
             }
         });
         Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
@@ -121,7 +129,11 @@ pub(crate) fn conversation(messages: Vec<ChatMessage>) -> Result<Vec<Message>, A
     if messages.is_empty() {
         return Err(ApiError::parameter("messages", "messages is empty: at least one is needed"));
     }
-    messages.into_iter().enumerate().map(|(index, message)| convert(message, &format!("messages[{index}]"))).collect()
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| convert(message, &format!("messages[{index}]")))
+        .collect()
 }
 
 fn convert(message: ChatMessage, place: &str) -> Result<Message, ApiError> {
@@ -174,4 +186,50 @@ fn call(call: ToolCall) -> Value {
         "type": call.kind,
         "function": { "name": call.function.name, "arguments": arguments },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn converted(message: Value) -> Result<Message, ApiError> {
+        let message: ChatMessage = serde_json::from_value(message).expect("a message");
+        Ok(conversation(vec![message])?.remove(0))
+    }
+
+    #[test]
+    fn parts_become_a_text_and_pictures_are_refused() {
+        let parts = json!({"role": "user", "content": [
+            {"type": "text", "text": "a"}, {"type": "text", "text": "b"},
+        ]});
+        assert_eq!(converted(parts).unwrap(), Message::new("user", "a\nb"));
+        let picture = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]});
+        let error = converted(picture).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("messages[0].content[0]"));
+    }
+
+    #[test]
+    fn calls_reach_templates_with_arguments_as_objects() {
+        let call = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+            {"id": "2", "type": "function", "function": {"name": "f", "arguments": "no JSON"}},
+        ]});
+        let message = converted(call).unwrap();
+        assert_eq!(message.content.as_text(), Some(""));
+        assert_eq!(message.extra["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
+        assert_eq!(message.extra["tool_calls"][1]["function"]["arguments"], json!("no JSON"));
+        let stray = json!({"role": "user", "content": "", "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}},
+        ]});
+        assert!(converted(stray).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert_eq!(conversation(Vec::new()).unwrap_err().param.as_deref(), Some("messages"));
+        assert!(converted(json!({"role": "user"})).is_err());
+        assert_eq!(converted(json!({"role": "developer", "content": "x"})).unwrap().role, "system");
+    }
 }

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::ask::{Ask, Chat, Prompt};
 use crate::body::JsonBody;
 use crate::error::{ApiError, ErrorBody};
+use crate::handlers::blocking;
 use crate::pool::Lease;
 use crate::prepare;
 
@@ -133,12 +134,4 @@ pub(crate) async fn detokenize(
         Ok(Json(Detokenized { prompt: text.clone(), content: text }))
     })
     .await
-}
-
-/// Long texts take a while.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(ApiError::internal(format!("the work broke off: {error}"))))
 }

@@ -1,6 +1,6 @@
 //! Tools and forms of answers as they come in.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
@@ -47,7 +47,7 @@ pub(crate) enum ToolChoice {
 }
 
 /// Whether the model calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ToolMode {
     /// It does not.
@@ -78,7 +78,8 @@ pub(crate) struct FunctionName {
 impl Tool {
     fn convert(self, place: usize) -> Result<tools::Tool, ApiError> {
         if self.kind != "function" {
-            let message = format!("tools[{place}]: a tool of type `{}` cannot be used, only functions", self.kind);
+            let message =
+                format!("tools[{place}]: a tool of type `{}` cannot be used, only functions", self.kind);
             return Err(ApiError::parameter(format!("tools[{place}].type"), message));
         }
         let about = |error: crate::constraint::ConstraintError| {
@@ -100,7 +101,9 @@ pub(crate) fn tools(
     if tools.is_empty() {
         return match choice {
             None | Some(ToolChoice::Mode(ToolMode::None | ToolMode::Auto)) => Ok(None),
-            Some(_) => Err(ApiError::parameter("tool_choice", "tool_choice wants a call, but there are no tools")),
+            Some(_) => {
+                Err(ApiError::parameter("tool_choice", "tool_choice wants a call, but there are no tools"))
+            }
         };
     }
     let tools = tools.into_iter().enumerate().map(|(place, tool)| tool.convert(place));
@@ -109,7 +112,9 @@ pub(crate) fn tools(
         None | Some(ToolChoice::Mode(ToolMode::Auto)) => tools::ToolChoice::Auto,
         Some(ToolChoice::Mode(ToolMode::None)) => tools::ToolChoice::None,
         Some(ToolChoice::Mode(ToolMode::Required)) => tools::ToolChoice::Required,
-        Some(ToolChoice::Function(named)) if named.kind == "function" => tools::ToolChoice::Named(named.function.name),
+        Some(ToolChoice::Function(named)) if named.kind == "function" => {
+            tools::ToolChoice::Named(named.function.name)
+        }
         Some(ToolChoice::Function(named)) => {
             let message = format!("tool_choice: type `{}` is unknown, expected `function`", named.kind);
             return Err(ApiError::parameter("tool_choice", message));
