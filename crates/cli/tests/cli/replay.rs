@@ -134,7 +134,7 @@ fn completions_and_embeddings() {
     let sandbox = Sandbox::new();
     let served = Served::start(&sandbox, &["--audit", "--audit-text"]);
     let several = json!({ "prompt": ["Once upon", "The end"], "n": 2, "max_tokens": 6, "temperature": 1, "seed": 5, "stream": true });
-    let shaped = json!({ "prompt": "Say:", "max_tokens": 40, "response_format": { "type": "regex", "regex": "[ab]{3}c" } });
+    let shaped = json!({ "prompt": "Say:", "max_tokens": 40, "response_format": { "type": "regex", "pattern": "[ab]{3}c" } });
     let vectors = json!({ "input": ["a river", "a lake"] });
     for (path, body) in
         [("/v1/completions", several), ("/v1/completions", shaped), ("/v1/embeddings", vectors)]
