@@ -20,6 +20,7 @@ use crate::ledger;
 use crate::openai::chat::ChatRequest;
 use crate::openai::completions::CompletionRequest;
 use crate::openai::embeddings::{self, EmbeddingRequest};
+use crate::openai::responses::ResponsesRequest;
 use crate::pool::{Lease, Pool, ServedModel};
 use crate::prepare::{Prepared, PreparedChoice, PreparedPrompt, prepare};
 use crate::speech::Speech;
@@ -186,6 +187,7 @@ impl Task {
 async fn from_request(record: &AuditRecord, body: &[u8], lease: &Lease) -> Result<Work, ReplayError> {
     let mut asks: Vec<Ask> = match record.endpoint.as_str() {
         "/v1/chat/completions" => vec![parse::<ChatRequest>(body)?.ask()?.0],
+        "/v1/responses" => vec![parse::<ResponsesRequest>(body)?.ask()?.0],
         "/v1/completions" => parse::<CompletionRequest>(body)?.asks()?.0,
         "/v1/embeddings" => {
             let (inputs, pooling) = parse::<EmbeddingRequest>(body)?.inputs(lease)?;
