@@ -128,7 +128,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.with_body(self.body())
+        let mut response = self.with_body(self.body());
+        // For those who have to say it in another API's words.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

@@ -9,6 +9,7 @@
 //! 5. The dialect tells the answer, whole or as it comes (`sse`); the `ledger` has its record before the last word.
 
 mod answer;
+mod anthropic;
 mod app;
 mod ask;
 mod auth;

@@ -2,13 +2,15 @@
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
+use crate::anthropic::error::speak;
+use crate::anthropic::handlers as messages;
 use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
@@ -21,6 +23,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/chat/completions", post(handlers::chat_completions))
         .route("/v1/completions", post(handlers::completions))
         .route("/v1/responses", post(responses::create))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::show))
@@ -35,6 +39,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), auth::guard))
+        .layer(from_fn(speak))
         .layer(from_fn_with_state(app.clone(), count_refusals))
         .with_state(app)
 }
@@ -64,7 +69,8 @@ async fn count_refusals(State(app): State<App>, request: Request, next: Next) ->
 #[openapi(
     info(title = "Wushi", description = "Text generation on the machines one already has, reproducible to the bit."),
     paths(
-        handlers::chat_completions, handlers::completions, responses::create, embeddings::embeddings, models::list, models::show,
+        handlers::chat_completions, handlers::completions, responses::create, messages::create, messages::count_tokens,
+        embeddings::embeddings, models::list, models::show,
         tokenize::tokenize, tokenize::detokenize, service::health, service::ready, service::metrics, service::status,
     ),
     security((), ("key" = []))

@@ -70,11 +70,6 @@ impl Turns {
         &mut self.messages[last]
     }
 
-    /// The last turn.
-    pub(crate) fn last(&self) -> Option<&Message> {
-        self.messages.last()
-    }
-
     /// All of it.
     pub(crate) fn into_messages(self) -> Vec<Message> {
         self.messages

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { KEY, KEYED, answerText, answered, ask, conversationFile, importFile, profile } from './support.mjs';
+import { KEY, KEYED, answerText, answered, ask, conversationFile, endless, importFile, profile } from './support.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -116,8 +116,9 @@ test('a server with keys is asked with one', async () => {
 });
 
 test('everything can be done by keyboard', async () => {
-  const { chat, end } = await profile({ settings: { max_tokens: 1500, temperature: 1 } });
+  const { chat, end } = await profile();
   const page = await chat();
+  await endless(page);
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.textContent);
   assert.equal(await focused(), 'prompt');
   await page.keyboard.type('One');

@@ -2,12 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { OPEN, answerText, answered, ask, figure, occupy, profile, status, tool } from './support.mjs';
-
-const LONG = { max_tokens: 2000, temperature: 1 };
+import { OPEN, answerText, answered, ask, endless, figure, occupy, profile, status, tool } from './support.mjs';
 
 test('an answer comes piece by piece, with its figures', async () => {
-  const { chat, end } = await profile({ settings: { max_tokens: 250 } });
+  const { chat, end } = await profile({ settings: { max_tokens: 120 } });
   const page = await chat();
   await page.evaluate(() => {
     window.lengths = new Set();
@@ -32,8 +30,9 @@ test('an answer comes piece by piece, with its figures', async () => {
 });
 
 test('stop ends the answer here and on the server, and it can be continued', async () => {
-  const { chat, end } = await profile({ settings: LONG });
+  const { chat, end } = await profile();
   const page = await chat();
+  await endless(page);
   await ask(page, 'Tell me a very long story about a mountain.');
   await page.waitForFunction(() => document.querySelector('.answer')?.textContent.length > 40);
   const { x, y, width, height } = await page.locator('#send').boundingBox();
@@ -218,8 +217,8 @@ test('tabs tell each other', async () => {
   await answered(two);
   await ask(two, 'Another one.');
   await answered(two, 2);
+  await one.waitForFunction((text) => [...document.querySelectorAll('.answer')].at(-1).innerText === text, await answerText(two));
   await answered(one, 2);
-  assert.equal(await answerText(one), await answerText(two));
   await two.getByRole('button', { name: 'Delete “Name a bird.”' }).click();
   await two.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await one.locator('#welcome').waitFor();
@@ -267,8 +266,9 @@ test('a browser that keeps nothing can chat all the same', async () => {
 });
 
 test('the reader who scrolls up is left in peace', async () => {
-  const { chat, end } = await profile({ settings: LONG, viewport: { width: 900, height: 420 } });
+  const { chat, end } = await profile({ viewport: { width: 900, height: 420 } });
   const page = await chat();
+  await endless(page);
   await ask(page, 'Tell me a long story about the sea, with many paragraphs.');
   const far = () => page.waitForFunction(() => document.querySelector('#scroller').scrollHeight > 900);
   await far();

@@ -137,12 +137,27 @@ impl Client {
         }
     }
 
+    /// A connection on which nothing has been said.
+    pub(crate) fn connect(&self) -> TcpStream {
+        // Where the server listens to all addresses, this machine has one of them.
+        let address = self.address.trim_start_matches("http://").replace("0.0.0.0", "127.0.0.1");
+        let connection = TcpStream::connect(address).expect("a server");
+        connection.set_read_timeout(Some(PATIENCE)).expect("a time");
+        connection
+    }
+
+    /// Sends these bytes, and leaves after a while without having read anything.
+    pub(crate) fn leave_after(&self, bytes: &str, a_while: impl FnOnce()) {
+        let mut connection = self.connect();
+        connection.write_all(bytes.as_bytes()).expect("sent");
+        a_while();
+    }
+
     /// What a server says to these bytes, on a connection of its own.
     pub(crate) fn raw(&self, bytes: &[u8]) -> String {
-        let mut connection =
-            TcpStream::connect(self.address.trim_start_matches("http://")).expect("a server");
-        connection.set_read_timeout(Some(PATIENCE)).expect("a time");
-        connection.write_all(bytes).expect("sent");
+        let mut connection = self.connect();
+        // It may be closed before all has been sent, which what was said then shows.
+        let _ = connection.write_all(bytes);
         let mut answer = Vec::new();
         // A connection that is closed with bytes unread ends with an error, after what was said.
         let _ = connection.read_to_end(&mut answer);

@@ -30,11 +30,7 @@ impl Setup {
 
     /// The secret of a new key; further arguments are limits.
     pub(crate) fn key(&self, name: &str, limits: &[&str]) -> String {
-        let mut add = Command::new(env!("CARGO_BIN_EXE_wushi"));
-        add.args(["key", "add", name]).args(limits).env("WUSHI_HOME", self.folder.path());
-        let output = add.output().expect("the binary runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        key(self.folder.path(), name, limits)
     }
 
     /// Starts `wushi serve` with these arguments, on a free port.
@@ -52,6 +48,15 @@ impl Setup {
     }
 }
 
+/// The secret of a new key of the server whose folder this is.
+fn key(folder: &Path, name: &str, limits: &[&str]) -> String {
+    let mut add = Command::new(env!("CARGO_BIN_EXE_wushi"));
+    let output = add.args(["key", "add", name]).args(limits).env("WUSHI_HOME", folder).output();
+    let output = output.expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
 /// `wushi serve`, which finds everything of its own in this folder.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wushi"));
@@ -64,6 +69,11 @@ impl Server {
     /// Starts one with these arguments and without keys.
     pub(crate) fn start(args: &[&str]) -> Server {
         Setup::new().start(args)
+    }
+
+    /// The secret of a key that is made while it runs.
+    pub(crate) fn key(&self, name: &str) -> String {
+        key(self.folder.path(), name, &[])
     }
 
     /// What it has written to stderr.

@@ -77,10 +77,11 @@ impl InputItem {
             "message" => self.add_message(turns, place),
             "reasoning" => {
                 // Thoughts that another server has sealed cannot be read; the conversation goes on without them.
-                for thought in self.content.or(self.summary) {
-                    let text = thought.text(place)?;
+                for thoughts in [self.content, self.summary].into_iter().flatten() {
+                    let text = thoughts.text(place)?;
                     if !text.is_empty() {
                         turns.think(&text);
+                        break;
                     }
                 }
                 Ok(())

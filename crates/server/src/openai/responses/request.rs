@@ -119,8 +119,8 @@ pub(crate) struct ReasoningConfig {
     #[schema(required)]
     summary: Option<String>,
     /// An older name of `summary`.
-    #[serde(default, skip_serializing)]
-    generate_summary: Option<String>,
+    #[serde(default, rename = "generate_summary", skip_serializing)]
+    _generate_summary: Option<String>,
 }
 
 /// Settings that the answer tells again.

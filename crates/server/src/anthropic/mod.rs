@@ -1,0 +1,7 @@
+//! Anthropic's API: wire types, and what they become.
+
+pub(crate) mod error;
+pub(crate) mod handlers;
+mod request;
+mod response;
+mod stream;

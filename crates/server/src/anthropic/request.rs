@@ -1,0 +1,496 @@
+//! What `POST /v1/messages` takes.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use wushi_formats::Message;
+
+use crate::ask::{Ask, Chat, Prompt, SamplingWish, Tools};
+use crate::constraint::Grammar;
+use crate::error::ApiError;
+use crate::openai::chat::ReasoningEffort;
+use crate::openai::message::MessageContent;
+use crate::openai::shared::{count, seed};
+use crate::tools;
+use crate::turns::Turns;
+
+/// A conversation to be continued.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessagesRequest {
+    /// Which model; the server's first one if absent.
+    pub(crate) model: Option<String>,
+    /// The conversation so far. If the last message is the assistant's, it is the beginning of the answer.
+    messages: Vec<InputMessage>,
+    /// What the model is told before that.
+    system: Option<MessageContent>,
+    /// The most tokens of the answer, thoughts included.
+    #[schema(minimum = 1)]
+    max_tokens: i64,
+    /// Texts that end the answer.
+    stop_sequences: Option<Vec<String>>,
+    /// Logits are divided by this; 0 always takes the most probable token.
+    #[schema(minimum = 0)]
+    temperature: Option<f32>,
+    /// Keep the fewest most probable tokens whose probabilities reach this sum.
+    #[schema(minimum = 0, maximum = 1)]
+    top_p: Option<f32>,
+    /// Keep the most probable tokens, so many; 0 or -1 for all.
+    top_k: Option<i64>,
+    /// Keep the tokens at least this share as probable as the most probable one.
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f32>,
+    /// Makes tokens of prompt and answer less probable; 1 changes nothing.
+    repetition_penalty: Option<f32>,
+    /// Key of the random numbers: the same seed gives the same answer.
+    seed: Option<i64>,
+    /// Whether the answer comes as it is made.
+    stream: Option<bool>,
+    /// Functions the model may call.
+    tools: Option<Vec<InputTool>>,
+    /// Whether, and what, it calls.
+    tool_choice: Option<InputChoice>,
+    /// Whether the model thinks first, if its template knows; it does not if absent.
+    thinking: Option<Thinking>,
+    /// What the answer must look like.
+    output_config: Option<OutputConfig>,
+    /// An older place for `output_config.format`.
+    output_format: Option<OutputFormat>,
+    /// Variables for the template.
+    chat_template_kwargs: Option<Map<String, Value>>,
+    /// Report the BLAKE3 digest of the logits the answer was sampled from.
+    logits_digest: Option<bool>,
+    /// Accepted and not used.
+    #[serde(rename = "metadata")]
+    _metadata: Option<Value>,
+    /// Accepted and not used.
+    #[serde(rename = "service_tier")]
+    _service_tier: Option<Value>,
+    /// Accepted and not used: whatever can be cached is.
+    #[serde(rename = "cache_control")]
+    _cache_control: Option<Value>,
+    /// Accepted and not used: nothing is taken out of a conversation.
+    #[serde(rename = "context_management")]
+    _context_management: Option<Value>,
+}
+
+/// A conversation to be counted.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CountTokensRequest {
+    /// Which model; the server's first one if absent.
+    pub(crate) model: Option<String>,
+    /// The conversation so far.
+    messages: Vec<InputMessage>,
+    /// What the model is told before that.
+    system: Option<MessageContent>,
+    /// Functions the model may call.
+    tools: Option<Vec<InputTool>>,
+    /// Whether, and what, it calls.
+    tool_choice: Option<InputChoice>,
+    /// Whether the model thinks first.
+    thinking: Option<Thinking>,
+    /// Of this the effort matters.
+    output_config: Option<OutputConfig>,
+    /// Accepted; it is not part of the prompt.
+    #[serde(rename = "output_format")]
+    _output_format: Option<OutputFormat>,
+    /// Variables for the template.
+    chat_template_kwargs: Option<Map<String, Value>>,
+    /// Accepted and not used.
+    #[serde(rename = "cache_control")]
+    _cache_control: Option<Value>,
+    /// Accepted and not used.
+    #[serde(rename = "context_management")]
+    _context_management: Option<Value>,
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct InputMessage {
+    /// Who speaks.
+    role: InputRole,
+    /// What is said.
+    content: BlockContent,
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum InputRole {
+    /// A person, or a tool.
+    User,
+    /// The model.
+    Assistant,
+    /// Instructions.
+    System,
+}
+
+/// A text, or blocks.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BlockContent {
+    /// A text.
+    Text(String),
+    /// Texts, calls of tools, what they gave, thoughts.
+    Blocks(Vec<InputBlock>),
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct InputBlock {
+    /// `text`, `tool_use`, `tool_result` or `thinking`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Of `text`: what is said.
+    #[serde(default)]
+    text: Option<String>,
+    /// Of `thinking`: what was thought.
+    #[serde(default)]
+    thinking: Option<String>,
+    /// Of `tool_use`: its name, which the result repeats.
+    #[serde(default)]
+    id: Option<String>,
+    /// Of `tool_use`: the function.
+    #[serde(default)]
+    name: Option<String>,
+    /// Of `tool_use`: the arguments.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    input: Option<Value>,
+    /// Of `tool_result`: which call it answers.
+    #[serde(default)]
+    tool_use_id: Option<String>,
+    /// Of `tool_result`: what the function gave.
+    #[serde(default)]
+    content: Option<MessageContent>,
+    /// Of `tool_result`: whether the function failed.
+    #[serde(default)]
+    is_error: Option<bool>,
+}
+
+/// A function the model may call.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct InputTool {
+    /// `custom`, also if absent.
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+    /// Its name: letters, digits, `_` and `-`.
+    #[schema(max_length = 64, pattern = "^[a-zA-Z0-9_-]{1,64}$")]
+    name: String,
+    /// What it is for.
+    #[serde(default)]
+    description: Option<String>,
+    /// JSON schema of its arguments. They always follow it.
+    #[serde(default)]
+    #[schema(value_type = Object, required)]
+    input_schema: Option<Value>,
+}
+
+/// Whether, and what, the model calls.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum InputChoice {
+    /// It decides.
+    Auto {
+        /// Whether it may make one call only.
+        disable_parallel_tool_use: Option<bool>,
+    },
+    /// It calls something.
+    Any {
+        /// Whether it may make one call only.
+        disable_parallel_tool_use: Option<bool>,
+    },
+    /// It calls this function.
+    Tool {
+        /// Its name.
+        name: String,
+        /// Whether it may make one call only.
+        disable_parallel_tool_use: Option<bool>,
+    },
+    /// It calls nothing.
+    None,
+}
+
+/// Whether the model thinks before it answers.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Thinking {
+    /// It does.
+    Enabled {
+        /// How many tokens it should think: below max_tokens. Given to the template as `thinking_budget`.
+        #[schema(minimum = 1)]
+        budget_tokens: i64,
+        /// Whether thoughts are told.
+        display: Option<ThinkingDisplay>,
+    },
+    /// As the template has it.
+    Adaptive {
+        /// Whether thoughts are told.
+        display: Option<ThinkingDisplay>,
+    },
+    /// It does not.
+    Disabled,
+}
+
+/// Whether thoughts are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ThinkingDisplay {
+    /// They are, in full.
+    Summarized,
+    /// They are not.
+    Omitted,
+}
+
+/// What the answer must look like.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputConfig {
+    /// How much effort, for templates that know: given to them as `reasoning_effort`.
+    effort: Option<ReasoningEffort>,
+    /// Its form.
+    format: Option<OutputFormat>,
+}
+
+/// A form of answers.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum OutputFormat {
+    /// JSON that follows a schema.
+    JsonSchema {
+        /// The schema.
+        #[schema(value_type = Object)]
+        schema: Value,
+    },
+}
+
+/// What matters after the request has become an ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) stream: bool,
+    pub(crate) stops: Vec<String>,
+    pub(crate) max_tokens: usize,
+    /// Whether thoughts are told.
+    pub(crate) thoughts: bool,
+}
+
+impl MessagesRequest {
+    /// What is asked for, and how the answer is to be told.
+    pub(crate) fn ask(self) -> Result<(Ask, Wanted), ApiError> {
+        let max_tokens = count("max_tokens", Some(self.max_tokens), i64::MAX)?.unwrap_or(1);
+        if let Some(Thinking::Enabled { budget_tokens, .. }) = &self.thinking
+            && !(1..self.max_tokens).contains(budget_tokens)
+        {
+            let message =
+                format!("thinking.budget_tokens is {budget_tokens}, expected 1 to {}", self.max_tokens - 1);
+            return Err(ApiError::parameter("thinking.budget_tokens", message));
+        }
+        let display = match &self.thinking {
+            Some(Thinking::Enabled { display, .. } | Thinking::Adaptive { display }) => *display,
+            _ => None,
+        };
+        let config = self.output_config.unwrap_or_default();
+        let format = config.format.or(self.output_format);
+        let chat = Chat {
+            continue_final: self.messages.last().is_some_and(|last| last.role == InputRole::Assistant),
+            messages: conversation(self.system, self.messages)?,
+            tools: offered(self.tools, self.tool_choice)?,
+            variables: variables(self.chat_template_kwargs, self.thinking.as_ref(), config.effort),
+        };
+        let stops = self.stop_sequences.unwrap_or_default();
+        let ask = Ask {
+            sampling: SamplingWish {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                repetition_penalty: self.repetition_penalty,
+                ..SamplingWish::default()
+            },
+            seed: seed(self.seed),
+            max_tokens: Some(max_tokens),
+            stop: stops.clone(),
+            format: format.map(|OutputFormat::JsonSchema { schema }| Grammar::JsonSchema(schema)),
+            digest: self.logits_digest.unwrap_or(false),
+            ..Ask::new(Prompt::Chat(chat))
+        };
+        let wanted = Wanted {
+            stream: self.stream.unwrap_or(false),
+            stops,
+            max_tokens,
+            thoughts: display != Some(ThinkingDisplay::Omitted),
+        };
+        Ok((ask, wanted))
+    }
+}
+
+impl CountTokensRequest {
+    /// The prompt that is counted.
+    pub(crate) fn ask(self) -> Result<Ask, ApiError> {
+        let effort = self.output_config.and_then(|config| config.effort);
+        let chat = Chat {
+            continue_final: self.messages.last().is_some_and(|last| last.role == InputRole::Assistant),
+            messages: conversation(self.system, self.messages)?,
+            tools: offered(self.tools, self.tool_choice)?,
+            variables: variables(self.chat_template_kwargs, self.thinking.as_ref(), effort),
+        };
+        Ok(Ask::new(Prompt::Chat(chat)))
+    }
+}
+
+/// What the template is told of thinking. What a request says itself wins.
+fn variables(
+    given: Option<Map<String, Value>>,
+    thinking: Option<&Thinking>,
+    effort: Option<ReasoningEffort>,
+) -> Map<String, Value> {
+    let mut variables = given.unwrap_or_default();
+    let thinks = match thinking {
+        Some(Thinking::Adaptive { .. }) => None,
+        Some(Thinking::Enabled { .. }) => Some(true),
+        // Clients of this API expect no thoughts that they have not asked for.
+        Some(Thinking::Disabled) | None => Some(false),
+    };
+    if let Some(thinks) = thinks {
+        variables.entry("enable_thinking").or_insert(thinks.into());
+    }
+    if let Some(Thinking::Enabled { budget_tokens, .. }) = thinking {
+        variables.entry("thinking_budget").or_insert((*budget_tokens).into());
+    }
+    if let Some(effort) = effort {
+        effort.variables(&mut variables);
+    }
+    variables
+}
+
+/// What a request says of tools; `None` if there are none.
+fn offered(tools: Option<Vec<InputTool>>, choice: Option<InputChoice>) -> Result<Option<Tools>, ApiError> {
+    let tools = tools.unwrap_or_default();
+    let (choice, alone) = match choice {
+        None => (tools::ToolChoice::Auto, None),
+        Some(InputChoice::None) => (tools::ToolChoice::None, None),
+        Some(InputChoice::Auto { disable_parallel_tool_use: alone }) => (tools::ToolChoice::Auto, alone),
+        Some(InputChoice::Any { disable_parallel_tool_use: alone }) => (tools::ToolChoice::Required, alone),
+        Some(InputChoice::Tool { name, disable_parallel_tool_use: alone }) => {
+            (tools::ToolChoice::Named(name), alone)
+        }
+    };
+    if tools.is_empty() {
+        return match choice {
+            tools::ToolChoice::Auto | tools::ToolChoice::None => Ok(None),
+            _ => Err(ApiError::parameter("tool_choice", "tool_choice wants a call, but there are no tools")),
+        };
+    }
+    let tools = tools.into_iter().enumerate().map(|(place, tool)| tool.convert(place));
+    let tools = tools.collect::<Result<Vec<_>, _>>()?;
+    Tools::new(tools, choice, !alone.unwrap_or(false)).map(Some)
+}
+
+impl InputTool {
+    fn convert(self, place: usize) -> Result<tools::Tool, ApiError> {
+        if let Some(kind) = self.kind.filter(|kind| kind != "custom") {
+            let message =
+                format!("tools[{place}]: a tool of type `{kind}` cannot be used, only functions (`custom`)");
+            return Err(ApiError::parameter(format!("tools[{place}].type"), message));
+        }
+        let Some(schema) = self.input_schema else {
+            let param = format!("tools[{place}].input_schema");
+            return Err(ApiError::parameter(&param, format!("{param} is missing")));
+        };
+        let about =
+            |error| ApiError::parameter(format!("tools[{place}]"), format!("tools[{place}]: {error}"));
+        let mut tool = tools::Tool::new(&self.name, Some(schema)).map_err(about)?;
+        tool.description = self.description;
+        Ok(tool)
+    }
+}
+
+/// The conversation as templates know it.
+fn conversation(
+    system: Option<MessageContent>,
+    messages: Vec<InputMessage>,
+) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::parameter("messages", "messages is empty: at least one is needed"));
+    }
+    let mut turns = Turns::default();
+    if let Some(system) = system {
+        let text = system.text("system")?;
+        if !text.is_empty() {
+            turns.say("system", text);
+        }
+    }
+    for (index, message) in messages.into_iter().enumerate() {
+        let place = format!("messages[{index}]");
+        let blocks = match message.content {
+            BlockContent::Blocks(blocks) => blocks,
+            BlockContent::Text(text) => {
+                match message.role {
+                    InputRole::User => turns.join("user", text, "\n"),
+                    InputRole::System => turns.join("system", text, "\n\n"),
+                    InputRole::Assistant => turns.speak(&text),
+                }
+                continue;
+            }
+        };
+        if blocks.is_empty() {
+            let param = format!("{place}.content");
+            return Err(ApiError::parameter(&param, format!("{param} is empty")));
+        }
+        for (index, block) in blocks.into_iter().enumerate() {
+            block.add(message.role, &mut turns, &format!("{place}.content[{index}]"))?;
+        }
+    }
+    Ok(turns.into_messages())
+}
+
+impl InputBlock {
+    fn add(self, role: InputRole, turns: &mut Turns, place: &str) -> Result<(), ApiError> {
+        match (role, self.kind.as_str()) {
+            (InputRole::User, "text") => turns.join("user", needed(self.text, place, "text")?, "\n"),
+            (InputRole::System, "text") => turns.join("system", needed(self.text, place, "text")?, "\n"),
+            (InputRole::Assistant, "text") => turns.speak(&needed(self.text, place, "text")?),
+            (InputRole::Assistant, "thinking") => turns.think(&needed(self.thinking, place, "thinking")?),
+            (InputRole::Assistant, "tool_use") => {
+                let id = needed(self.id, place, "id")?;
+                let name = needed(self.name, place, "name")?;
+                turns.call(id, &name, needed(self.input, place, "input")?);
+            }
+            (InputRole::User, "tool_result") => {
+                let id = needed(self.tool_use_id, place, "tool_use_id")?;
+                let mut text = match self.content {
+                    Some(content) => content.text(place)?,
+                    None => String::new(),
+                };
+                if self.is_error == Some(true) {
+                    // No template has another word for it.
+                    text.insert_str(0, "Error: ");
+                }
+                if !turns.result(&id, text) {
+                    let param = format!("{place}.tool_use_id");
+                    let message = format!("{param}: there is no tool_use `{id}` before this result");
+                    return Err(ApiError::parameter(param, message));
+                }
+            }
+            (_, kind @ ("tool_use" | "tool_result" | "thinking")) => {
+                let message = format!("{place}: `{kind}` cannot come from this role");
+                return Err(ApiError::parameter(place, message));
+            }
+            (_, kind) => {
+                let message = format!(
+                    "{place}: a block of type `{kind}` cannot be used, only text, tool_use, tool_result and thinking"
+                );
+                return Err(ApiError::parameter(place, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn needed<T>(value: Option<T>, place: &str, name: &str) -> Result<T, ApiError> {
+    value.ok_or_else(|| {
+        let param = format!("{place}.{name}");
+        ApiError::parameter(&param, format!("{param} is missing"))
+    })
+}
