@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use wushi_engine::{Event, FinishReason, Pooling, Request, Sampling};
 
+use crate::anthropic::MessagesRequest;
 use crate::ask::Ask;
 use crate::body::parse;
 use crate::constraint::Grammar;
@@ -188,6 +189,7 @@ async fn from_request(record: &AuditRecord, body: &[u8], lease: &Lease) -> Resul
     let mut asks: Vec<Ask> = match record.endpoint.as_str() {
         "/v1/chat/completions" => vec![parse::<ChatRequest>(body)?.ask()?.0],
         "/v1/responses" => vec![parse::<ResponsesRequest>(body)?.ask()?.0],
+        "/v1/messages" => vec![parse::<MessagesRequest>(body)?.ask()?.0],
         "/v1/completions" => parse::<CompletionRequest>(body)?.asks()?.0,
         "/v1/embeddings" => {
             let (inputs, pooling) = parse::<EmbeddingRequest>(body)?.inputs(lease)?;

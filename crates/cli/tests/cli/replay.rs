@@ -137,7 +137,11 @@ fn requests_of_every_kind() {
     let shaped = json!({ "prompt": "Say:", "max_tokens": 40, "response_format": { "type": "regex", "pattern": "[ab]{3}c" } });
     let vectors = json!({ "input": ["a river", "a lake"] });
     let response = json!({ "input": "What is a river?", "max_output_tokens": 9, "stream": true });
+    let message = json!({
+        "messages": [{ "role": "user", "content": "What is a river?" }], "max_tokens": 9, "temperature": 1,
+    });
     for (path, body) in [
+        ("/v1/messages", message),
         ("/v1/completions", several),
         ("/v1/completions", shaped),
         ("/v1/embeddings", vectors),
