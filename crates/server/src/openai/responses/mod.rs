@@ -23,7 +23,8 @@ use crate::whole::{Said, collect};
 use std::sync::Arc;
 
 use super::chat::Head;
-use request::{ResponsesRequest, Wanted};
+pub(crate) use request::ResponsesRequest;
+use request::Wanted;
 use response::{Items, Response};
 use stream::{ResponseEvent, ResponsesEncoder};
 
