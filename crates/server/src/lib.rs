@@ -31,6 +31,8 @@ mod service;
 mod speech;
 mod sse;
 pub mod store;
+#[cfg(test)]
+mod told;
 pub mod tools;
 mod turns;
 mod whole;
