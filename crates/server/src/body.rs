@@ -1,11 +1,14 @@
 //! Bodies of requests: bounded in size and time, JSON in UTF-8, errors in the API's form.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -20,6 +23,36 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let limits = &app.limits;
         let bytes = read(request.into_body(), limits.body_bytes, limits.body_time).await?;
         parse(&bytes).map(JsonBody)
+    }
+}
+
+/// A text or a list, where an API takes either. Unlike an untagged enum it says what is wrong with the list.
+pub(crate) enum TextOrList<T> {
+    Text(String),
+    List(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOrList<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = TextOrList<T>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a text or a list")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<TextOrList<T>, E> {
+                Ok(TextOrList::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<TextOrList<T>, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOrList::List)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
     }
 }
 
@@ -51,7 +84,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let message = error.inner().to_string();
-        if path == "." {
+        // `?` stands for a place before anything has been understood.
+        if path == "." || path == "?" {
             ApiError::invalid(format!("the body cannot be used: {message}"))
         } else {
             ApiError::parameter(path.clone(), format!("{path}: {message}"))
@@ -59,4 +93,40 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     json.end().map_err(|error| ApiError::invalid(format!("the body cannot be used: {error}")))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{TextOrList, parse};
+
+    #[derive(Deserialize)]
+    struct Body {
+        input: TextOrList<Item>,
+    }
+
+    #[derive(Deserialize)]
+    struct Item {
+        number: u8,
+    }
+
+    #[test]
+    fn a_list_says_what_is_wrong_with_it() {
+        assert!(matches!(parse::<Body>(br#"{"input": "x"}"#).unwrap().input, TextOrList::Text(_)));
+        let TextOrList::List(list) = parse::<Body>(br#"{"input": [{"number": 1}]}"#).unwrap().input else {
+            panic!("a list")
+        };
+        assert_eq!(list[0].number, 1);
+        let said = |body: &str| parse::<Body>(body.as_bytes()).map(|_| ()).unwrap_err().message;
+        let message = said(r#"{"input": [{"number": 1}, {"number": "one"}]}"#);
+        assert!(message.contains("invalid type: string \"one\", expected u8"), "{message}");
+        let message = said(r#"{"input": 5}"#);
+        assert!(
+            message.starts_with("input: invalid type: integer `5`, expected a text or a list"),
+            "{message}"
+        );
+        let message = said("{");
+        assert!(message.starts_with("the body cannot be used: EOF"), "{message}");
+    }
 }

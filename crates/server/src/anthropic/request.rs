@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use wushi_formats::Message;
 
 use crate::ask::{Ask, Chat, Prompt, SamplingWish, Tools};
+use crate::body::TextOrList;
 use crate::constraint::Grammar;
 use crate::error::ApiError;
 use crate::openai::chat::ReasoningEffort;
@@ -128,12 +129,21 @@ pub(crate) enum InputRole {
 
 /// A text, or blocks.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, from = "TextOrList<InputBlock>")]
 pub(crate) enum BlockContent {
     /// A text.
     Text(String),
     /// Texts, calls of tools, what they gave, thoughts.
     Blocks(Vec<InputBlock>),
+}
+
+impl From<TextOrList<InputBlock>> for BlockContent {
+    fn from(either: TextOrList<InputBlock>) -> BlockContent {
+        match either {
+            TextOrList::Text(text) => BlockContent::Text(text),
+            TextOrList::List(list) => BlockContent::Blocks(list),
+        }
+    }
 }
 
 /// A part of a message.
