@@ -6,13 +6,13 @@
 #
 # The source is what the Python package llama-cpp-python carries, fetched with the user's own package client, so
 # that a mirror is honoured; it is built as llama.cpp recommends for the machine at hand (Release, native
-# instructions, everything else at its default). About 10 minutes on 2 cores; a second run builds nothing.
+# instructions, everything else at its default). About 15 minutes on 2 cores; a second run builds nothing.
 # To be run by hand; neither tests nor CI use it.
 set -euo pipefail
 
 version=0.3.36
 sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
-targets=(llama-bench llama-batched-bench llama-perplexity llama-tokenize)
+targets=(llama-bench llama-batched-bench llama-perplexity llama-tokenize llama-server)
 
 cd "$(dirname "$0")/.."
 dir=${WUSHI_PEER_DIR:-target/peer}
@@ -52,7 +52,7 @@ fi
 
 say "building $(IFS=' '; echo "${targets[*]}") in $build"
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
-    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
     -DLLAMA_USE_PREBUILT_UI=OFF "${flags[@]}" >"$dir/configure.log" 2>&1 || { tail -n 20 "$dir/configure.log" >&2; exit 1; }
 ninja -C "$build" ${WUSHI_PEER_JOBS:+-j "$WUSHI_PEER_JOBS"} "${targets[@]}" >&2
 echo "$build/bin"

@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     Bench(BenchArgs),
     Key(KeyArgs),
+    Replay(ReplayArgs),
 }
 
 /// Answer one prompt, or chat
@@ -349,6 +350,34 @@ pub(crate) struct KeyRmArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) records: Records,
+}
+
+/// Run a request that a server recorded again, and say whether every bit agrees
+///
+/// RECORD is the id of the response, as in chatcmpl-…. The request is run from the token ids that `wushi serve --audit-text`
+/// keeps, or from the body of the original request with --request. Compared are the model's fingerprint, the prompt, the
+/// number of tokens, why the answer ended, the token ids if they were kept, and the digest of the logits if it was recorded:
+/// `wushi serve --audit` records it of all requests.
+///
+/// The model is loaded as it was then; threads and instruction set may be others, and change nothing. The exit code is 0
+/// if all agrees and 1 if not.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The id of the response
+    pub(crate) record: String,
+    /// The body of the original request, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: Option<PathBuf>,
+    /// Where the model is now [default: where it was]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Write one JSON object to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
 }
 
 #[cfg(test)]

@@ -209,6 +209,9 @@ mod tests {
         "no-special",
         "no-normalise",
         "force",
+        // Which request, and where its model is.
+        "request",
+        "model",
         // What is stored with the key.
         "requests-per-minute",
         "tokens-per-day",

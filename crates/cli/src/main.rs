@@ -74,5 +74,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Perplexity(args) => commands::perplexity::run(args, &app),
         Command::Bench(args) => commands::bench::run(args, &app),
         Command::Key(args) => commands::key::run(args, &app),
+        Command::Replay(args) => commands::replay::run(args, &app),
     }
 }

@@ -11,6 +11,7 @@ use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op, WeightSource};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
 
 use crate::progress::Watched;
+use crate::speculate::ROW_COST;
 use crate::{Embedder, Engine, EngineError, EngineOptions, Vocabulary, Weights, memory};
 
 pub use wushi_cpu::ARITHMETIC_VERSION;
@@ -431,6 +432,17 @@ impl LoadPlan {
         self.fingerprint
     }
 
+    /// What one row more costs where a step has few, in hundredths of a step of one row: what it does of itself, and
+    /// the weights that only it needs.
+    fn row_cost(&self) -> Result<usize, LoadError> {
+        let bytes = |rows| -> Result<u64, LoadError> {
+            let steps = self.schedule(rows)?;
+            Ok(steps.iter().map(|step| step.weight_bytes).sum())
+        };
+        let (one, two) = (bytes(1)?, bytes(2)?);
+        Ok(ROW_COST + (100 * two.saturating_sub(one) / one.max(1)) as usize)
+    }
+
     /// How an embedding model pools states; `None` if the model gives text.
     pub fn pooling(&self) -> Option<Pooling> {
         self.pooling
@@ -453,11 +465,13 @@ impl LoadPlan {
     /// # Errors
     /// As [`LoadPlan::load`].
     pub fn load_any(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
+        let row_cost = Some(self.engine.row_cost.map_or_else(|| self.row_cost(), Ok)?);
+        let options = EngineOptions { row_cost, ..self.engine };
         let source = Watched::new(&self.weights, &self.graph, report);
         let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
-        let engine = Engine::start(Box::new(executor), vocabulary, self.engine)?;
+        let engine = Engine::start(Box::new(executor), vocabulary, options)?;
         Ok(LoadedModel {
             engine,
             pooling: self.pooling,

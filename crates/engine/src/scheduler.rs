@@ -13,7 +13,7 @@ use wushi_graph::{Batch, ExecutorInfo};
 use crate::EngineOptions;
 use crate::pages::{PagePool, Prefix};
 use crate::sequence::Sequence;
-use crate::speculate::Step;
+use crate::speculate::{ROW_COST, Step};
 use crate::stats::Stats;
 
 /// The sequences and the pages they share.
@@ -35,6 +35,7 @@ pub(crate) struct Scheduler {
     rows: Vec<usize>,
     /// Whether guessed tokens are tried.
     speculate: bool,
+    row_cost: f32,
     /// Rows that the next step could have beyond those shared out.
     rows_left: usize,
     /// The same of rows with logits.
@@ -73,6 +74,7 @@ impl Scheduler {
             running: Vec::new(),
             rows: Vec::new(),
             speculate: options.speculate,
+            row_cost: options.row_cost.unwrap_or(ROW_COST) as f32 / 100.0,
             rows_left: 0,
             logits_left: 0,
             cached_tokens: 0,
@@ -242,7 +244,8 @@ impl Scheduler {
     /// Guesses tokens of generating sequences, oldest first, with the rows and pages that nobody else wants.
     fn guess(&mut self) {
         let answers = self.running.iter().filter(|sequence| sequence.is_answering()).count();
-        let mut step = Step { rows: self.rows.iter().sum(), tokens: answers as f32 };
+        let (rows, row_cost) = (self.rows.iter().sum(), self.row_cost);
+        let mut step = Step { rows, tokens: answers as f32, row_cost };
         let page_tokens = self.info.page_tokens;
         // Each running sequence may soon want one more page.
         let mut spare_pages = self.pool.available().saturating_sub(self.running.len());
@@ -372,9 +375,13 @@ mod tests {
     }
 
     fn submit(scheduler: &mut Scheduler, token: u32, length: usize) {
+        submit_tokens(scheduler, vec![token; length]);
+    }
+
+    fn submit_tokens(scheduler: &mut Scheduler, tokens: Vec<u32>) {
         let shared = Arc::new(Shared::new(info().pages, &EngineOptions::default()));
         let (client, _) = Client::new(shared, Box::new(drop)).unwrap();
-        let request = Request::new(vec![token; length]);
+        let request = Request::new(tokens);
         scheduler.submit(Sequence::new(request, &info(), None, client));
     }
 
@@ -445,5 +452,33 @@ mod tests {
         scheduler.remove(0);
         step(&mut scheduler);
         assert_eq!((scheduler.waiting.len(), scheduler.running[0].cached), (0, 12));
+    }
+
+    #[test]
+    fn guesses_borrow_what_nobody_needs() {
+        for taken in [0, 4] {
+            let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+            submit_tokens(&mut scheduler, vec![1, 2, 3, 1, 2, 3]);
+            let mut plan = Plan::default();
+            scheduler.schedule(&mut plan);
+            assert_eq!(plan.batch.tokens.len(), 6, "a prompt is no answer");
+            scheduler.running(0).push(1);
+            scheduler.advance(0, 6);
+            // Two guesses are worth it and need a page more than the next token does.
+            let mut taken: Vec<_> = (0..taken).filter_map(|_| scheduler.pool.allocate()).collect();
+            scheduler.schedule(&mut plan);
+            let (tokens, pages): (&[u32], _) = if taken.is_empty() { (&[1, 2, 3], 5) } else { (&[1, 2], 4) };
+            assert_eq!((&plan.batch.tokens[..], plan.batch.logit_rows.len()), (tokens, tokens.len()));
+            assert_eq!(scheduler.running[0].pages.len(), pages);
+            // The first is wrong: no page is left for the others.
+            scheduler.running(0).push(9);
+            scheduler.advance(0, tokens.len());
+            assert_eq!((scheduler.running[0].computed, scheduler.running[0].tokens.len()), (7, 8));
+            assert_eq!(scheduler.running[0].pages.len(), 4);
+            assert_eq!((scheduler.guessed_tokens, scheduler.accepted_tokens), (tokens.len() as u64 - 1, 0));
+            scheduler.pool.give_back(&mut taken);
+            scheduler.remove(0);
+            assert_eq!(scheduler.pool.available(), 8);
+        }
     }
 }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 /// The most tokens guessed at once.
 const MOST: usize = 15;
 
-/// What a further row costs, as a share of a step of one row. With few rows a step's time is that of reading the
-/// weights; measured with models of 4 bits on two cores it was 0.06 to 0.17.
-const ROW_COST: f32 = 0.15;
+/// What one row more costs, in hundredths of a step of one row. With few rows a step's time is that of reading the
+/// weights; measured with models of 4 bits on two cores it was 6 to 17.
+pub(crate) const ROW_COST: usize = 15;
 
 /// A step, as far as its price and yield matter.
 #[derive(Clone, Copy)]
@@ -21,12 +21,14 @@ pub(crate) struct Step {
     pub(crate) rows: usize,
     /// Tokens of answers that are expected of it.
     pub(crate) tokens: f32,
+    /// What one row more costs, as a share of a step of one row.
+    pub(crate) row_cost: f32,
 }
 
 impl Step {
     /// Tokens in the time of a step of one row.
     fn speed(self) -> f32 {
-        self.tokens / (1.0 + ROW_COST * (self.rows as f32 - 1.0))
+        self.tokens / (1.0 + self.row_cost * (self.rows as f32 - 1.0))
     }
 
     /// The step with `count` guesses more, each right with this chance if those before it are.
@@ -35,7 +37,7 @@ impl Step {
             let all = all * chance;
             (sum + all, all)
         });
-        Step { rows: self.rows + count, tokens: self.tokens + right.0 }
+        Step { rows: self.rows + count, tokens: self.tokens + right.0, ..self }
     }
 
     /// How many guesses, at most `most`, make the step yield most for its time. Adds them to the step.
@@ -206,17 +208,20 @@ mod tests {
 
     #[test]
     fn the_fuller_the_step_the_surer_a_guess_must_be() {
-        let count = |rows: usize, chance| {
-            let mut step = Step { rows, tokens: rows as f32 };
+        let count_at = |row_cost, rows: usize, chance| {
+            let mut step = Step { rows, tokens: rows as f32, row_cost };
             let count = step.add_guesses(64, chance);
             assert_eq!(step.rows, rows + count);
             count
         };
+        let count = |rows, chance| count_at(ROW_COST as f32 / 100.0, rows, chance);
         assert_eq!(count(1, 0.1), 0);
         assert!(count(1, 0.5) >= 1);
         assert_eq!(count(1, 1.0), MOST);
         assert_eq!(count(16, 0.6), 0);
         assert!(count(16, 0.95) >= 1);
+        // Where every row costs a step of its own there is nothing to be gained.
+        assert_eq!((count_at(0.6, 1, 0.5), count_at(1.0, 1, 0.99)), (0, 0));
         let counts: Vec<_> = (0..=100).map(|percent| count(1, percent as f32 / 100.0)).collect();
         assert!(counts.is_sorted());
     }

@@ -70,9 +70,9 @@ export async function* events(stream) {
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
-      rest += value;
-      const lines = rest.split(/\r\n|\n|\r(?!$)/);
+      rest += value ?? '';
+      // A carriage return that comes last may be half of a line's end, unless it is the very last.
+      const lines = rest.split(done ? /\r\n|\n|\r/ : /\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
         if (line === '') {
@@ -84,6 +84,7 @@ export async function* events(stream) {
           data.push(line.slice(5).replace(/^ /, ''));
         }
       }
+      if (done) return;
     }
   } finally {
     reader.cancel().catch(() => {});

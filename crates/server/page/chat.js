@@ -24,6 +24,8 @@ const state = {
   conversation: tree.newConversation(defaults()),
   /** Answers on their way, by conversation: another one can be read meanwhile. */
   running: new Map(),
+  /** What is wrong, by kind. */
+  notices: new Map(),
   /** What is drawn, by message. */
   views: new Map(),
 };
@@ -36,9 +38,9 @@ const busy = () => state.running.has(state.conversation.id);
 async function loadModels() {
   try {
     state.models = await api.models();
-    notice(state.models.length === 0 ? t('model.none') : null);
+    notice('models', state.models.length === 0 ? t('model.none') : null, loadModels);
   } catch (error) {
-    notice(error.message, loadModels);
+    notice('models', error.message, loadModels);
   }
   drawModels();
 }
@@ -60,19 +62,25 @@ function drawModels() {
   });
   if (chosen && !known) options.unshift(el('option', { value: chosen }, `${chosen} · ${t('model.missing')}`));
   if (!chosen) options.unshift(el('option', { value: '' }, t('model.choose')));
-  picker.replaceChildren(...options);
+  // Not under the hand of somebody who is choosing.
+  const old = [...picker.options].map((option) => option.text).join('\n');
+  if (old !== options.map((option) => option.text).join('\n')) picker.replaceChildren(...options);
   picker.value = chosen ?? '';
   drawContext();
 }
 
-function notice(text, retry) {
+/** Says above the messages what is wrong with the page as a whole; null takes it back. One for each `kind`. */
+function notice(kind, text, retry = null) {
+  if ((state.notices.get(kind)?.text ?? null) === text) return;
+  if (text) state.notices.set(kind, { text, retry });
+  else state.notices.delete(kind);
   const place = byId('notice');
-  place.hidden = !text;
-  place.replaceChildren();
-  if (!text) return;
-  place.append(el('span', {}, text));
-  if (retry) place.append(el('button', { type: 'button', class: 'button', on: { click: () => retry() } }, t('message.retry')));
+  place.hidden = state.notices.size === 0;
+  const again = (act) => act && el('button', { type: 'button', class: 'button', on: { click: () => act() } }, t('message.retry'));
+  place.replaceChildren(...[...state.notices.values()].map((entry) => el('p', {}, entry.text, again(entry.retry))));
 }
+
+const keptBadly = () => notice('store', t('store.failed'));
 
 // ---- drawing
 
@@ -138,7 +146,7 @@ async function listAgain() {
   try {
     state.summaries = await store.list();
   } catch {
-    notice(t('store.failed'));
+    keptBadly();
   }
   drawSidebar();
 }
@@ -148,7 +156,7 @@ async function save(conversation) {
     const written = await store.save(conversation);
     if (!written) state.running.get(conversation.id)?.stop();
   } catch {
-    notice(t('store.failed'));
+    keptBadly();
     return;
   }
   await listAgain();
@@ -244,9 +252,10 @@ const listActions = {
 
 async function removeAll(ids) {
   for (const id of ids) state.running.get(id)?.stop();
-  await store.remove(ids).catch(() => notice(t('store.failed')));
+  await store.remove(ids).catch(keptBadly);
   await listAgain();
   if (ids.includes(state.conversation.id)) newChat();
+  else byId('new').focus();
   announce(t('delete.done'));
 }
 
@@ -267,7 +276,7 @@ async function importFile(file) {
   }
   for (const conversation of conversations) {
     conversation.settings = checked(conversation.settings);
-    await store.save(conversation).catch(() => notice(t('store.failed')));
+    await store.save(conversation).catch(keptBadly);
   }
   await listAgain();
   if (conversations.length > 0) await open(conversations[0].id);

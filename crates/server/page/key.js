@@ -57,10 +57,17 @@ function show(refused) {
     form.addEventListener('submit', (event) => {
       event.preventDefault();
       const key = field.value.trim();
-      if (!key) return;
+      // Others cannot stand in a header.
+      const fits = /^[\x21-\x7e]+$/.test(key);
+      field.setCustomValidity(fits ? '' : t('key.refused'));
+      if (!fits) {
+        field.reportValidity();
+        return;
+      }
       setKey(key, remember.checked);
       dialog.close('given');
     });
+    field.addEventListener('input', () => field.setCustomValidity(''));
     cancel.addEventListener('click', () => dialog.close());
     dialog.addEventListener('close', () => {
       dialog.remove();

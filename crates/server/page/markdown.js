@@ -17,7 +17,7 @@ const marked = new Marked({
   renderer: {
     // Tags that would be taken out are shown as they were written: nothing of an answer disappears.
     html({ text }) {
-      return tagsOf(text).every((tag) => TAGS.includes(tag)) ? text : escape(text);
+      return tagsOf(text).every((tag) => tag !== 'img' && TAGS.includes(tag)) ? text : escape(text);
     },
     // Below the headings of the page.
     heading({ tokens, depth }) {
@@ -86,6 +86,7 @@ export class MarkdownView {
     this.settled = 0;
     this.tail = [];
     this.open = null;
+    this.defines = false;
     this.element.replaceChildren();
   }
 
@@ -99,11 +100,13 @@ export class MarkdownView {
       return;
     }
     // A definition below may turn text above into links: then everything is made anew, once.
-    if (complete && this.settled > 0 && Object.keys(tokens.links).length > 0) {
+    this.defines ||= tokens.some(({ type }) => type === 'def');
+    if (complete && this.defines && this.settled > 0) {
       this.reset();
       this.update(text, true);
       return;
     }
+    if (complete) this.defines = false;
     // What comes last may still become something else, unless the text is complete.
     const last = complete ? tokens.length : tokens.findLastIndex((token) => token.type !== 'space');
     this.place(tokens, last, text);

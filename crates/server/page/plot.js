@@ -35,8 +35,8 @@ const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString(locale(),
 
 export class Plot {
   /** `name`, `unit` and the series are keys of texts; `least` is the smallest top of the axis. */
-  constructor({ id, name, unit, series, least = 0 }) {
-    Object.assign(this, { id, name, unit, series, least, time: [], values: series.map(() => []), at: null });
+  constructor({ id, name, unit, series, least = 0, counts = false }) {
+    Object.assign(this, { id, name, unit, series, least, counts, time: [], values: series.map(() => []), at: null });
     this.readout = el('p', { class: 'readout' });
     this.title = el('h3', { id: `plot-${id}` });
     this.legend = el('p', { class: 'legend', 'aria-hidden': 'true' });
@@ -129,7 +129,8 @@ export class Plot {
 
   words() {
     const name = t(this.name);
-    this.title.textContent = `${name} (${t(this.unit)})`;
+    // Counts need no unit beside their name.
+    this.title.textContent = this.counts ? name : `${name} (${t(this.unit)})`;
     this.legend.replaceChildren(...this.series.map((key, index) => el('span', { class: `key key-${index}` }, t(key))));
     this.summary.textContent = t('plot.table');
     this.rows.setAttribute('aria-label', name);

@@ -22,7 +22,7 @@ const PLOTS = [
     values: () => [history().tokens_per_s, history().prompt_tokens_per_s],
   },
   {
-    id: 'requests', name: 'plot.requests', unit: 'plot.requests.unit', least: 2,
+    id: 'requests', name: 'plot.requests', unit: 'plot.requests.unit', least: 2, counts: true,
     series: ['plot.requests.running', 'plot.requests.waiting'],
     values: () => [history().running, history().waiting],
   },

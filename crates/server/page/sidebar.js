@@ -1,7 +1,7 @@
 // The list of conversations: choose, search, rename, export, delete.
 
 import { byId, el, icon, iconButton } from './dom.js';
-import { t } from './i18n.js';
+import { language, t } from './i18n.js';
 import * as store from './store.js';
 
 const DAY = 86_400_000;
@@ -47,13 +47,16 @@ export class Sidebar {
   }
 
   draw() {
-    // A name being typed is not to be thrown away.
+    // A name being typed is not to be thrown away, nor a row that somebody is about to press.
     if (this.renaming && document.contains(this.renaming)) return;
+    const { items, current, running, found } = this;
+    const mark = JSON.stringify([language(), new Date().getDate(), items, current, [...running], found && [...found]]);
+    if (mark === this.mark) return;
+    this.mark = mark;
     const list = byId('conversations');
     const focused = list.contains(document.activeElement) ? document.activeElement.closest('[data-id]')?.dataset.id : null;
     const shown = this.found ? this.items.filter((item) => this.found.has(item.id)) : this.items;
-    const groups = Map.groupBy ? Map.groupBy(shown, (item) => groupOf(item.updated)) : grouped(shown);
-    const parts = [...groups].map(([name, items]) => {
+    const parts = [...grouped(shown)].map(([name, items]) => {
       const id = name.replace('.', '-');
       return el('section', { 'aria-labelledby': id }, el('h3', { id }, t(name)), el('ul', {}, ...items.map((item) => this.item(item))));
     });
@@ -106,6 +109,7 @@ export class Sidebar {
     });
     field.addEventListener('blur', () => leave(true));
     row.replaceChildren(field);
+    this.mark = null;
     field.select();
   }
 }

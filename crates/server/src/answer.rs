@@ -76,14 +76,13 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    fn new(reason: FinishReason, called: bool, stops: usize) -> Reason {
+    fn new(reason: FinishReason, called: bool) -> Reason {
         match reason {
             FinishReason::Cancelled => Reason::Cancelled,
             FinishReason::Length => Reason::Length,
             _ if called => Reason::ToolCalls,
-            // Stop strings behind the request's own are the server's.
-            FinishReason::StopString(index) if index < stops => Reason::StopString(index),
-            FinishReason::StopString(_) | FinishReason::StopToken(_) => Reason::Stop,
+            FinishReason::StopString(index) => Reason::StopString(index),
+            FinishReason::StopToken(_) => Reason::Stop,
         }
     }
 
@@ -137,7 +136,7 @@ impl Answers {
 /// # Errors
 /// What the engine refuses; nothing runs then.
 pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -> Result<Answers, ApiError> {
-    let Prepared { prompts, seed, stops } = prepared;
+    let Prepared { prompts, seed } = prepared;
     let (events, inbox) = mpsc::unbounded_channel();
     let engine = lease.engine()?;
     let mut choices = Vec::new();
@@ -158,11 +157,9 @@ pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -
         entry,
         metrics: app.metrics.clone(),
         seed,
-        stops,
         lease,
         started: Instant::now(),
         closing: app.closing.subscribe(),
-        _under_way: app.under_way.subscribe(),
     };
     tokio::spawn(driver.drive());
     Ok(Answers { news: receiver })
@@ -236,20 +233,16 @@ struct Driver {
     entry: Entry,
     metrics: Arc<Metrics>,
     seed: u64,
-    /// Stop strings of the request itself.
-    stops: usize,
     lease: Lease,
     started: Instant,
     closing: watch::Receiver<Closing>,
-    /// While there is one, the server does not end.
-    _under_way: watch::Receiver<()>,
 }
 
 impl Driver {
     async fn drive(mut self) {
         let outcome = self.follow().await;
         let summary = self.summary();
-        let Driver { choices, news, entry, metrics, lease, started, _under_way, .. } = self;
+        let Driver { choices, news, entry, metrics, lease, started, .. } = self;
         let ids: Vec<Vec<u32>> = choices.iter().map(|choice| choice.ids.clone()).collect();
         let ended: Vec<Option<Ended>> = choices.into_iter().map(|choice| choice.ended).collect();
         let is_cancelled = |ended: &Option<Ended>| {
@@ -352,7 +345,7 @@ impl Driver {
                     let delta = choice.delta(pieces);
                     let _ = self.news.send(delta);
                 }
-                let reason = Reason::new(finished.reason, choice.speech.called(), self.stops);
+                let reason = Reason::new(finished.reason, choice.speech.called());
                 let ended = Ended { choice: choice.index, reason, finished };
                 choice.ended = Some(ended.clone());
                 let _ = self.news.send(News::Ended(ended));

@@ -171,3 +171,33 @@ impl SamplingWish {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_win_over_recommendations_and_those_over_defaults() {
+        let recommended =
+            RecommendedSampling { temperature: Some(0.6), top_k: Some(20), ..RecommendedSampling::default() };
+        let wish = SamplingWish { top_k: Some(5), top_p: Some(0.0), ..SamplingWish::default() };
+        let sampling = wish.resolve(&recommended).unwrap();
+        assert_eq!((sampling.temperature, sampling.top_k), (0.6, 5));
+        assert!(sampling.top_p > 0.0, "OpenAI's 0 keeps one token");
+        let all = SamplingWish { top_k: Some(-1), ..SamplingWish::default() }.resolve(&recommended).unwrap();
+        assert_eq!(all.top_k, 0);
+        let none = SamplingWish::default().resolve(&RecommendedSampling::default()).unwrap();
+        assert_eq!(none.temperature, DEFAULT_TEMPERATURE);
+        let bad = SamplingWish { top_k: Some(-2), ..SamplingWish::default() };
+        assert_eq!(bad.resolve(&recommended).unwrap_err().param.as_deref(), Some("top_k"));
+    }
+
+    #[test]
+    fn tools_must_fit_each_other() {
+        let tool = |name| Tool::new(name, None).expect("a name");
+        let twice = Tools::new(vec![tool("a"), tool("a")], ToolChoice::Auto, true);
+        assert_eq!(twice.unwrap_err().param.as_deref(), Some("tools"));
+        let unknown = Tools::new(vec![tool("a")], ToolChoice::Named("b".to_owned()), true);
+        assert_eq!(unknown.unwrap_err().param.as_deref(), Some("tool_choice"));
+    }
+}

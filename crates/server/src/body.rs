@@ -101,32 +101,38 @@ mod tests {
 
     use super::{TextOrList, parse};
 
-    #[derive(Deserialize)]
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Body {
-        input: TextOrList<Item>,
+        #[serde(rename = "list")]
+        _list: Vec<u32>,
     }
 
     #[derive(Deserialize)]
-    struct Item {
-        number: u8,
+    struct Spoken {
+        input: TextOrList<u8>,
+    }
+
+    #[test]
+    fn errors_name_their_place() {
+        assert!(parse::<Body>(br#"{"list": [1]}"#).is_ok());
+        let param = |bytes: &[u8]| parse::<Body>(bytes).unwrap_err().param;
+        assert_eq!(param(br#"{"list": [1, "x"]}"#).as_deref(), Some("list[1]"));
+        assert_eq!(param(br#"{"list": [], "other": 1}"#).as_deref(), Some("other"));
+        assert_eq!(param(br#"{"list": []} and more"#), None);
+        assert_eq!(param(b"{\"list\": \xff}"), None);
+        assert_eq!(param(b""), None);
     }
 
     #[test]
     fn a_list_says_what_is_wrong_with_it() {
-        assert!(matches!(parse::<Body>(br#"{"input": "x"}"#).unwrap().input, TextOrList::Text(_)));
-        let TextOrList::List(list) = parse::<Body>(br#"{"input": [{"number": 1}]}"#).unwrap().input else {
-            panic!("a list")
-        };
-        assert_eq!(list[0].number, 1);
-        let said = |body: &str| parse::<Body>(body.as_bytes()).map(|_| ()).unwrap_err().message;
-        let message = said(r#"{"input": [{"number": 1}, {"number": "one"}]}"#);
-        assert!(message.contains("invalid type: string \"one\", expected u8"), "{message}");
-        let message = said(r#"{"input": 5}"#);
-        assert!(
-            message.starts_with("input: invalid type: integer `5`, expected a text or a list"),
-            "{message}"
-        );
-        let message = said("{");
-        assert!(message.starts_with("the body cannot be used: EOF"), "{message}");
+        let spoken = |body: &str| parse::<Spoken>(body.as_bytes()).map(|spoken| spoken.input);
+        assert!(matches!(spoken(r#"{"input": "x"}"#), Ok(TextOrList::Text(text)) if text == "x"));
+        assert!(matches!(spoken(r#"{"input": [1, 2]}"#), Ok(TextOrList::List(list)) if list == [1, 2]));
+        let wrong = spoken(r#"{"input": [1, "one"]}"#).map(|_| ()).unwrap_err();
+        assert_eq!(wrong.param.as_deref(), Some("input[1]"));
+        assert!(wrong.message.contains("invalid type: string \"one\", expected u8"), "{}", wrong.message);
+        let wrong = spoken(r#"{"input": 5}"#).map(|_| ()).unwrap_err();
+        assert!(wrong.message.contains("expected a text or a list"), "{}", wrong.message);
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn receive(
     app.check_open()?;
     let entry = app.pool.find_or_first(model)?.clone();
     app.ledger.admit(caller.0.as_ref())?;
-    Ok((Arrival::new(ids::response_id(prefix)?, endpoint, caller.0), entry))
+    let id = ids::response_id(prefix)?;
+    Ok((Arrival::new(id, endpoint, caller.0, app.under_way.subscribe()), entry))
 }
 
 /// Waits for the model, prepares and submits.

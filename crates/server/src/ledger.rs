@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use wushi_engine::FinishReason;
+use tokio::sync::watch;
+use wushi_engine::{FinishReason, Pooling};
 
 use crate::answer::{Ended, Summary};
 use crate::constraint::Grammar;
 use crate::error::ApiError;
+use crate::openai::embeddings::pooling_name;
 use crate::pool::Lease;
 use crate::prepare::Prepared;
 use crate::store::{
@@ -30,11 +32,18 @@ pub(crate) struct Arrival {
     key: Option<Key>,
     time: u64,
     started: Instant,
+    under_way: watch::Receiver<()>,
 }
 
 impl Arrival {
-    pub(crate) fn new(id: String, endpoint: &'static str, key: Option<Key>) -> Arrival {
-        Arrival { id, endpoint, key, time: unix_ms(), started: Instant::now() }
+    /// While there is one of `under_way`, the server does not end.
+    pub(crate) fn new(
+        id: String,
+        endpoint: &'static str,
+        key: Option<Key>,
+        under_way: watch::Receiver<()>,
+    ) -> Arrival {
+        Arrival { id, endpoint, key, time: unix_ms(), started: Instant::now(), under_way }
     }
 }
 
@@ -43,6 +52,7 @@ pub(crate) struct Entry {
     ledger: Ledger,
     record: AuditRecord,
     started: Instant,
+    _under_way: watch::Receiver<()>,
 }
 
 impl Ledger {
@@ -69,23 +79,11 @@ impl Ledger {
 
     /// Begins the record of answers to prompts.
     pub(crate) fn open(&self, arrival: Arrival, lease: &Lease, prepared: &Prepared) -> Entry {
+        let parameters = parameters(prepared);
         let first = prepared.prompts.first();
-        let request = first.and_then(|prompt| prompt.choices.first()).map(|choice| &choice.request);
         let grammar = first.and_then(|prompt| prompt.grammar.as_ref());
+        let request = first.and_then(|prompt| prompt.choices.first()).map(|choice| &choice.request);
         let stops = request.map_or(&[][..], |request| &request.stop_strings);
-        let parameters = Parameters {
-            sampling: request.map(|request| SamplingRecord::from(&request.sampling)).unwrap_or_default(),
-            seed: prepared.seed,
-            n: first.map_or(0, |prompt| prompt.choices.len() as u32),
-            max_tokens: request.and_then(|request| request.max_tokens).map(|most| most as u64),
-            stop_tokens: request.map(|request| request.stop_tokens.clone()).unwrap_or_default(),
-            stop_strings: stops.iter().map(|stop| Digest::of_text(stop)).collect(),
-            constraint: grammar.map(|grammar| ConstraintRecord {
-                kind: grammar.kind().to_owned(),
-                digest: Digest::of_text(&grammar.to_text()),
-            }),
-            embedding: None,
-        };
         let text = self.text.then(|| Text {
             prompts: prepared.prompts.iter().map(|prompt| prompt.tokens.clone()).collect(),
             completions: Vec::new(),
@@ -105,10 +103,10 @@ impl Ledger {
         &self,
         arrival: Arrival,
         lease: &Lease,
-        embedding: EmbeddingRecord,
+        pooling: Pooling,
         prompts: &[Vec<u32>],
     ) -> Entry {
-        let parameters = Parameters { embedding: Some(embedding), ..Parameters::default() };
+        let parameters = embedding_parameters(pooling);
         let text = self.text.then(|| Text { prompts: prompts.to_vec(), ..Text::default() });
         let choices = (0..prompts.len()).map(|prompt| blank(prompt, 0)).collect();
         let prompts = prompts.iter().map(|prompt| Prompt::of(prompt)).collect();
@@ -143,8 +141,36 @@ impl Ledger {
             status: Status::Ok,
             text,
         };
-        Entry { ledger: self.clone(), record, started: arrival.started }
+        Entry { ledger: self.clone(), record, started: arrival.started, _under_way: arrival.under_way }
     }
+}
+
+/// What records say of a request for answers.
+pub(crate) fn parameters(prepared: &Prepared) -> Parameters {
+    let first = prepared.prompts.first();
+    let request = first.and_then(|prompt| prompt.choices.first()).map(|choice| &choice.request);
+    let grammar = first.and_then(|prompt| prompt.grammar.as_ref());
+    let stops = request.map_or(&[][..], |request| &request.stop_strings);
+    Parameters {
+        sampling: request.map(|request| SamplingRecord::from(&request.sampling)).unwrap_or_default(),
+        seed: prepared.seed,
+        n: first.map_or(0, |prompt| prompt.choices.len() as u32),
+        max_tokens: request.and_then(|request| request.max_tokens).map(|most| most as u64),
+        stop_tokens: request.map(|request| request.stop_tokens.clone()).unwrap_or_default(),
+        stop_strings: stops.iter().map(|stop| Digest::of_text(stop)).collect(),
+        constraint: grammar.map(|grammar| ConstraintRecord {
+            kind: grammar.kind().to_owned(),
+            digest: Digest::of_text(&grammar.to_text()),
+        }),
+        embedding: None,
+    }
+}
+
+/// What records say of a request for embeddings.
+pub(crate) fn embedding_parameters(pooling: Pooling) -> Parameters {
+    let pooling = pooling_name(pooling).to_owned();
+    let embedding = EmbeddingRecord { pooling, normalised: true, dimensions: None };
+    Parameters { embedding: Some(embedding), ..Parameters::default() }
 }
 
 fn blank(prompt: usize, choice: usize) -> Choice {

@@ -26,6 +26,7 @@ mod openai;
 mod page;
 mod pool;
 mod prepare;
+pub mod replay;
 mod router;
 mod service;
 mod speech;

@@ -250,3 +250,44 @@ impl Page {
 fn escape(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let metrics = Metrics::new(["a\"b".to_owned()].into_iter());
+        metrics.first_token("a\"b", Duration::from_millis(30));
+        metrics.inter_token("a\"b", Duration::from_secs(100));
+        metrics.refused(404);
+        let gauge = Gauge {
+            name: "wushi_running",
+            kind: "gauge",
+            about: "Running",
+            values: vec![("a\"b".to_owned(), 2.0)],
+        };
+        let text = metrics.text(&[gauge]);
+        for line in [
+            "# TYPE wushi_running gauge",
+            "wushi_running{model=\"a\\\"b\"} 2",
+            "wushi_time_to_first_token_seconds_bucket{model=\"a\\\"b\",le=\"0.02\"} 0",
+            "wushi_time_to_first_token_seconds_bucket{model=\"a\\\"b\",le=\"0.05\"} 1",
+            "wushi_inter_token_seconds_bucket{model=\"a\\\"b\",le=\"2\"} 0",
+            "wushi_inter_token_seconds_bucket{model=\"a\\\"b\",le=\"+Inf\"} 1",
+            "wushi_generated_tokens_total{model=\"a\\\"b\"} 2",
+            "wushi_refusals_total{status=\"404\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn samples_are_taken_once() {
+        let metrics = Metrics::new(["m".to_owned()].into_iter());
+        metrics.first_token("m", Duration::from_millis(30));
+        let (recent, _, completion) = metrics.sample();
+        assert_eq!((recent.ttft.len(), completion), (1, 1));
+        assert_eq!(metrics.sample().0.ttft.len(), 0);
+    }
+}

@@ -17,8 +17,6 @@ pub(crate) struct Prepared {
     pub(crate) prompts: Vec<PreparedPrompt>,
     /// Key of the random numbers of all of them.
     pub(crate) seed: u64,
-    /// Stop strings of the request itself; the server may have added others behind them.
-    pub(crate) stops: usize,
 }
 
 /// A prompt and its answers.
@@ -45,9 +43,8 @@ pub(crate) fn prepare(lease: &Lease, asks: Vec<Ask>) -> Result<Prepared, ApiErro
         Some(seed) => seed,
         None => ids::seed()?,
     };
-    let stops = asks.first().map_or(0, |ask| ask.stop.len());
     let prompts = asks.into_iter().map(|ask| prepare_prompt(lease, ask, seed));
-    Ok(Prepared { prompts: prompts.collect::<Result<_, _>>()?, seed, stops })
+    Ok(Prepared { prompts: prompts.collect::<Result<_, _>>()?, seed })
 }
 
 fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, ApiError> {

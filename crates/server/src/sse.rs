@@ -190,3 +190,20 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Events;
+
+    #[test]
+    fn every_event_is_one_line_and_an_empty_one() {
+        let mut events = Events::default();
+        events.data(&"two\nlines");
+        events.named("name", &1);
+        events.comment("queue 3");
+        events.text("[DONE]");
+        let text: Vec<u8> = events.0.iter().flat_map(|event| event.to_vec()).collect();
+        let expected = "data: \"two\\nlines\"\n\nevent: name\ndata: 1\n\n: queue 3\n\ndata: [DONE]\n\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    }
+}

@@ -9,6 +9,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
+pub(crate) mod replay;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod serve;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tokio::sync::Notify;
 use wushi_cpu::Team;
 use wushi_engine::load::DEFAULT_CONTEXT;
+use wushi_hub::ModelRef;
 use wushi_server::store::{Loading, Store};
 use wushi_server::{Limits, Options, ServedModel, Server};
 
@@ -29,7 +30,11 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
     let references = if args.models.is_empty() { everything(app)? } else { args.models };
     let team = team(&compute)?;
     let models = references.iter().map(|reference| served(reference, &serving, &compute, &team, app));
-    let models: Vec<ServedModel> = models.collect::<Result<_>>()?;
+    let mut models: Vec<ServedModel> = models.collect::<Result<_>>()?;
+    if models.len() > 1 {
+        // While one computes a step, the others wait: none may take long ones.
+        models.iter_mut().for_each(|model| model.load.max_rows = step_rows(&serving));
+    }
     let limits = Limits::default();
     let options = Options {
         address: serving.host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
@@ -94,6 +99,11 @@ fn everything(app: &App) -> Result<Vec<String>> {
     Ok(if names.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { names })
 }
 
+/// Tokens of a step that others may have to wait for: one for each answer under way at least.
+fn step_rows(serving: &Serving) -> usize {
+    serving.step_tokens.unwrap_or(STEP_TOKENS).max(serving.sequences.unwrap_or(SEQUENCES))
+}
+
 /// All models compute on one team of threads, step by step in turn.
 fn team(compute: &Compute) -> Result<Team> {
     let threads =
@@ -120,6 +130,14 @@ fn named(argument: &str) -> (String, &str) {
     }
 }
 
+/// A reference that means the same in another folder.
+fn from_anywhere(reference: &str) -> Result<String> {
+    match ModelRef::parse(reference)? {
+        ModelRef::Path(path) => Ok(std::path::absolute(path)?.to_string_lossy().into_owned()),
+        _ => Ok(reference.to_owned()),
+    }
+}
+
 fn served(
     argument: &str,
     serving: &Serving,
@@ -140,9 +158,9 @@ fn served(
     load.sequences = serving.kv_tokens.map_or(CONTEXTS, |tokens| tokens.div_ceil(context));
     load.engine.max_sequences = Some(sequences);
     load.engine.max_waiting = Some(serving.queue.unwrap_or(QUEUE));
-    load.engine.step_tokens = Some(serving.step_tokens.unwrap_or(STEP_TOKENS));
+    load.engine.step_tokens = Some(step_rows(serving));
     let loading = Loading {
-        reference: reference.to_owned(),
+        reference: from_anywhere(reference)?,
         quant: compute.quant.map(|quant| quant.to_string()),
         cache: load.cache.to_string(),
         rope_scaling: compute.rope_scaling.map(|stretch| format!("{stretch:?}").to_lowercase()),

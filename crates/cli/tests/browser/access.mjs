@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { KEY, KEYED, answerText, answered, ask, conversationFile, importFile, profile } from './support.mjs';
+import { KEY, KEYED, answerText, answered, ask, conversationFile, endless, importFile, profile } from './support.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -38,7 +38,7 @@ test('both languages have the same texts', async () => {
   const page = await chat();
   const { en, zh } = await page.evaluate(async () => (await import('/page/i18n.js')).LANGUAGES);
   assert.deepEqual(Object.keys(zh).sort(), Object.keys(en).sort());
-  const places = (text) => [...new Set([...text.matchAll(/\{(\w+)/g)].map((match) => match[1]))].sort();
+  const places = (text) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]))].sort();
   for (const key of Object.keys(en)) {
     assert.notEqual(zh[key].trim(), '', key);
     assert.deepEqual(places(zh[key]), places(en[key]), key);
@@ -116,8 +116,9 @@ test('a server with keys is asked with one', async () => {
 });
 
 test('everything can be done by keyboard', async () => {
-  const { chat, end } = await profile({ settings: { max_tokens: 1500, temperature: 1 } });
+  const { chat, end } = await profile();
   const page = await chat();
+  await endless(page);
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.textContent);
   assert.equal(await focused(), 'prompt');
   await page.keyboard.type('One');
@@ -138,16 +139,16 @@ test('everything can be done by keyboard', async () => {
   await answered(page);
 
   // Backwards from the field: the tools of the answer come first.
-  for (let step = 0; step < 12 && !/Another answer/.test(await focused()); step += 1) await page.keyboard.press('Shift+Tab');
+  for (let step = 0; step < 20 && !/Another answer/.test(await focused()); step += 1) await page.keyboard.press('Shift+Tab');
   assert.match(await focused(), /Another answer/);
   const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
   assert.equal(outline, 'solid');
   await page.keyboard.press('Enter');
-  await page.locator('.assistant .versions').getByText('2/2').waitFor();
-  await page.waitForFunction(() => document.querySelector('.answer')?.textContent.length > 20);
+  await page.locator('.assistant[data-writing]').waitFor();
   assert.equal(await focused(), 'prompt');
   await page.keyboard.press('Escape');
   await answered(page);
+  await page.locator('.assistant .versions').getByText('2/2').waitFor();
 
   await page.locator('#open-panel').focus();
   await page.keyboard.press('Enter');
@@ -214,9 +215,8 @@ for (const colorScheme of ['light', 'dark']) {
     await page.getByRole('button', { name: 'Delete “Imported”' }).click();
     assert.deepEqual(await faults(page), [], 'question');
     await page.getByRole('button', { name: 'Cancel' }).click();
-    await page.route('**/v1/chat/completions', (route) => route.fulfill({ status: 400, json: { error: { message: 'no' } } }));
     const server = await open('/server');
-    await server.locator('[data-plot="kv"] .grid').first().waitFor();
+    await server.locator('[data-plot="kv"] .grid').first().waitFor({ state: 'attached' });
     await server.getByText('As a table').first().click();
     assert.deepEqual(await faults(server), [], 'server');
     await end();

@@ -27,11 +27,11 @@ test('the server’s page shows models, plots and usage', async () => {
   const readout = page.locator('[data-plot="throughput"] .readout');
   assert.match(await readout.innerText(), /^\d\d:\d\d:\d\d · answers .* tokens\/s · prompts/);
   await frame.hover();
-  await page.locator('[data-plot="throughput"] .cross').waitFor();
+  await page.locator('[data-plot="throughput"] .cross').waitFor({ state: 'attached' });
   await page.mouse.move(5, 5);
   await frame.focus();
   await page.keyboard.press('Home');
-  await page.locator('[data-plot="throughput"] .cross').waitFor();
+  await page.locator('[data-plot="throughput"] .cross').waitFor({ state: 'attached' });
   assert.equal(await readout.getAttribute('aria-live'), 'polite');
   await page.locator('[data-plot="ttft"]').getByText('As a table').click();
   await page.locator('[data-plot="ttft"] tbody tr').first().waitFor();

@@ -38,7 +38,7 @@ export async function profile({ server = OPEN, settings = {}, expects = [], ...o
   const defaults = JSON.stringify({ settings: { max_tokens: 24, ...settings } });
   await context.addInitScript(([text]) => {
     // Kept choices are the test's own once it has changed them.
-    if (localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);
+    if (location.protocol === 'http:' && localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);
   }, [defaults]);
   return {
     context,
@@ -103,10 +103,20 @@ export async function importFile(page, buffer) {
   return result;
 }
 
+// The tokens of the default model that end an answer, never taken.
+const ENDLESS = { max_tokens: 3500, temperature: 1, logit_bias: { 0: -100, 2: -100 } };
+
+/** Answers that this page asks for go on until they are stopped. */
+export async function endless(page) {
+  await page.route('**/v1/chat/completions', (route) => {
+    route.continue({ postData: JSON.stringify({ ...route.request().postDataJSON(), ...ENDLESS }) });
+  });
+}
+
 /** Occupies a server with an answer that goes on until it is let go. */
 export async function occupy(server = OPEN) {
   const controller = new AbortController();
-  const body = { model: 'smollm2', stream: true, max_tokens: 3500, temperature: 1, seed: 1, messages: [{ role: 'user', content: 'Tell a very long story.' }], logit_bias: { 2: -100, 0: -100 } };
+  const body = { model: 'smollm2', stream: true, seed: 1, messages: [{ role: 'user', content: 'Tell a story.' }], ...ENDLESS };
   const response = await fetch(`${server}/v1/chat/completions`, {
     method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: controller.signal,
   });

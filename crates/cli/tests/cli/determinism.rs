@@ -26,6 +26,15 @@ fn threads_chunks_and_instruction_sets_do_not_show() {
 }
 
 #[test]
+fn guessed_tokens_do_not_show() {
+    // Greedily, so small a model soon repeats itself, and guesses are right.
+    for temperature in ["0", "0.7"] {
+        let with = |speculate| digest(&["--temperature", temperature, "--speculate", speculate]);
+        assert_eq!(with("true"), with("false"), "at {temperature}");
+    }
+}
+
+#[test]
 fn the_seed_and_the_cache_type_do_show() {
     let reference = digest(&[]);
     assert_ne!(digest(&["--seed", "12"]), reference);

@@ -2,8 +2,8 @@
 
 use crate::support::Sandbox;
 
-const COMMANDS: [&str; 10] =
-    ["run", "pull", "list", "rm", "inspect", "convert", "tokenize", "perplexity", "bench", "key"];
+const COMMANDS: [&str; 11] =
+    ["run", "pull", "list", "rm", "inspect", "convert", "tokenize", "perplexity", "bench", "key", "replay"];
 
 #[test]
 fn every_command_explains_itself() {

@@ -11,6 +11,7 @@ mod key;
 mod knobs;
 mod perplexity;
 mod process;
+mod replay;
 mod robust;
 mod run;
 mod store;

@@ -221,3 +221,21 @@ fn every_sink_hears_the_end_of_the_engine() {
         assert_eq!(ticket.queue_position(), None);
     }
 }
+
+#[test]
+fn a_sink_may_hold_the_engine() {
+    let engine = Arc::new(Fake { counts_up: true, ..Fake::default() }.start(EngineOptions::default()));
+    let (sender, events) = channel();
+    let sink = {
+        let engine = engine.clone();
+        move |event| {
+            assert!(engine.info().vocab == VOCAB);
+            // Nobody listens once the test has gone on.
+            let _ = sender.send(event);
+        }
+    };
+    let _ticket = engine.submit_with(from_a(50), None, sink).unwrap();
+    drop(engine);
+    // The sink is dropped with its last event, and with it the engine, on the engine's own thread.
+    assert!(matches!(events.iter().last(), Some(Event::Finished(_))));
+}

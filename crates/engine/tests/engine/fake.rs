@@ -178,7 +178,7 @@ impl Executor for FakeExecutor {
                     continue;
                 }
                 let next = match self.fake.repeats {
-                    true if state % 8 == 0 => None,
+                    true if state.is_multiple_of(8) => None,
                     true => Some((batch.tokens[row] + 1) % 6),
                     false => self.fake.counts_up.then_some((batch.tokens[row] + 1) % 256),
                 };

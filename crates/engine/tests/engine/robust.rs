@@ -40,11 +40,20 @@ fn whim() -> impl Strategy<Value = Whim> {
 fn options() -> impl Strategy<Value = (ExecutorInfo, EngineOptions)> {
     let some = |range: std::ops::Range<usize>| prop::option::of(range);
     let executor = (12usize..40, 1usize..70, 1usize..20);
-    let engine = (some(1..20), some(1..6), some(1..30), some(1..200), any::<bool>(), any::<bool>());
+    let switches = (any::<bool>(), any::<bool>(), some(0..30));
+    let engine = (some(1..20), some(1..6), some(1..30), some(1..200), switches);
     (executor, engine).prop_map(|((pages, max_rows, max_logit_rows), engine)| {
-        let (prefill_chunk, max_sequences, step_tokens, max_waiting, prefix_cache, speculate) = engine;
-        let options =
-            EngineOptions { prefill_chunk, max_sequences, step_tokens, max_waiting, prefix_cache, speculate };
+        let (prefill_chunk, max_sequences, step_tokens, max_waiting, switches) = engine;
+        let (prefix_cache, speculate, row_cost) = switches;
+        let options = EngineOptions {
+            prefill_chunk,
+            max_sequences,
+            step_tokens,
+            max_waiting,
+            prefix_cache,
+            speculate,
+            row_cost,
+        };
         (ExecutorInfo { pages, max_rows, max_logit_rows, ..info() }, options)
     })
 }
@@ -63,8 +72,8 @@ fn request(index: u32) -> Request {
         max_tokens: [Some(0), Some(3), Some(30), None][index as usize % 4],
         stop_tokens: vec![EOS],
         stop_strings: vec!["\u{3}\u{4}\u{3}".into()],
-        top_logprobs: (index % 5 == 0).then_some(2),
-        score_from: (index % 3 == 0).then_some(length.div_ceil(2)),
+        top_logprobs: (index.is_multiple_of(5)).then_some(2),
+        score_from: (index.is_multiple_of(3)).then_some(length.div_ceil(2)),
         digest: true,
         ..Request::new((0..length as u32).map(|at| if at < 20 { at % 6 } else { at * index % 200 }).collect())
     }

@@ -89,10 +89,10 @@ impl Compiler {
     }
 }
 
-/// What may be spent on one grammar: a tenth of a second to prepare, some milliseconds for a mask.
+/// What may be spent on one grammar: a second or so to prepare, some ten milliseconds for a mask, 100 MB.
 fn limits() -> ParserLimits {
     ParserLimits {
-        max_lexer_states: 100_000,
+        max_lexer_states: 50_000,
         max_grammar_size: 200_000,
         verbose_errors: false,
         ..ParserLimits::default()

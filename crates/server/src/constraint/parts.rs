@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use llguidance::api::{GrammarInit, GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::panic_utils;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use toktrie::TokenId;
 
 use super::compiler::{MAX_TEXT, invalid};
-use super::schema::Schemas;
+use super::schema::{Schemas, is_annotation};
 use super::vocabulary::Vocabulary;
 use super::{ConstraintError, Grammar};
-use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar};
+use crate::tools::{Shape, ThinkFormat, Tool, ToolFormat, ToolGrammar, is_plain_text, is_tool_name};
 
 /// Between the parts of JSON: nothing, a space, or a new line with its indentation, so that whitespace has an end.
 const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
@@ -19,6 +19,8 @@ const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,40}";
 const ESCAPES: &str = "nrbtf\\\"";
 /// Between the marks of calls and thoughts and what they enclose.
 const GAP: &str = r"GAP: /[ \n]{1,3}/";
+/// Between the parts of a call.
+const SPACE: &str = r"[ \n]{0,8}";
 
 /// The grammars of one answer.
 pub(super) struct Parts<'a> {
@@ -126,60 +128,141 @@ impl Parts<'_> {
 
     fn tools(&mut self, grammar: &ToolGrammar, front: Option<&str>) -> Result<usize, ConstraintError> {
         let format = &grammar.format;
+        // They become parts of expressions.
+        let mut words = grammar.tools.iter().map(|tool| &tool.name).chain([&format.name, &format.arguments]);
+        if let Some(word) = words.find(|word| !is_tool_name(word)) {
+            return Err(invalid("`tools`", &format!("`{}` is no name of a function", word.escape_debug())));
+        }
         let otherwise = grammar.otherwise.as_ref().map(|other| self.add(other, None)).transpose()?;
         let begin = self.mark(&format.begin);
-        let mut text = format!("{GAP}\n");
-        // `rest` is everything behind `begin`, to the end of the answer.
-        let more = match format.shape {
-            _ if !grammar.parallel => String::new(),
-            Shape::List => String::new(),
-            Shape::Object if format.bare => " (\";\" GAP? call)*".to_owned(),
-            Shape::Object | Shape::Named(_) => format!(" (GAP? {begin} GAP? call)*"),
-        };
-        let _ = writeln!(text, "rest: GAP? call{more} GAP?");
         let end =
             if format.end.is_empty() { String::new() } else { format!(" GAP? {}", self.mark(&format.end)) };
+        let mut text = format!("{GAP}\n");
         match &format.shape {
-            Shape::Object if format.bare => {
-                // Spelled out, so that its first part is told from other text as a whole.
-                let each = self.each(grammar, |tool, arguments| {
-                    format!("{} NEXT @g{arguments}", quoted(&quoted(&tool.name)))
-                })?;
-                let _ = writeln!(text, "call: HEAD ({each}) CLOSE{end}\nCLOSE: /[ \\n]{{0,3}}\\}}/");
-                let _ =
-                    writeln!(text, "HEAD: /\\{{[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/", format.name);
-                let _ = writeln!(
-                    text,
-                    "NEXT: /,[ \\n]{{0,3}}\"{}\"[ \\n]{{0,3}}:[ \\n]{{0,3}}/",
-                    format.arguments
-                );
-            }
-            Shape::Object | Shape::List => {
-                let calls = self.calls(grammar)?;
+            Shape::Object => text.push_str(&self.objects(grammar, &end)?),
+            Shape::Elements => text.push_str(&self.elements(grammar, &end)?),
+            Shape::List => {
+                let calls = self.list(grammar)?;
                 let _ = writeln!(text, "call: @g{calls}{end}");
             }
             Shape::Named(between) => {
                 let between = self.mark(between);
-                let each = self.each(grammar, |tool, arguments| {
+                let each = self.each(grammar, |_, tool, arguments| {
                     format!("{} {between} GAP? @g{arguments}{end}", quoted(&tool.name))
                 })?;
                 let _ = writeln!(text, "call: {each}");
             }
         }
+        let more = match format.shape {
+            Shape::Object | Shape::Named(_) | Shape::Elements if grammar.parallel => {
+                format!(" (GAP? {begin} GAP? call)*")
+            }
+            _ => String::new(),
+        };
+        // Everything behind the first `begin`, to the end of the answer.
+        let _ = writeln!(text, "rest: GAP? call{more} GAP?");
         text.push_str(&self.start(grammar, &begin, otherwise, front));
         Ok(self.lark(text))
+    }
+
+    /// Rules for calls that are objects: `call` behind a mark, and `unmarked`, which is told from other text by its first
+    /// part as a whole.
+    fn objects(&mut self, grammar: &ToolGrammar, end: &str) -> Result<String, ConstraintError> {
+        let ToolFormat { name, arguments, .. } = &grammar.format;
+        let mut heads = String::new();
+        for (index, tool) in grammar.tools.iter().enumerate() {
+            let head = format!("\\{{{SPACE}\"{name}\"{SPACE}:{SPACE}\"{}\"", tool.name);
+            let _ = writeln!(heads, "HEAD{index}: /{head}/\nFIRST{index}: /(```(json)?{SPACE})?{head}/");
+        }
+        let each = self.each(grammar, |index, _, arguments| format!("HEAD{index} NEXT @g{arguments}"))?;
+        let first = each.replace("HEAD", "FIRST");
+        let more = if grammar.parallel { " (\";\" GAP? object)*" } else { "" };
+        Ok(format!(
+            "{heads}NEXT: /{SPACE},{SPACE}\"{arguments}\"{SPACE}:{SPACE}/\nCLOSE: /{SPACE}\\}}/\nFENCE: /{SPACE}```/\n\
+             object: ({each}) CLOSE\ncall: object{end}\nunmarked: ({first}) CLOSE{more} FENCE? GAP?\n"
+        ))
+    }
+
+    /// Rules for calls as elements.
+    fn elements(&mut self, grammar: &ToolGrammar, end: &str) -> Result<String, ConstraintError> {
+        let (mut rules, mut calls) = (String::new(), Vec::with_capacity(grammar.tools.len()));
+        for (index, tool) in grammar.tools.iter().enumerate() {
+            // The whole is read for what is wrong with it.
+            read(&mut Schemas::default(), tool)?;
+            let wrong = |problem: String| {
+                Err(ConstraintError::Schema { at: format!("function `{}`", tool.name), problem })
+            };
+            let keys = ["type", "properties", "required", "additionalProperties"];
+            let map = tool.parameters.as_object().into_iter().flatten();
+            if let Some((key, _)) =
+                map.clone().find(|(key, _)| !keys.contains(&key.as_str()) && !is_annotation(key))
+            {
+                return wrong(format!(
+                    "`{key}` beside the properties cannot be honoured in this model's calls"
+                ));
+            }
+            let nothing = Map::new();
+            let properties = tool.parameters.get("properties").and_then(Value::as_object).unwrap_or(&nothing);
+            let required =
+                tool.parameters.get("required").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            if let Some(name) =
+                required.iter().filter_map(Value::as_str).find(|name| !properties.contains_key(*name))
+            {
+                return wrong(format!("`{}` is required and not among the properties", name.escape_debug()));
+            }
+            let mut call = quoted(&format!("<function={}>", tool.name));
+            for (at, (key, schema)) in properties.iter().enumerate() {
+                if key.len() > 200 || key.contains(['>', '\n']) {
+                    return wrong(format!(
+                        "the property `{}` cannot be named in this model's calls",
+                        key.escape_debug()
+                    ));
+                }
+                let must = if required.iter().any(|name| name == key) { "" } else { "?" };
+                let _ = write!(call, " GAP? p{index}_{at}{must}");
+                let opening = quoted(&format!("<parameter={key}>"));
+                let value = self.element(tool, schema, &format!("v{index}_{at}"), &mut rules)?;
+                let _ = writeln!(rules, "p{index}_{at}: {opening} {value}");
+            }
+            calls.push(format!("{call} GAP? \"</function>\""));
+        }
+        let _ = writeln!(rules, "call: ({}){end}", calls.join("\n    | "));
+        Ok(rules)
+    }
+
+    /// An argument and the end of its element.
+    fn element(
+        &mut self,
+        tool: &Tool,
+        schema: &Value,
+        name: &str,
+        rules: &mut String,
+    ) -> Result<String, ConstraintError> {
+        const END: &str = "\"</parameter>\"";
+        if !is_plain_text(schema) {
+            let mut schemas = Schemas::default();
+            let read = schemas.add_within(&tool.parameters, schema)?;
+            let value = self.push(GrammarWithLexer::from_json_schema(schemas.finish(read, options())));
+            return Ok(format!("GAP? @g{value} GAP? {END}"));
+        }
+        if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
+            let choices: Vec<String> = choices.iter().filter_map(Value::as_str).map(quoted).collect();
+            return Ok(format!("\"\\n\"? ({}) \"\\n\"? {END}", choices.join(" | ")));
+        }
+        let _ = writeln!(rules, "{name}[suffix={END}]: /(?s:.*)/");
+        Ok(name.to_owned())
     }
 
     /// Alternatives, one for each function.
     fn each(
         &mut self,
         grammar: &ToolGrammar,
-        write: impl Fn(&Tool, usize) -> String,
+        write: impl Fn(usize, &Tool, usize) -> String,
     ) -> Result<String, ConstraintError> {
         let mut each = Vec::with_capacity(grammar.tools.len());
-        for tool in &grammar.tools {
+        for (index, tool) in grammar.tools.iter().enumerate() {
             let arguments = self.arguments(tool)?;
-            each.push(write(tool, arguments));
+            each.push(write(index, tool, arguments));
         }
         Ok(each.join("\n    | "))
     }
@@ -193,34 +276,44 @@ impl Parts<'_> {
         front: Option<&str>,
     ) -> String {
         let format = &grammar.format;
-        let called = if format.bare { format!("{begin}? rest") } else { format!("{begin} rest") };
+        // A model that must call is led by the mark, and another form may begin like a call without it.
+        let is_object = format.bare && format.shape == Shape::Object;
+        let alone = is_object && (format.end.is_empty() || !grammar.required) && otherwise.is_none();
+        let called = format!("{begin} rest{}", if alone { " | unmarked" } else { "" });
         if grammar.required {
-            return format!("start: GAP? {called}\n");
+            return format!("start: GAP? ({called})\n");
         }
         if let Some(other) = otherwise {
             return format!("start: {called} | @g{other}\n");
         }
         // What begins as thoughts or as a call, and what contains the mark of a call, is no other text.
         let is_text = |mark: &str| self.vocabulary.control(mark).is_none();
-        let front = front.filter(|mark| is_text(mark));
-        let not_front = front.map_or(String::new(), |mark| format!(" & ~({} /(?s:.*)/)", quoted(mark)));
-        let mut except = not_front.clone();
+        let mut not_first = String::new();
+        if let Some(mark) = front.filter(|mark| is_text(mark)) {
+            let _ = write!(not_first, " & ~({} /(?s:.*)/)", quoted(mark));
+        }
+        if is_object {
+            let names: Vec<&str> = grammar.tools.iter().map(|tool| tool.name.as_str()).collect();
+            let (key, names) = (&format.name, names.join("|"));
+            let _ = write!(
+                not_first,
+                " & ~(/\\s*(```(json)?\\s*)?\\{{\\s*\"{key}\"\\s*:\\s*\"({names})\"(?s:.*)/)"
+            );
+        }
+        let mut except = not_first.clone();
         if is_text(&format.begin) {
             let _ = write!(except, " & ~(/(?s:.*)/ {begin} /(?s:.*)/)");
         }
-        if format.bare {
-            let _ = write!(except, " & ~(/\\s*\\{{\\s*\"{}\"(?s:.*)/)", format.name);
-            return format!("start: {called} | TEXT\nTEXT: /(?s:.*)/{except}\n");
-        }
         let lead = match is_text(&format.begin) {
-            true => format!("lead[suffix={begin}]: /(?s:.*)/{not_front}\n"),
+            true => format!("lead[suffix={begin}]: /(?s:.*)/{not_first}\n"),
             false => format!("lead: TEXT {begin}\n"),
         };
-        format!("start: lead rest | TEXT\n{lead}TEXT: /(?s:.*)/{except}\n")
+        let alone = if alone { " | unmarked" } else { "" };
+        format!("start: lead rest{alone} | TEXT\n{lead}TEXT: /(?s:.*)/{except}\n")
     }
 
-    /// The objects of calls, or their list.
-    fn calls(&mut self, grammar: &ToolGrammar) -> Result<usize, ConstraintError> {
+    /// The list of calls.
+    fn list(&mut self, grammar: &ToolGrammar) -> Result<usize, ConstraintError> {
         let format: &ToolFormat = &grammar.format;
         let mut schemas = Schemas::default();
         let mut options = Vec::with_capacity(grammar.tools.len());
@@ -233,13 +326,11 @@ impl Parts<'_> {
                 "additionalProperties": false,
             }));
         }
-        let any = json!({"anyOf": options});
-        let whole = match format.shape {
-            Shape::List if grammar.parallel => json!({"type": "array", "items": any, "minItems": 1}),
-            Shape::List => json!({"type": "array", "items": any, "minItems": 1, "maxItems": 1}),
-            Shape::Object | Shape::Named(_) => any,
-        };
-        Ok(self.push(GrammarWithLexer::from_json_schema(schemas.finish(whole, self::options()))))
+        let mut list = json!({"type": "array", "items": {"anyOf": options}, "minItems": 1});
+        if !grammar.parallel {
+            list["maxItems"] = json!(1);
+        }
+        Ok(self.push(GrammarWithLexer::from_json_schema(schemas.finish(list, self::options()))))
     }
 
     /// The arguments of one function.

@@ -17,7 +17,6 @@ use crate::body::JsonBody;
 use crate::error::{ApiError, ErrorBody};
 use crate::handlers::receive;
 use crate::pool::Lease;
-use crate::store::EmbeddingRecord;
 
 use super::completions::PromptInput;
 
@@ -126,28 +125,15 @@ pub(crate) async fn embeddings(
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
     let (arrival, entry) = receive(&app, caller, request.model.as_deref(), "embd-", "/v1/embeddings")?;
-    let inputs = request.input.prompts("input", MAX_INPUTS)?;
     let id = arrival.id.clone();
     let lease = app.pool.acquire(&entry).await?;
-    let pooling = pooling(&lease, request.pooling)?;
-    let width = lease.model.engine.embedding_width().unwrap_or_default();
-    if let Some(dimensions) = request.dimensions.filter(|&dimensions| dimensions != width) {
-        let message = format!(
-            "dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter"
-        );
-        return Err(ApiError::parameter("dimensions", message));
-    }
+    let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
+    let (inputs, pooling) = request.inputs(&lease)?;
     let tokens = tokenize(lease.clone(), inputs).await?;
-    let record = EmbeddingRecord {
-        pooling: format!("{pooling:?}").to_lowercase(),
-        normalised: true,
-        dimensions: None,
-    };
-    let entry = app.ledger.open_embedding(arrival, &lease, record, &tokens);
+    let entry = app.ledger.open_embedding(arrival, &lease, pooling, &tokens);
     let prompt_tokens = tokens.iter().map(Vec::len).sum();
     let embedded = embed_all(&lease, tokens, pooling).await;
     entry.write_embeddings(&embedded).await?;
-    let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
     let data = embedded?.0.into_iter().enumerate().map(|(index, embedding)| Embedding {
         object: "embedding",
         index,
@@ -161,6 +147,36 @@ pub(crate) async fn embeddings(
         system_fingerprint: lease.fingerprint_text(),
         id,
     }))
+}
+
+impl EmbeddingRequest {
+    /// The texts, and how states of their tokens become one.
+    pub(crate) fn inputs(self, lease: &Lease) -> Result<(Vec<Prompt>, Pooling), ApiError> {
+        let inputs = self.input.prompts("input", MAX_INPUTS)?;
+        let pooling = pooling(lease, self.pooling)?;
+        let width = lease.model.engine.embedding_width().unwrap_or_default();
+        if let Some(dimensions) = self.dimensions.filter(|&dimensions| dimensions != width) {
+            let message = format!(
+                "dimensions is {dimensions}, but vectors of this model have {width} numbers, all of which matter"
+            );
+            return Err(ApiError::parameter("dimensions", message));
+        }
+        Ok((inputs, pooling))
+    }
+}
+
+/// What records call it.
+pub(crate) fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Mean => "mean",
+        Pooling::First => "first",
+        Pooling::Last => "last",
+    }
+}
+
+/// What records call so.
+pub(crate) fn pooling_named(name: &str) -> Option<Pooling> {
+    [Pooling::Mean, Pooling::First, Pooling::Last].into_iter().find(|&pooling| pooling_name(pooling) == name)
 }
 
 /// How states of this model's tokens become one.
@@ -178,7 +194,7 @@ fn pooling(lease: &Lease, wanted: Option<PoolingChoice>) -> Result<Pooling, ApiE
 }
 
 /// The texts' ids, special ones included. A text is data: names of special tokens in it are words.
-async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Vec<u32>>, ApiError> {
+pub(crate) async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Vec<u32>>, ApiError> {
     let tokenize = move || {
         let ids = inputs.into_iter().enumerate().map(|(index, input)| {
             let ids = match input {
@@ -199,7 +215,7 @@ async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Vec<u32>>, Ap
 }
 
 /// The texts' vectors, and how many tokens were found in the prefix cache. Dropping this cancels what is under way.
-async fn embed_all(
+pub(crate) async fn embed_all(
     lease: &Lease,
     inputs: Vec<Vec<u32>>,
     pooling: Pooling,

@@ -197,3 +197,49 @@ fn call(call: ToolCall) -> Value {
         "function": { "name": call.function.name, "arguments": arguments },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn converted(message: Value) -> Result<Message, ApiError> {
+        let message: ChatMessage = serde_json::from_value(message).expect("a message");
+        Ok(conversation(vec![message])?.remove(0))
+    }
+
+    #[test]
+    fn parts_become_a_text_and_pictures_are_refused() {
+        let parts = json!({"role": "user", "content": [
+            {"type": "text", "text": "a"}, {"type": "text", "text": "b"},
+        ]});
+        assert_eq!(converted(parts).unwrap(), Message::new("user", "a\nb"));
+        let picture = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]});
+        let error = converted(picture).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("messages[0].content[0]"));
+    }
+
+    #[test]
+    fn calls_reach_templates_with_arguments_as_objects() {
+        let call = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+            {"id": "2", "type": "function", "function": {"name": "f", "arguments": "no JSON"}},
+        ]});
+        let message = converted(call).unwrap();
+        assert_eq!(message.content.as_text(), Some(""));
+        assert_eq!(message.extra["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
+        assert_eq!(message.extra["tool_calls"][1]["function"]["arguments"], json!("no JSON"));
+        let stray = json!({"role": "user", "content": "", "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}},
+        ]});
+        assert!(converted(stray).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert_eq!(conversation(Vec::new()).unwrap_err().param.as_deref(), Some("messages"));
+        assert!(converted(json!({"role": "user"})).is_err());
+        assert_eq!(converted(json!({"role": "developer", "content": "x"})).unwrap().role, "system");
+    }
+}

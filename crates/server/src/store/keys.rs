@@ -63,7 +63,7 @@ pub struct KeyInfo {
 
 /// The keys that are valid, in memory.
 pub(super) struct KeyTable {
-    connection: Connection,
+    pub(super) connection: Connection,
     version: Option<i64>,
     /// When it was last known to be what the file says; `None` after a change of our own.
     checked: Option<Instant>,

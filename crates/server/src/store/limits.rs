@@ -166,7 +166,7 @@ impl Store {
             }
         }
         // Without the lock: what the writing thread commits meanwhile raises the number further, and the greater counts.
-        let total = self.tokens_of(&key.id, today)?;
+        let total = self.key_table().tokens_of(&key.id, today).map_err(|error| self.sqlite(error))?;
         let mut counters = self.counters.lock();
         if let Some(counter) = counters.get_mut(&key.id).filter(|counter| counter.day == today) {
             counter.committed = counter.committed.max(total);

@@ -321,6 +321,17 @@ pub enum Ending {
     Cancelled,
 }
 
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::StopToken(id) => write!(f, "stop token {id}"),
+            Ending::StopString(index) => write!(f, "stop string {index}"),
+            Ending::Length => f.write_str("limit of tokens"),
+            Ending::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
 impl From<FinishReason> for Ending {
     fn from(reason: FinishReason) -> Ending {
         match reason {

@@ -83,6 +83,10 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
             Ok(version) => version,
             Err(error) => return Ok(Err(error)),
         };
+        // SQLite would be content to read.
+        if connection.is_readonly("main")? {
+            return Ok(Err(StoreError::ReadOnly { path: path.to_owned() }));
+        }
         configure(&connection)?;
         // The usual case takes no lock.
         if version == MIGRATIONS.len() {

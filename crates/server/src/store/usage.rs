@@ -3,6 +3,7 @@
 use super::Store;
 use super::audit::number;
 use super::error::StoreError;
+use super::keys::KeyTable;
 
 /// What one key used on one day, or over several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,17 +47,14 @@ impl Store {
                       WHERE day >= ? GROUP BY key ORDER BY name, key";
         self.rows(select, [number(first)], usage)
     }
+}
 
+impl KeyTable {
     /// Tokens of a key on a day.
-    pub(super) fn tokens_of(&self, key: &str, day: u64) -> Result<u64, StoreError> {
+    pub(super) fn tokens_of(&self, key: &str, day: u64) -> rusqlite::Result<u64> {
         let select = "SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM usage
                       WHERE day = ? AND ifnull(key, '') = ?";
-        let read = || {
-            let connection = self.reader();
-            let mut statement = connection.prepare_cached(select)?;
-            statement.query_row((number(day), key), |row| row.get(0))
-        };
-        read().map_err(|error| self.sqlite(error))
+        self.connection.prepare_cached(select)?.query_row((number(day), key), |row| row.get(0))
     }
 }
 

@@ -224,3 +224,71 @@ impl Store {
         StoreError::Closed { path: self.path.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+
+    use super::*;
+    use crate::store::{Digest, Loading, Parameters, Status, schema};
+
+    fn record(id: &str, bytes: usize) -> Box<AuditRecord> {
+        Box::new(AuditRecord {
+            id: id.to_owned(),
+            time: 0,
+            key: None,
+            endpoint: "x".repeat(bytes),
+            model: String::new(),
+            model_digest: None,
+            fingerprint: Digest([0; 32]),
+            loading: Loading::default(),
+            parameters: Parameters::default(),
+            prompts: Vec::new(),
+            choices: Vec::new(),
+            cached_tokens: 0,
+            queue_ms: 0,
+            ttft_ms: None,
+            total_ms: 0,
+            status: Status::Ok,
+            text: None,
+        })
+    }
+
+    /// Writes records of so many bytes in one group; gives what each was told.
+    fn write(worker: &mut Worker, group: &[(&str, usize)]) -> Vec<Result<(), StoreError>> {
+        let (sender, receiver): (_, Receiver<Result<(), StoreError>>) = channel();
+        let told = |sender: Sender<_>| -> Done { Box::new(move |result| drop(sender.send(result))) };
+        worker.write(group.iter().map(|&(id, bytes)| (record(id, bytes), told(sender.clone()))).collect());
+        drop(sender);
+        receiver.iter().collect()
+    }
+
+    #[test]
+    fn a_full_disk_loses_what_it_says_and_nothing_else() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("server.sqlite");
+        let connection = schema::open(&path).unwrap();
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let mut worker = Worker { path: path.clone(), connection, counters: Arc::default() };
+        assert!(write(&mut worker, &[("a", 10)]).iter().all(Result::is_ok));
+        let room = |worker: &Worker, pages: i64| {
+            let set = format!("PRAGMA max_page_count = {pages}");
+            worker.connection.query_row(&set, [], |_| Ok(())).unwrap();
+        };
+        room(&worker, pages + 2);
+        let told = write(&mut worker, &[("b", 10), ("c", 1 << 20), ("d", 10)]);
+        assert_eq!(told.len(), 3);
+        for result in told {
+            assert!(matches!(result, Err(StoreError::Full { .. })), "{result:?}");
+        }
+        room(&worker, 1 << 20);
+        assert!(write(&mut worker, &[("e", 10), ("b", 10)]).iter().all(Result::is_ok));
+        let ids: String = worker
+            .connection
+            .query_row("SELECT group_concat(id, '') FROM (SELECT id FROM audit ORDER BY number)", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(ids, "aeb");
+    }
+}

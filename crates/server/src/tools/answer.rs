@@ -1,7 +1,8 @@
 //! An answer taken apart as it comes: what is thought, what is said, what is called.
 
+use super::elements::ElementReader;
 use super::json::{CallReader, Event, Step};
-use super::{ThinkFormat, Tool, ToolFormat};
+use super::{Shape, ThinkFormat, Tool, ToolFormat};
 
 /// A piece of an answer. Texts and fragments of one kind that follow each other belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub enum Piece {
 pub struct AnswerParser {
     think: Option<ThinkFormat>,
     tools: Option<ToolFormat>,
-    names: Vec<String>,
+    called: Vec<Tool>,
     state: State,
     /// Text that has come and is not yet understood.
     held: String,
@@ -59,6 +60,7 @@ enum State {
         trim: bool,
     },
     Call(Box<CallReader>),
+    Elements(Box<ElementReader>),
 }
 
 impl AnswerParser {
@@ -76,7 +78,7 @@ impl AnswerParser {
         AnswerParser {
             think: think.cloned(),
             tools: tools.map(|(format, _)| format.clone()),
-            names: tools.map_or(&[][..], |(_, tools)| tools).iter().map(|tool| tool.name.clone()).collect(),
+            called: tools.map_or(&[][..], |(_, tools)| tools).to_vec(),
             state,
             held: String::new(),
             calls: 0,
@@ -114,6 +116,11 @@ impl AnswerParser {
             }
             State::Thinking { .. } => self.think(held),
             State::Call(reader) => {
+                if let Some(text) = reader.into_text() {
+                    self.say(text + &held);
+                }
+            }
+            State::Elements(reader) => {
                 if let Some(text) = reader.into_text() {
                     self.say(text + &held);
                 }
@@ -158,7 +165,7 @@ impl AnswerParser {
                 let trim = *trim;
                 self.step_text(trim)
             }
-            State::Call(_) => self.step_call(),
+            State::Call(_) | State::Elements(_) => self.step_call(),
         }
     }
 
@@ -167,6 +174,10 @@ impl AnswerParser {
             self.skip_blank();
         }
         let blank = self.held.len() - self.held.trim_start().len();
+        if blank > MAX_BLANK {
+            self.state = State::Text { trim };
+            return true;
+        }
         let rest = &self.held[blank..];
         if let Some(format) = &self.think {
             if let Some(thought) = rest.strip_prefix(&format.begin) {
@@ -181,13 +192,19 @@ impl AnswerParser {
         if rest.is_empty() {
             return false;
         }
-        match self.tools.as_ref().filter(|format| format.bare && rest.starts_with('{')) {
-            Some(format) => {
-                let mark = self.held[..blank].to_owned();
-                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
-                self.held.drain(..blank);
+        let tools = self.tools.as_ref().filter(|format| format.bare);
+        match tools.map_or(Unmarked::No, |_| unmarked(rest)) {
+            Unmarked::Perhaps => return false,
+            Unmarked::Yes { prefix, fenced } => {
+                let mark = self.held[..blank + prefix].to_owned();
+                self.held.drain(..blank + prefix);
+                let mut format = tools.cloned().unwrap_or_else(ToolFormat::tagged);
+                if fenced {
+                    format.end = FENCE.to_owned();
+                }
+                self.state = State::Call(Box::new(CallReader::new(format, &self.called, mark, true)));
             }
-            None => self.state = State::Text { trim },
+            Unmarked::No => self.state = State::Text { trim },
         }
         true
     }
@@ -239,7 +256,12 @@ impl AnswerParser {
             Some(at) => {
                 let mark = self.held[end..at + format.begin.len()].to_owned();
                 self.held.drain(..at + format.begin.len());
-                self.state = State::Call(Box::new(CallReader::new(format, &self.names, mark)));
+                self.state = match format.shape {
+                    Shape::Elements => {
+                        State::Elements(Box::new(ElementReader::new(&self.called, &format.end, mark)))
+                    }
+                    _ => State::Call(Box::new(CallReader::new(format.clone(), &self.called, mark, false))),
+                };
             }
             None => {
                 self.held.drain(..end);
@@ -251,9 +273,8 @@ impl AnswerParser {
     }
 
     fn step_call(&mut self) -> bool {
-        let State::Call(reader) = &mut self.state else { return false };
         let (calls, pieces) = (&mut self.calls, &mut self.pieces);
-        let (used, step) = reader.read(&self.held, &mut |event| match event {
+        let mut sink = |event| match event {
             Event::Name(name) => {
                 pieces.push(Piece::Call { index: *calls, name });
                 *calls += 1;
@@ -262,19 +283,66 @@ impl AnswerParser {
             Event::Arguments(fragment) => {
                 pieces.push(Piece::Arguments { index: calls.saturating_sub(1), fragment });
             }
-        });
+        };
+        let (used, step) = match &mut self.state {
+            State::Call(reader) => reader.read(&self.held, &mut sink),
+            State::Elements(reader) => reader.read(&self.held, &mut sink),
+            _ => return false,
+        };
         self.held.drain(..used);
         match step {
             Step::More => return false,
             Step::Done => self.state = State::Text { trim: true },
             Step::Failed => {
-                let raw = reader.take_raw();
+                let raw = match &mut self.state {
+                    State::Call(reader) => reader.take_raw(),
+                    State::Elements(reader) => reader.take_raw(),
+                    _ => String::new(),
+                };
                 self.state = State::Text { trim: false };
                 self.say(raw);
             }
         }
         true
     }
+}
+
+/// The most whitespace that is held back, in bytes.
+const MAX_BLANK: usize = 256;
+
+/// Around a block of code.
+const FENCE: &str = "```";
+
+/// Whether an answer begins as a call without its mark.
+enum Unmarked {
+    No,
+    /// It is too short to tell.
+    Perhaps,
+    /// With so much in front of the object, which may be a block of code.
+    Yes {
+        prefix: usize,
+        fenced: bool,
+    },
+}
+
+fn unmarked(text: &str) -> Unmarked {
+    if text.starts_with('{') {
+        return Unmarked::Yes { prefix: 0, fenced: false };
+    }
+    for opening in ["```json", FENCE] {
+        if opening.starts_with(text) {
+            return Unmarked::Perhaps;
+        }
+        let Some(inner) = text.strip_prefix(opening) else { continue };
+        match inner.trim_start().chars().next() {
+            None => return Unmarked::Perhaps,
+            Some('{') => {
+                return Unmarked::Yes { prefix: text.len() - inner.trim_start().len(), fenced: true };
+            }
+            Some(_) => {}
+        }
+    }
+    Unmarked::No
 }
 
 /// Where text ends that is certain to be text, and where the mark is if it is there. Whitespace in front of a mark, or of
@@ -286,5 +354,7 @@ fn split(held: &str, mark: &str) -> (usize, Option<usize>) {
         let near = held.len().saturating_sub(mark.len());
         starts.filter(|&at| at >= near).find(|&at| mark.starts_with(&held[at..])).unwrap_or(held.len())
     });
-    (held[..until].trim_end().len(), found)
+    let blank =
+        held[..until].char_indices().rev().take_while(|(at, c)| c.is_whitespace() && until - at <= MAX_BLANK);
+    (blank.last().map_or(until, |(at, _)| at), found)
 }

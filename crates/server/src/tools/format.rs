@@ -1,6 +1,7 @@
 //! How models write calls.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How a model writes calls of tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +12,8 @@ pub struct ToolFormat {
     pub end: String,
     /// What is between.
     pub shape: Shape,
-    /// Whether an answer may be a call without `begin`, which then is never text.
+    /// Whether an answer that begins as a call of one of the tools, without `begin`, is one. Small models leave the mark
+    /// out, and some write the call as a block of code.
     pub bare: bool,
     /// The key of the function's name.
     pub name: String,
@@ -29,6 +31,8 @@ pub enum Shape {
     List,
     /// The name, this text, and the arguments as a JSON object.
     Named(String),
+    /// `<function=name>` with a `<parameter=key>` for each argument, in which plain texts stand as they are.
+    Elements,
 }
 
 impl ToolFormat {
@@ -38,7 +42,7 @@ impl ToolFormat {
             begin: "<tool_call>".to_owned(),
             end: "</tool_call>".to_owned(),
             shape: Shape::Object,
-            bare: false,
+            bare: true,
             name: "name".to_owned(),
             arguments: "arguments".to_owned(),
         }
@@ -52,7 +56,8 @@ impl ToolFormat {
         }
         let marked = |begin: &str, end: &str, shape: Shape| {
             let (begin, end) = (begin.to_owned(), end.to_owned());
-            Some(ToolFormat { begin, end, shape, ..ToolFormat::tagged() })
+            let bare = shape == Shape::Object;
+            Some(ToolFormat { begin, end, shape, bare, ..ToolFormat::tagged() })
         };
         let has = |text: &str| source.contains(text);
         if has("[TOOL_CALLS]") {
@@ -71,6 +76,9 @@ impl ToolFormat {
             let (name, arguments) = ("tool_name".to_owned(), "parameters".to_owned());
             return Some(ToolFormat { name, arguments, ..format });
         }
+        if has("<tool_call>") && has("<function=") && has("<parameter=") {
+            return marked("<tool_call>", "</tool_call>", Shape::Elements);
+        }
         // Where something else than such an object follows the mark, it is not read.
         if is_followed_by_name(source, "<tool_call>") {
             return marked("<tool_call>", "</tool_call>", Shape::Object);
@@ -86,7 +94,6 @@ impl ToolFormat {
             return Some(ToolFormat {
                 begin: "<|python_tag|>".to_owned(),
                 end: String::new(),
-                bare: true,
                 arguments: "parameters".to_owned(),
                 ..ToolFormat::tagged()
             });
@@ -98,7 +105,7 @@ impl ToolFormat {
     pub fn markers(&self) -> Vec<&str> {
         let between = match &self.shape {
             Shape::Named(between) => between.as_str(),
-            Shape::Object | Shape::List => "",
+            Shape::Object | Shape::List | Shape::Elements => "",
         };
         [self.begin.as_str(), self.end.as_str(), between]
             .into_iter()
@@ -113,4 +120,20 @@ fn is_followed_by_name(source: &str, mark: &str) -> bool {
         let behind: String = source[at + mark.len()..].chars().take(60).filter(|c| *c != '\\').collect();
         behind.contains('{') && behind.contains("\"name\"")
     })
+}
+
+/// Whether an argument is written as it is between its marks, rather than as JSON: a text of which nothing is demanded but
+/// to be one of some.
+pub(crate) fn is_plain_text(schema: &Value) -> bool {
+    let Some(map) = schema.as_object() else { return false };
+    let choices = map.get("enum").and_then(Value::as_array);
+    let demands = ["pattern", "format", "minLength", "maxLength", "const", "$ref", "anyOf", "oneOf", "allOf"];
+    let is_text = match (map.get("type"), choices) {
+        (Some(name), None) => name == "string",
+        (name, Some(choices)) => {
+            name.is_none_or(|name| name == "string") && choices.iter().all(Value::is_string)
+        }
+        (None, None) => false,
+    };
+    is_text && !demands.iter().any(|key| map.contains_key(*key))
 }

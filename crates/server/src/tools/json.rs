@@ -1,6 +1,6 @@
 //! Calls read as they come, character by character.
 
-use super::{Shape, ToolFormat};
+use super::{Shape, Tool, ToolFormat};
 
 /// What has become known of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ const MAX_NAME: usize = 256;
 pub(super) struct CallReader {
     format: ToolFormat,
     names: Vec<String>,
+    unmarked: bool,
     place: Place,
     in_list: bool,
     /// Whether a call was read whole.
@@ -115,12 +116,14 @@ type Read = (usize, Option<Step>);
 const FAILED: Read = (0, Some(Step::Failed));
 
 impl CallReader {
-    /// `mark` is what has been read of the call so far.
-    pub(super) fn new(format: &ToolFormat, names: &[String], mark: String) -> CallReader {
+    /// `mark` is what has been read of the call so far; without a proper mark, only what looks like a call from its first key
+    /// on is one.
+    pub(super) fn new(format: ToolFormat, tools: &[Tool], mark: String, unmarked: bool) -> CallReader {
         let place = if matches!(format.shape, Shape::Named(_)) { Place::Name } else { Place::Open };
         CallReader {
-            format: format.clone(),
-            names: names.to_vec(),
+            format,
+            names: tools.iter().map(|tool| tool.name.clone()).collect(),
+            unmarked,
             place,
             in_list: false,
             any: false,
@@ -253,7 +256,11 @@ impl CallReader {
             }
             (Place::InKey, _) => {
                 if self.object.goes_on(c) {
-                    let Ok(key) = serde_json::from_str(&self.object.text) else { return FAILED };
+                    let Ok(key) = serde_json::from_str::<String>(&self.object.text) else { return FAILED };
+                    let own = [&self.format.name, &self.format.arguments, "type", "id"];
+                    if self.unmarked && !own.contains(&key.as_str()) {
+                        return FAILED;
+                    }
                     self.object.key = key;
                     self.place = Place::Colon;
                 }

@@ -5,6 +5,7 @@
 //! is said and what is called, piece by piece; [`tool_grammar`] says what may be written.
 
 mod answer;
+mod elements;
 mod format;
 mod grammar;
 mod json;
@@ -12,6 +13,7 @@ mod plain;
 mod thinking;
 
 pub use answer::{AnswerParser, Piece};
+pub(crate) use format::is_plain_text;
 pub use format::{Shape, ToolFormat};
 pub use grammar::{ToolChoice, ToolGrammar, tool_grammar};
 pub use plain::{explain, plain_messages};

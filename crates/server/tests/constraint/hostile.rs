@@ -159,3 +159,93 @@ fn grammars() {
     let long = Grammar::Lark(format!("start: \"{}\"", "a".repeat(100_000)));
     assert!(model.refusal(&long).contains("too large"));
 }
+
+/// Keywords with values that need not be theirs.
+fn random_json(random: &mut Random, depth: usize) -> Value {
+    const KEYS: [&str; 30] = [
+        "type",
+        "properties",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "required",
+        "enum",
+        "const",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+        "$defs",
+        "$id",
+        "$anchor",
+        "additionalProperties",
+        "patternProperties",
+        "minItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "multipleOf",
+        "minProperties",
+        "maxProperties",
+        "title",
+    ];
+    const TEXTS: [&str; 16] = [
+        "object",
+        "array",
+        "string",
+        "integer",
+        "number",
+        "null",
+        "#",
+        "#/$defs/a",
+        "#a",
+        "#/%zz",
+        "^a|b$",
+        "[",
+        "date",
+        "int32",
+        "a",
+        "🔵\u{7f}\u{0}",
+    ];
+    match random.below(if depth == 0 { 5 } else { 9 }) {
+        0 => json!(TEXTS[random.below(TEXTS.len())]),
+        1 => json!(random.below(5)),
+        2 => json!((random.below(9) as f64 - 4.0) * 1e9_f64.powi(random.below(5) as i32 - 2)),
+        3 => json!(random.below(2) == 0),
+        4 => Value::Null,
+        5 => (0..random.below(4)).map(|_| random_json(random, depth - 1)).collect(),
+        _ => {
+            let entry = |random: &mut Random| {
+                let key = if random.below(4) == 0 { "a" } else { KEYS[random.below(KEYS.len())] };
+                (key.to_owned(), random_json(random, depth - 1))
+            };
+            (0..random.below(5)).map(|_| entry(random)).collect::<Map<_, _>>().into()
+        }
+    }
+}
+
+#[test]
+fn anything_at_all() {
+    let model = Model::smollm2();
+    let mut compiled = 0;
+    for seed in 0..6000 {
+        let schema = random_json(&mut Random(seed), 4);
+        match model.compiler.compile(&Grammar::JsonSchema(schema.clone())) {
+            Ok(_) => compiled += 1,
+            Err(error) => {
+                let message = error.to_string();
+                assert!(
+                    !message.contains("panic") && !message.contains("could not be read"),
+                    "{schema}: {message}"
+                );
+                assert!(!message.contains('\n') && message.len() < 1200, "{schema}: {message}");
+            }
+        }
+    }
+    assert!(compiled > 100, "{compiled}");
+}

@@ -131,6 +131,27 @@ fn objects_have_the_properties_that_are_listed_unless_others_are_spoken_of() {
 }
 
 #[test]
+fn patterns_of_everyday() {
+    let model = Model::smollm2();
+    let accepts = |pattern: &str, text: &str| {
+        let schema = json!({"type": "string", "pattern": pattern});
+        let right = model.accepts(&Grammar::JsonSchema(schema.clone()), &json!(text).to_string());
+        assert_eq!(right, fault(&schema, &json!(text)).is_none(), "{pattern} {text}");
+        right
+    };
+    assert!(
+        accepts(r"^[\w.-]+@[\w-]+\.com$", "a-b.c@x-y.com") && !accepts(r"^[\w.-]+@[\w-]+\.com$", "a b@c.com")
+    );
+    assert!(accepts(r"^https?:\/\/[^\s/]+(/.*)?$", "http://a.b/c d") && !accepts(r"^[^\w\s]$", "a"));
+    assert!(accepts("^(a|b)|c$", "bxx") && accepts("^(a|b)|c$", "xxc") && !accepts("^(a|b)|c$", "xx"));
+    assert!(accepts("b+", "abba") && !accepts("^$", "a") && accepts("^$", "") && accepts("", "x"));
+    assert!(accepts(r"^\d{3}$", "123"));
+    // Digits are those of JavaScript.
+    let digits = Grammar::JsonSchema(json!({"type": "string", "pattern": "^\\d{3}$"}));
+    assert!(!model.accepts(&digits, "\"١٢٣\""));
+}
+
+#[test]
 fn whitespace_is_what_people_write_and_has_an_end() {
     let model = Model::smollm2();
     let accepts = |text: &str| model.accepts(&Grammar::JsonObject, text);

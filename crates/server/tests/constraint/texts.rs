@@ -86,3 +86,9 @@ fn every_token_that_ends_an_answer_ends_this_one() {
         assert_eq!(model.allowed(constraint.as_mut()), ends);
     }
 }
+
+#[test]
+fn compilers_are_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<wushi_server::constraint::Compiler>();
+}

@@ -75,6 +75,11 @@ impl Model {
 
     /// An answer of random tokens; after some, those that lead to the end.
     pub(crate) fn walk(&self, grammar: &Grammar, seed: u64) -> String {
+        self.walk_closing(grammar, seed, "")
+    }
+
+    /// The same where text only ends with a mark.
+    pub(crate) fn walk_closing(&self, grammar: &Grammar, seed: u64, mark: &str) -> String {
         let compiled = self.compiler.compile(grammar);
         let mut constraint = compiled.unwrap_or_else(|error| panic!("{grammar:?}: {error}"));
         let ends = self.tokenizer.end_of_generation();
@@ -95,6 +100,15 @@ impl Model {
                 allowed[random.below(allowed.len())]
             } else {
                 // Now and then any letter: a pattern may ask for what does not look like an end.
+                let begun =
+                    (0..mark.len()).rev().find(|&at| bytes.ends_with(&mark.as_bytes()[..at])).unwrap_or(0);
+                let closes = |&id: &u32| {
+                    let token = self.tokenizer.token_bytes(id);
+                    !mark.is_empty() && mark.as_bytes()[begun..].starts_with(token)
+                };
+                if allowed.iter().any(closes) && !allowed.iter().any(|id| ends.contains(id)) {
+                    allowed.retain(closes);
+                }
                 let any = random.below(3) == 0 && !allowed.iter().any(|id| ends.contains(id));
                 let is_letter =
                     |id| matches!(self.tokenizer.token_bytes(id), [byte] if byte.is_ascii_alphanumeric());

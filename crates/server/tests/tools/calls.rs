@@ -16,7 +16,8 @@ fn formats() -> Vec<ToolFormat> {
         ToolFormat { begin: "[TOOL_CALLS]".to_owned(), end: String::new(), ..ToolFormat::tagged() };
     let named = ToolFormat { shape: Shape::Named("[ARGS]".to_owned()), ..unmarked.clone() };
     let bare = ToolFormat::of_template("{{ tools }} <|python_tag|>").unwrap();
-    vec![ToolFormat::tagged(), list, ToolFormat { shape: Shape::List, ..unmarked }, named, bare]
+    let elements = ToolFormat { shape: Shape::Elements, bare: false, ..ToolFormat::tagged() };
+    vec![ToolFormat::tagged(), list, ToolFormat { shape: Shape::List, ..unmarked }, named, bare, elements]
 }
 
 /// A mark that is a control token of SmolLM2's, so that it comes as one.
@@ -56,14 +57,15 @@ fn a_required_call_is_made_whatever_the_tokens() {
     for name in VOCABULARIES {
         let model = Model::new(name);
         for format in formats() {
+            let mark = if format.shape == Shape::Elements { "</parameter>" } else { "" };
             for seed in 0..4 {
-                let answer = model.walk(&grammar(&format, ToolChoice::Required, true), seed);
+                let answer = model.walk_closing(&grammar(&format, ToolChoice::Required, true), seed, mark);
                 let (calls, text) = read(&format, &answer);
                 assert!(calls >= 1 && text.is_empty(), "{name}: {format:?}: {answer}");
-                let answer = model.walk(&grammar(&format, ToolChoice::Required, false), seed);
+                let answer = model.walk_closing(&grammar(&format, ToolChoice::Required, false), seed, mark);
                 assert_eq!(read(&format, &answer), (1, String::new()), "{name}: {format:?}: {answer}");
                 let choice = ToolChoice::Named("get_time".to_owned());
-                let answer = model.walk(&grammar(&format, choice, true), seed);
+                let answer = model.walk_closing(&grammar(&format, choice, true), seed, mark);
                 assert!(answer.contains("get_time") && read(&format, &answer).0 == 1, "{answer}");
             }
         }
@@ -114,8 +116,69 @@ fn a_call_that_has_begun_is_one() {
     assert!(model.accepts(&single, call) && !model.accepts(&single, &format!("{call}\n{call}")));
     let bare = grammar(&formats()[4], ToolChoice::Auto, true);
     assert!(model.accepts(&bare, r#"{"name": "get_time", "parameters": {}}"#));
-    assert!(!model.accepts(&bare, r#"{"name": "get_news", "parameters": {}}"#));
+    assert!(model.accepts(&bare, r#"{"name": "Ann", "parameters": {}}"#), "no function, so text");
     assert!(!model.accepts(&bare, r#"{"name": "get_weather", "parameters": {}}"#));
+}
+
+#[test]
+fn calls_as_elements() {
+    let model = Model::smollm2();
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "query": {"type": "string"}, "unit": {"enum": ["c", "f"]}, "n": {"$ref": "#/$defs/n"},
+            "code": {"type": "string", "pattern": "^[A-Z]+$"},
+        },
+        "required": ["query", "n"],
+        "$defs": {"n": {"type": "integer", "minimum": 1}},
+    });
+    let format = formats()[5].clone();
+    let tools = [Tool::new("f", Some(schema)).unwrap()];
+    let grammar = tool_grammar(&format, &tools, &ToolChoice::Auto, true).unwrap().unwrap();
+    let parameter = |key: &str, value: &str| format!("<parameter={key}>\n{value}\n</parameter>\n");
+    let call =
+        |inner: &[String]| format!("<tool_call>\n<function=f>\n{}</function>\n</tool_call>", inner.concat());
+    let (query, n) = (parameter("query", "fn main() {\n  \"<a>\"\n}"), parameter("n", "3"));
+    let right = [
+        call(&[query.clone(), n.clone()]),
+        call(&[query.clone(), parameter("unit", "f"), n.clone(), parameter("code", "\"ABC\"")]),
+    ];
+    for right in right {
+        assert!(model.accepts(&grammar, &right), "{right}");
+    }
+    let wrong = [
+        call(std::slice::from_ref(&query)),
+        call(&[query.clone(), parameter("n", "0")]),
+        call(&[query.clone(), parameter("unit", "k"), n.clone()]),
+        call(&[query.clone(), n.clone(), parameter("code", "\"abc\"")]),
+        call(&[query, n, parameter("more", "1")]),
+    ];
+    for wrong in wrong {
+        assert!(!model.accepts(&grammar, &wrong), "{wrong}");
+    }
+    let composed = json!({"type": "object", "properties": {"a": {}}, "anyOf": [{"required": ["a"]}]});
+    let tools = [Tool::new("f", Some(composed)).unwrap()];
+    let grammar = tool_grammar(&format, &tools, &ToolChoice::Auto, true).unwrap().unwrap();
+    assert!(model.refusal(&grammar).contains("`anyOf`"));
+}
+
+#[test]
+fn calls_without_their_mark() {
+    let model = Model::smollm2();
+    let inner = r#"{"name": "get_weather", "arguments": {"city": "Paris"}}"#;
+    let auto = grammar(&ToolFormat::tagged(), ToolChoice::Auto, true);
+    let required = grammar(&ToolFormat::tagged(), ToolChoice::Required, true);
+    for call in [inner.to_owned(), format!("```json\n{inner}\n```"), format!("{{\n  {}", &inner[1..])] {
+        assert!(model.accepts(&auto, &call) && !model.accepts(&required, &call), "{call}");
+        assert_eq!(read(&ToolFormat::tagged(), &call), (1, String::new()));
+        assert!(!model.accepts(&auto, &call.replace("\"Paris\"", "3")), "{call}");
+    }
+    for text in
+        [r#"{"name": "Ann", "age": 3}"#, "```json\n{\"name\": \"Ann\"}\n```", "```rust\nfn main() {}\n```"]
+    {
+        assert!(model.accepts(&auto, text), "{text}");
+        assert_eq!(read(&ToolFormat::tagged(), text), (0, text.to_owned()));
+    }
 }
 
 #[test]
@@ -183,6 +246,10 @@ fn schemas_of_arguments_are_refused_with_their_function() {
     );
     assert!(refusal(json!({"type": "string"})).to_string().contains("an object"));
     assert!(refusal(json!([])).to_string().contains("function `f`"));
+    // Names are parts of expressions: those that came past `Tool::new` are looked at again.
+    let Grammar::Tools(mut stored) = grammar(&ToolFormat::tagged(), ToolChoice::Auto, true) else { panic!() };
+    stored.tools[0].name = "a|/.*".to_owned();
+    assert!(model.refusal(&Grammar::Tools(stored)).contains("no name"));
 }
 
 #[test]

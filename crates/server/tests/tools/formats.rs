@@ -31,7 +31,15 @@ fn families() {
     let bare = format("like Llama 3").unwrap();
     assert!(bare.bare && bare.arguments == "parameters");
     // Another form than is read here, or none.
-    for name in ["Qwen3-Coder", "Qwen3.5-4B", "microsoft-Phi-3.5-mini-instruct", "like Gemma 3"] {
+    for name in ["Qwen3-Coder", "Qwen3.5-4B"] {
+        assert_eq!(format(name).map(|format| format.shape), Some(Shape::Elements), "{name}");
+    }
+    for name in [
+        "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
+        "HuggingFaceTB-SmolLM3-3B",
+        "microsoft-Phi-3.5-mini-instruct",
+        "like Gemma 3",
+    ] {
         assert_eq!(format(name), None, "{name}");
     }
 }

@@ -11,7 +11,7 @@ fn tagged() -> ToolFormat {
 
 fn list() -> ToolFormat {
     let (begin, end) = ("[TOOL_CALLS]".to_owned(), String::new());
-    ToolFormat { begin, end, shape: Shape::List, ..tagged() }
+    ToolFormat { begin, end, shape: Shape::List, bare: false, ..tagged() }
 }
 
 fn named() -> ToolFormat {
@@ -20,6 +20,10 @@ fn named() -> ToolFormat {
 
 fn bare() -> ToolFormat {
     ToolFormat::of_template("{{ tools }} <|python_tag|>").unwrap()
+}
+
+fn elements() -> ToolFormat {
+    ToolFormat { shape: Shape::Elements, bare: false, ..tagged() }
 }
 
 fn think() -> ThinkFormat {
@@ -135,8 +139,54 @@ fn calls_without_marks() {
     check(&bare(), false, &format!("{answer}; {{\"name\": \"get_time\", \"parameters\": {{}}}}"), &two);
     let typed = r#"{"type": "function", "name": "get_weather", "parameters": {"city": "Paris"}}"#;
     check(&bare(), false, typed, &weather);
+    let marked = answer.replace("parameters", "arguments");
+    for answer in [
+        marked.clone(),
+        format!("```json\n{marked}\n```"),
+        format!("```\n{marked}```\n"),
+        format!("{marked}</tool_call>"),
+    ] {
+        check(&tagged(), false, &answer, &weather);
+    }
+    for answer in
+        ["```json\n{\"name\": \"Ann\"}\n```", "```json\n[1]", "```rust\n{}", "```", "{\"a\": {", "{"]
+    {
+        check(&tagged(), false, answer, &[text(answer)]);
+    }
+    let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools())));
+    assert_eq!(parser.push("{\"a\""), [text("{\"a\"")], "not held back for longer");
     check(&bare(), false, r#"{"answer": 42}"#, &[text(r#"{"answer": 42}"#)]);
     check(&bare(), false, &format!("Like {answer}"), &[text(&format!("Like {answer}"))]);
+}
+
+#[test]
+fn calls_as_elements() {
+    let call_of = |city: &str, days: &str| {
+        format!(
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\n{city}\n</parameter>\n<parameter=days>\n{days}\n</parameter>\n</function>\n</tool_call>"
+        )
+    };
+    let weather = |json: &str| [call(0, "get_weather"), arguments(0, json)];
+    check(&elements(), false, &call_of("Paris", "3"), &weather(r#"{"city": "Paris", "days": 3}"#));
+    let quoted = r#"{"city": "a \"b\"\n</para\\🔵", "days": null}"#;
+    check(&elements(), false, &call_of("a \"b\"\n</para\\🔵", "null"), &weather(quoted));
+    check(&elements(), false, &call_of("\n", "two"), &weather(r#"{"city": "\n", "days": "two"}"#));
+    let time = "<tool_call><function=get_time></function></tool_call>";
+    let both = [call(0, "get_time"), arguments(0, "{}"), call(1, "get_time"), arguments(1, "{}")];
+    check(&elements(), false, &format!("{time}\n{time}\n"), &both);
+    check(
+        &elements(),
+        false,
+        "<tool_call><function=get_time></function><function=get_time></function></tool_call>",
+        &both,
+    );
+    let cut = "<tool_call><function=get_weather><parameter=city>Par";
+    check(&elements(), false, cut, &weather(r#"{"city": "Par"#));
+    for answer in
+        ["<tool_call><function=nope></function></tool_call>", "<tool_call>\n<function=get", "<tool_call> {}"]
+    {
+        check(&elements(), false, answer, &[text(answer)]);
+    }
 }
 
 #[test]
@@ -186,6 +236,25 @@ fn thoughts() {
 }
 
 #[test]
+fn endless_whitespace_is_not_held_back() {
+    let (many, call) = (" \n".repeat(400), r#"<tool_call>{"name": "get_time", "arguments": {}}</tool_call>"#);
+    check(&tagged(), false, &many, &[text(&many)]);
+    check(
+        &tagged(),
+        true,
+        &format!("a{many}</think>{many}{call}"),
+        &[thought(&format!("a{}", &many[..800 - 256])), call_of_time()[0].clone(), call_of_time()[1].clone()],
+    );
+    let tools = tools();
+    let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
+    assert!(parser.push("a").len() == 1 && parser.push(&many).len() == 1);
+}
+
+fn call_of_time() -> [Piece; 2] {
+    [call(0, "get_time"), arguments(0, "{}")]
+}
+
+#[test]
 fn text_is_held_back_only_while_it_may_be_a_mark() {
     let tools = tools();
     let mut parser = AnswerParser::new(None, false, Some((&tagged(), &tools)));
@@ -203,7 +272,7 @@ fn text_is_held_back_only_while_it_may_be_a_mark() {
 }
 
 /// What answers are made of.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 34] = [
     "<tool_call>",
     "</tool_call>",
     "[TOOL_CALLS]",
@@ -230,6 +299,14 @@ const PARTS: [&str; 26] = [
     "é🔵",
     "1",
     "<",
+    "```",
+    "```json\n",
+    "<function=get_time>",
+    "<function=get_weather>",
+    "<parameter=city>",
+    "<parameter=days>",
+    "</parameter>",
+    "</function>",
 ];
 
 proptest! {
@@ -237,10 +314,10 @@ proptest! {
 
     #[test]
     fn anything_is_read_alike_however_it_is_cut(
-        parts in proptest::collection::vec(0..PARTS.len(), 0..24), format in 0..4_usize, open in any::<bool>(), step in 1..9_usize,
+        parts in proptest::collection::vec(0..PARTS.len(), 0..24), format in 0..5_usize, open in any::<bool>(), step in 1..9_usize,
     ) {
         let answer: String = parts.iter().map(|&part| PARTS[part]).collect();
-        let format = [tagged(), list(), named(), bare()][format].clone();
+        let format = [tagged(), list(), named(), bare(), elements()][format].clone();
         let whole = read(&format, open, [answer.as_str()]);
         let characters: Vec<String> = answer.chars().map(String::from).collect();
         let chunks: Vec<String> = characters.chunks(step).map(|chunk| chunk.concat()).collect();

@@ -46,7 +46,12 @@ pub(super) struct Schemas {
 impl Schemas {
     /// Takes in a schema; what comes back stands for it beside others, before [`Schemas::finish`].
     pub(super) fn add(&mut self, schema: &Value) -> Result<Value, ConstraintError> {
-        let mut reader = Reader { root: schema, schemas: self, names: HashMap::new() };
+        self.add_within(schema, schema)
+    }
+
+    /// Takes in a part of a schema, whose references lead into the whole.
+    pub(super) fn add_within(&mut self, whole: &Value, schema: &Value) -> Result<Value, ConstraintError> {
+        let mut reader = Reader { root: whole, schemas: self, names: HashMap::new() };
         let read = reader.node(schema, &At::root(), false)?;
         if endless::is_endless(&read, &self.definitions) {
             return Err(ConstraintError::schema(
@@ -130,6 +135,9 @@ impl Reader<'_, '_> {
         let below = shared
             || asserting > 1
             || map.get("allOf").is_some_and(|all| all.as_array().map_or(0, Vec::len) > 1);
+        // And so with what is within, which schemas in the same place may speak of, too.
+        let composed = shared || in_place.iter().any(|key| map.contains_key(*key));
+        let inner = composed || map.contains_key("patternProperties");
         let listed = map.get("items").is_some_and(Value::is_array);
         let mut out = Map::new();
         for (key, value) in map {
@@ -151,18 +159,18 @@ impl Reader<'_, '_> {
                     let name = self.reference(value, &place, below)?;
                     out.insert(key.clone(), Value::String(format!("#/$defs/{name}")));
                 }
-                _ if self.of_arrays(key, value, &place, (below, listed), &mut out)? => {}
-                _ if self.of_objects(key, value, &place, below, &mut out)? => {}
+                _ if self.of_arrays(key, value, &place, (inner, listed), &mut out)? => {}
+                _ if self.of_objects(key, value, &place, inner, &mut out)? => {}
                 _ if of_strings(key, value, &place, map, &mut out)? => {}
                 _ if numbers::keyword(key, value, &place, &mut out)? => {}
                 _ if is_annotation(key) => {}
                 _ => return place.refuse(unknown(key)),
             }
         }
-        numbers::check(&out, at, shared || in_place.iter().any(|key| map.contains_key(*key)))?;
+        numbers::check(&out, at, composed)?;
         check_arrays(&out, map, at)?;
         check_objects(&out, at)?;
-        if !shared && !in_place.iter().any(|key| map.contains_key(*key)) {
+        if !composed {
             close(&mut out);
         }
         if let Some(Value::Array(options)) = out.get_mut("oneOf") {
@@ -238,7 +246,13 @@ impl Reader<'_, '_> {
         out: &mut Map<String, Value>,
     ) -> Result<bool, ConstraintError> {
         let kept = match key {
-            "properties" | "patternProperties" => self.map(value, at, shared)?,
+            "properties" => self.map(value, at, shared)?,
+            "patternProperties" => {
+                for name in value.as_object().into_iter().flatten().map(|(name, _)| name) {
+                    pattern(name, &at.child(name))?;
+                }
+                self.map(value, at, shared)?
+            }
             "additionalProperties" => self.node(value, at, shared)?,
             "minProperties" | "maxProperties" => count(value, at)?,
             "required" => {
@@ -269,7 +283,7 @@ impl Reader<'_, '_> {
 }
 
 /// What says nothing about values, or is said of them elsewhere.
-fn is_annotation(key: &str) -> bool {
+pub(super) fn is_annotation(key: &str) -> bool {
     const ANNOTATIONS: [&str; 20] = [
         "$schema",
         "$id",
@@ -396,8 +410,10 @@ fn of_strings(
     let kept = match key {
         "minLength" | "maxLength" => count(value, at)?,
         "pattern" => match value {
-            Value::String(pattern) if pattern.len() <= super::compiler::MAX_TEXT => value.clone(),
-            Value::String(_) => return at.refuse("the pattern is too long"),
+            Value::String(text) => {
+                pattern(text, at)?;
+                value.clone()
+            }
             _ => return at.refuse(format!("a text is expected, not {}", excerpt(value))),
         },
         "format" => match value.as_str() {
@@ -414,6 +430,33 @@ fn of_strings(
     };
     out.insert(key.to_owned(), kept);
     Ok(true)
+}
+
+/// Refuses a pattern that would be read otherwise here than by those who check it: sets within sets of characters, and
+/// what takes one from another, are plain characters in the expressions of JSON schemas.
+fn pattern(text: &str, at: &At) -> Result<(), ConstraintError> {
+    if text.len() > super::compiler::MAX_TEXT {
+        return at.refuse("the pattern is too long");
+    }
+    let (mut in_set, mut escaped, mut before) = (false, false, ' ');
+    for c in text.chars() {
+        match c {
+            _ if escaped => {
+                (escaped, before) = (false, ' ');
+                continue;
+            }
+            '\\' => escaped = true,
+            '[' if in_set => return at.refuse("write `\\[` for a `[` between `[` and `]`"),
+            '&' | '-' | '~' if in_set && before == c => {
+                return at.refuse(format!("write `\\{c}` for each `{c}` between `[` and `]`"));
+            }
+            '[' => in_set = true,
+            ']' => in_set = false,
+            _ => {}
+        }
+        before = c;
+    }
+    Ok(())
 }
 
 /// Counts of items against each other.

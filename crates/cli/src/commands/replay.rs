@@ -1,0 +1,93 @@
+//! `wushi replay`: runs a recorded request again and says whether every bit agrees.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::json;
+use wushi_server::ServedModel;
+use wushi_server::replay::{Verdict, replay};
+use wushi_server::store::{AuditRecord, Loading, Store};
+
+use crate::args::ReplayArgs;
+use crate::knobs::Compute;
+use crate::output::{Table, one_line};
+use crate::{App, model, output, values};
+
+pub(crate) fn run(args: ReplayArgs, app: &App) -> Result<ExitCode> {
+    let given = &args.compute;
+    if given.quant.is_some() || given.cache.is_some() || given.rope_scaling.is_some() {
+        bail!("--quant, --cache and --rope-scaling change bits: a record is replayed with those it names");
+    }
+    let request = args.request.as_deref().map(read).transpose()?;
+    let compute = args.compute.resolve(&app.layers)?;
+    let path = model::database(args.records, app)?;
+    let store =
+        Store::open_existing(&path)?.ok_or_else(|| anyhow!("there is no database {}", path.display()))?;
+    let record = store.get(&args.record)?;
+    drop(store);
+    let served = served(&record, args.model.as_deref(), &compute, app)?;
+    let verdict = replay(&record, request.as_deref(), served)?;
+    if args.json {
+        output::json(&json!({
+            "record": record.id,
+            "equal": verdict.equal(),
+            "every_bit": verdict.equal() && verdict.every_bit,
+            "checks": verdict.checks,
+            "notes": verdict.notes,
+        }))?;
+    } else {
+        tell(&record, &verdict)?;
+    }
+    Ok(if verdict.equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The record's model, as it was loaded then. Threads, instruction set and steps are today's: they change no bit.
+fn served(record: &AuditRecord, instead: Option<&str>, compute: &Compute, app: &App) -> Result<ServedModel> {
+    let loading = &record.loading;
+    let named = |what: &str, value: &str| {
+        format!("the record's {what}, `{}`, is none that this version knows", value.escape_default())
+    };
+    let reference = instead.unwrap_or(&loading.reference);
+    let pulled = model::pull(reference, app).with_context(|| {
+        format!("the model of this record is {}; --model says where it is now", one_line(&loading.reference))
+    })?;
+    let mut load = model::load_options(pulled.path, compute);
+    load.context = Some(loading.context as usize);
+    load.cache =
+        values::cache_type(&loading.cache).map_err(|_| anyhow!(named("cache type", &loading.cache)))?;
+    load.quant = match &loading.quant {
+        None => None,
+        Some(quant) => Some(values::storage_type(quant).map_err(|_| anyhow!(named("storage type", quant)))?),
+    };
+    load.stretch = match &loading.rope_scaling {
+        None => None,
+        Some(how) => Some(values::stretch(how).map_err(|_| anyhow!(named("rope scaling", how)))?),
+    };
+    let loading = Loading { reference: reference.to_owned(), ..loading.clone() };
+    Ok(ServedModel { name: record.model.clone(), load, digest: pulled.sha256, loading })
+}
+
+fn tell(record: &AuditRecord, verdict: &Verdict) -> Result<()> {
+    let mut table = Table::new(4, ["WHAT", "", "RECORDED", "NOW"]);
+    for check in &verdict.checks {
+        // What is equal need not be said twice.
+        let (sign, found) =
+            if check.equal { ("equal", String::new()) } else { ("DIFFERS", one_line(&check.found)) };
+        table.row([one_line(&check.what), sign.to_owned(), one_line(&check.recorded), found]);
+    }
+    output::line(table)?;
+    for note in &verdict.notes {
+        output::line(format_args!("note: {}", one_line(note)))?;
+    }
+    let differing = verdict.checks.iter().filter(|check| !check.equal).count();
+    output::line(match (differing, verdict.every_bit) {
+        (0, true) => format!("{}: every bit agrees", record.id),
+        (0, false) => format!("{}: all that was recorded agrees, but not every bit was recorded", record.id),
+        _ => format!("{}: {differing} of {} differ", record.id, verdict.checks.len()),
+    })
+}
