@@ -41,10 +41,11 @@ mod whole;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use app::{App, Closing, Shared};
@@ -56,6 +57,9 @@ use store::{Store, StoreError};
 
 pub use app::Limits;
 pub use pool::ServedModel;
+
+/// Requests that are prepared at a time.
+const PREPARING: usize = 4;
 
 /// How long answers that have been told to end may take for it.
 const LAST_STEPS: Duration = Duration::from_secs(10);
@@ -153,6 +157,8 @@ impl Server {
             limits: options.limits,
             started: Instant::now(),
             open: loopback || options.without_keys,
+            had_keys: AtomicBool::new(false),
+            preparing: Arc::new(Semaphore::new(PREPARING)),
             loopback,
             digests: options.digests,
             closing: watch::Sender::new(Closing::Open),
