@@ -60,11 +60,13 @@ fn is_loopback(host: &str) -> bool {
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let elsewhere = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
-    let foreign = text("origin").is_some_and(|origin| {
-        origin.split_once("://").map(|(_, host)| host) != text("host")
-    });
+    let foreign =
+        text("origin").is_some_and(|origin| origin.split_once("://").map(|(_, host)| host) != text("host"));
     if elsewhere || foreign {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "pages of other sites are not served without a key"));
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "pages of other sites are not served without a key",
+        ));
     }
     Ok(())
 }

@@ -58,7 +58,8 @@ pub(crate) async fn begin(
     asks.iter_mut().for_each(|ask| ask.digest |= app.digests);
     let answers: usize = asks.iter().map(|ask| ask.choices as usize).sum();
     if answers > MAX_ANSWERS {
-        let message = format!("{answers} answers were asked for, at most {MAX_ANSWERS} are possible in one request");
+        let message =
+            format!("{answers} answers were asked for, at most {MAX_ANSWERS} are possible in one request");
         return Err(ApiError::parameter("n", message));
     }
     let preparing = lease.clone();

@@ -15,6 +15,7 @@ mod ask;
 mod auth;
 mod body;
 pub mod constraint;
+mod embed;
 mod error;
 mod handlers;
 mod history;

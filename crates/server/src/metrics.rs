@@ -118,7 +118,13 @@ impl Metrics {
 
     /// A request has ended: `ok`, `cancelled` or `failed`, with so many tokens of prompts, some of them found in the
     /// prefix cache.
-    pub(crate) fn ended(&self, model: &str, (prompt, cached): (usize, usize), how: &'static str, after: Duration) {
+    pub(crate) fn ended(
+        &self,
+        model: &str,
+        (prompt, cached): (usize, usize),
+        how: &'static str,
+        after: Duration,
+    ) {
         self.model(model, |model| {
             *model.requests.entry(how).or_default() += 1;
             model.prompt_tokens += prompt as u64;

@@ -375,15 +375,7 @@ impl Running {
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
-        Ok(Running {
-            model,
-            context,
-            fingerprint,
-            loading,
-            memory,
-            style,
-            compiler: OnceLock::new(),
-        })
+        Ok(Running { model, context, fingerprint, loading, memory, style, compiler: OnceLock::new() })
     }
 
     /// The fingerprint in hexadecimal.

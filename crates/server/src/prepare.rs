@@ -54,7 +54,11 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     request.sampling = ask.sampling.resolve(&model.info.sampling)?;
     request.seed = seed;
     request.max_tokens = ask.max_tokens;
-    request.stop_tokens = model.tokenizer.end_of_generation().to_vec();
+    request.stop_tokens = ask.stop_tokens;
+    // What is constrained ends where its form does.
+    if !ask.ignore_end || grammar.is_some() {
+        request.stop_tokens.extend(model.tokenizer.end_of_generation());
+    }
     request.stop_strings = ask.stop;
     request.top_logprobs = ask.top_logprobs;
     // Nothing predicts the first token.
@@ -67,7 +71,10 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     let mut constraints = match &grammar {
         Some(grammar) => {
             let count = ask.choices as usize;
-            lease.compiler()?.compile_all(grammar, count).map_err(|error| refused_grammar(error, &ask.prompt))?
+            lease
+                .compiler()?
+                .compile_all(grammar, count)
+                .map_err(|error| refused_grammar(error, &ask.prompt))?
         }
         None => Vec::new(),
     };

@@ -141,7 +141,7 @@ async fn run(record: &AuditRecord, request: Option<&[u8]>, lease: &Lease) -> Res
     match work.task {
         Task::Answers(prepared) => answers(record, prepared, lease, &mut verdict).await?,
         Task::Embeddings(prompts, pooling) => {
-            let (vectors, _) = embeddings::embed_all(lease, prompts, pooling).await?;
+            let (vectors, _) = crate::embed::embed_all(lease, prompts, pooling).await?;
             for (index, (choice, vector)) in record.choices.iter().zip(&vectors).enumerate() {
                 check_digest(
                     &format!("embedding {index}"),

@@ -115,7 +115,8 @@ pub(crate) async fn respond<E: Encoder + Unpin>(
     } else {
         (Stage::Starting { start, model: model.clone(), clock: interval(LOADING_NEWS) }, waiting)
     };
-    let streamed = Streamed { stage, encoder, events, keep_alive: interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE) };
+    let streamed =
+        Streamed { stage, encoder, events, keep_alive: interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE) };
     let mut response = Body::from_stream(streamed).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
