@@ -3,7 +3,7 @@
 //! Wire types live here alone and are converted by hand; everything below this crate is plain Rust. The way of a request:
 //!
 //! 1. `listen` accepts the connection, `router` finds the handler, `auth` lets it in.
-//! 2. `body` reads it within limits; a dialect (`openai`, …) turns it into an [`ask`], which knows of no API.
+//! 2. `body` reads it within limits; a dialect (`openai`, `anthropic`) turns it into an [`ask`], which knows of no API.
 //! 3. `pool` loads its model if need be; `prepare` renders, tokenises and compiles what the answer must look like.
 //! 4. `answer` submits it to the engine and follows it in a task of its own, `speech` tells text, thoughts and calls apart.
 //! 5. The dialect tells the answer, whole or as it comes (`sse`); the `ledger` has its record before the last word.
@@ -15,6 +15,7 @@ mod ask;
 mod auth;
 mod body;
 pub mod constraint;
+mod embed;
 mod error;
 mod handlers;
 mod history;
@@ -32,6 +33,8 @@ mod service;
 mod speech;
 mod sse;
 pub mod store;
+#[cfg(test)]
+mod told;
 pub mod tools;
 mod turns;
 mod whole;
@@ -39,10 +42,11 @@ mod whole;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use app::{App, Closing, Shared};
@@ -54,6 +58,9 @@ use store::{Store, StoreError};
 
 pub use app::Limits;
 pub use pool::ServedModel;
+
+/// Requests that are prepared at a time.
+const PREPARING: usize = 4;
 
 /// How long answers that have been told to end may take for it.
 const LAST_STEPS: Duration = Duration::from_secs(10);
@@ -151,6 +158,8 @@ impl Server {
             limits: options.limits,
             started: Instant::now(),
             open: loopback || options.without_keys,
+            had_keys: AtomicBool::new(false),
+            preparing: Arc::new(Semaphore::new(PREPARING)),
             loopback,
             digests: options.digests,
             closing: watch::Sender::new(Closing::Open),

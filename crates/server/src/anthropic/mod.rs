@@ -2,6 +2,8 @@
 
 pub(crate) mod error;
 pub(crate) mod handlers;
-mod request;
+pub(crate) mod request;
 mod response;
 mod stream;
+
+pub(crate) use request::MessagesRequest;

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`: chat completions' successor. Nothing is stored, so every request carries its whole conversation.
 
 mod items;
-mod request;
+pub(crate) mod request;
 mod response;
 mod stream;
 mod tool;
@@ -23,7 +23,8 @@ use crate::whole::{Said, collect};
 use std::sync::Arc;
 
 use super::chat::Head;
-use request::{ResponsesRequest, Wanted};
+pub(crate) use request::ResponsesRequest;
+use request::Wanted;
 use response::{Items, Response};
 use stream::{ResponseEvent, ResponsesEncoder};
 
