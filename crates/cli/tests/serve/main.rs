@@ -4,6 +4,7 @@ mod ending;
 mod keys;
 mod limits;
 mod pool;
+mod rough;
 mod same_bits;
 mod surface;
 
