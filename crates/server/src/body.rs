@@ -1,11 +1,14 @@
 //! Bodies of requests: bounded in size and time, JSON in UTF-8, errors in the API's form.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -20,6 +23,36 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let limits = &app.limits;
         let bytes = read(request.into_body(), limits.body_bytes, limits.body_time).await?;
         parse(&bytes).map(JsonBody)
+    }
+}
+
+/// A text or a list, where an API takes either. Unlike an untagged enum it says what is wrong with the list.
+pub(crate) enum TextOrList<T> {
+    Text(String),
+    List(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOrList<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = TextOrList<T>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a text or a list")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<TextOrList<T>, E> {
+                Ok(TextOrList::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<TextOrList<T>, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TextOrList::List)
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
     }
 }
 
@@ -51,7 +84,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let message = error.inner().to_string();
-        if path == "." {
+        // `?` stands for a place before anything has been understood.
+        if path == "." || path == "?" {
             ApiError::invalid(format!("the body cannot be used: {message}"))
         } else {
             ApiError::parameter(path.clone(), format!("{path}: {message}"))
@@ -65,13 +99,18 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 mod tests {
     use serde::Deserialize;
 
-    use super::parse;
+    use super::{TextOrList, parse};
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
         #[serde(rename = "list")]
         _list: Vec<u32>,
+    }
+
+    #[derive(Deserialize)]
+    struct Spoken {
+        input: TextOrList<u8>,
     }
 
     #[test]
@@ -83,5 +122,17 @@ mod tests {
         assert_eq!(param(br#"{"list": []} and more"#), None);
         assert_eq!(param(b"{\"list\": \xff}"), None);
         assert_eq!(param(b""), None);
+    }
+
+    #[test]
+    fn a_list_says_what_is_wrong_with_it() {
+        let spoken = |body: &str| parse::<Spoken>(body.as_bytes()).map(|spoken| spoken.input);
+        assert!(matches!(spoken(r#"{"input": "x"}"#), Ok(TextOrList::Text(text)) if text == "x"));
+        assert!(matches!(spoken(r#"{"input": [1, 2]}"#), Ok(TextOrList::List(list)) if list == [1, 2]));
+        let wrong = spoken(r#"{"input": [1, "one"]}"#).map(|_| ()).unwrap_err();
+        assert_eq!(wrong.param.as_deref(), Some("input[1]"));
+        assert!(wrong.message.contains("invalid type: string \"one\", expected u8"), "{}", wrong.message);
+        let wrong = spoken(r#"{"input": 5}"#).map(|_| ()).unwrap_err();
+        assert!(wrong.message.contains("expected a text or a list"), "{}", wrong.message);
     }
 }

@@ -110,11 +110,13 @@ pub(crate) struct Lease {
 impl Pool {
     pub(crate) fn new(models: Vec<ServedModel>, budget: Option<u64>) -> Pool {
         let idle = Arc::new(Notify::new());
-        let entries = models.into_iter().map(|served| {
+        let entries = models.into_iter().enumerate().map(|(place, served)| {
+            // The first is loaded at once: before that, the server is not ready.
+            let state = if place == 0 { State::Loading } else { State::Unloaded };
             Arc::new(ModelEntry {
                 created: changed(&served.load.path),
                 served,
-                state: Mutex::new(State::Unloaded),
+                state: Mutex::new(state),
                 progress: AtomicU64::new(0),
                 in_use: AtomicUsize::new(0),
                 last_used: Mutex::new(Instant::now()),

@@ -61,6 +61,21 @@ impl Events {
         self.0.push_back(format!(": {text}\n\n").into());
     }
 
+    /// The data of all events; a name, where there is one, is the data's type.
+    #[cfg(test)]
+    pub(crate) fn parsed(self) -> Vec<serde_json::Value> {
+        let parse = |event: Bytes| {
+            let text = String::from_utf8(event.to_vec()).unwrap();
+            let (name, data) = text.split_once("data: ").unwrap();
+            let data: serde_json::Value = serde_json::from_str(data).unwrap();
+            if let Some(name) = name.strip_prefix("event: ") {
+                assert_eq!(data["type"], name.trim_end());
+            }
+            data
+        };
+        self.0.into_iter().map(parse).collect()
+    }
+
     fn push(&mut self, name: Option<&str>, data: &impl Serialize) {
         let mut event = Vec::with_capacity(256);
         if let Some(name) = name {

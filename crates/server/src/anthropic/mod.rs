@@ -2,7 +2,7 @@
 
 pub(crate) mod error;
 pub(crate) mod handlers;
-mod request;
+pub(crate) mod request;
 mod response;
 mod stream;
 

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use wushi_formats::Message;
 
 use crate::ask::{Ask, Chat, Prompt, SamplingWish, Tools};
+use crate::body::TextOrList;
 use crate::constraint::Grammar;
 use crate::error::ApiError;
 use crate::openai::chat::ReasoningEffort;
@@ -128,12 +129,21 @@ pub(crate) enum InputRole {
 
 /// A text, or blocks.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, from = "TextOrList<InputBlock>")]
 pub(crate) enum BlockContent {
     /// A text.
     Text(String),
     /// Texts, calls of tools, what they gave, thoughts.
     Blocks(Vec<InputBlock>),
+}
+
+impl From<TextOrList<InputBlock>> for BlockContent {
+    fn from(either: TextOrList<InputBlock>) -> BlockContent {
+        match either {
+            TextOrList::Text(text) => BlockContent::Text(text),
+            TextOrList::List(list) => BlockContent::Blocks(list),
+        }
+    }
 }
 
 /// A part of a message.
@@ -493,4 +503,144 @@ fn needed<T>(value: Option<T>, place: &str, name: &str) -> Result<T, ApiError> {
         let param = format!("{place}.{name}");
         ApiError::parameter(&param, format!("{param} is missing"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::ask::{Ask, Chat, Prompt};
+    use crate::constraint::Grammar;
+    use crate::error::ApiError;
+    use crate::tools::ToolChoice;
+
+    use super::{CountTokensRequest, MessagesRequest, Wanted};
+
+    /// A request with these fields besides the ones that must be.
+    fn ask(fields: Value) -> Result<(Ask, Wanted), ApiError> {
+        let mut request = json!({"max_tokens": 9, "messages": [{"role": "user", "content": "x"}]});
+        request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value::<MessagesRequest>(request).unwrap().ask()
+    }
+
+    fn chat_of(ask: Ask) -> Chat {
+        match ask.prompt {
+            Prompt::Chat(chat) => chat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn chat(fields: Value) -> Chat {
+        chat_of(ask(fields).unwrap().0)
+    }
+
+    #[test]
+    fn blocks_become_turns() {
+        let fields = json!({
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "user", "content": [{"type": "text", "text": "In Paris."}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Paris"}},
+                {"type": "tool_use", "id": "call_2", "name": "weather", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "sunny"}]},
+                {"type": "tool_result", "tool_use_id": "call_2", "is_error": true, "content": "no city"},
+                {"type": "text", "text": "Well?"}]},
+        ]});
+        let chat = chat(fields);
+        assert!(!chat.continue_final);
+        let messages: Value = chat.messages.iter().map(|message| json!(message)).collect();
+        let call = |id: &str, arguments: Value| json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}});
+        let expected = json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Weather?\nIn Paris."},
+            {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.",
+             "tool_calls": [call("call_1", json!({"city": "Paris"})), call("call_2", json!({}))]},
+            {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
+            {"role": "tool", "content": "Error: no city", "tool_call_id": "call_2"},
+            {"role": "user", "content": "Well?"},
+        ]);
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
+    fn an_assistants_last_message_is_continued() {
+        let messages =
+            json!([{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "It is"}]);
+        assert!(chat(json!({"messages": messages})).continue_final);
+        let request: CountTokensRequest = serde_json::from_value(json!({"messages": messages})).unwrap();
+        assert!(chat_of(request.ask().unwrap()).continue_final);
+    }
+
+    #[test]
+    fn thinking_is_told_to_the_template() {
+        let variables = |fields: Value| json!(chat(fields).variables);
+        assert_eq!(variables(json!({})), json!({"enable_thinking": false}));
+        assert_eq!(variables(json!({"thinking": {"type": "disabled"}})), json!({"enable_thinking": false}));
+        assert_eq!(variables(json!({"thinking": {"type": "adaptive"}})), json!({}));
+        let enabled = json!({"thinking": {"type": "enabled", "budget_tokens": 8}});
+        assert_eq!(variables(enabled), json!({"enable_thinking": true, "thinking_budget": 8}));
+        let effort = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}});
+        assert_eq!(variables(effort), json!({"enable_thinking": true, "reasoning_effort": "max"}));
+        let own = json!({"chat_template_kwargs": {"enable_thinking": true}});
+        assert_eq!(variables(own), json!({"enable_thinking": true}));
+        let hidden = json!({"thinking": {"type": "enabled", "budget_tokens": 8, "display": "omitted"}});
+        assert!(!ask(hidden).unwrap().1.thoughts);
+    }
+
+    #[test]
+    fn tools_and_forms_are_taken() {
+        let tool = json!({"name": "weather", "description": "d", "input_schema": {"type": "object"}, "strict": true});
+        let chosen = |choice: Value| {
+            let tools = chat(json!({"tools": [tool], "tool_choice": choice})).tools.unwrap();
+            (tools.choice, tools.parallel)
+        };
+        assert_eq!(chosen(json!({"type": "auto"})), (ToolChoice::Auto, true));
+        let any = json!({"type": "any", "disable_parallel_tool_use": true});
+        assert_eq!(chosen(any), (ToolChoice::Required, false));
+        let named = json!({"type": "tool", "name": "weather"});
+        assert_eq!(chosen(named), (ToolChoice::Named("weather".into()), true));
+        assert_eq!(chosen(json!({"type": "none"})), (ToolChoice::None, true));
+        let schema = json!({"type": "object"});
+        let format = json!({"type": "json_schema", "schema": schema});
+        let wanted = Some(Grammar::JsonSchema(schema));
+        assert_eq!(ask(json!({"output_config": {"format": format}})).unwrap().0.format, wanted);
+        assert_eq!(ask(json!({"output_format": format})).unwrap().0.format, wanted);
+        let (ask, wanted) = ask(json!({"stop_sequences": ["a"], "top_k": 4, "seed": 3})).unwrap();
+        assert_eq!((ask.max_tokens, ask.seed, ask.sampling.top_k), (Some(9), Some(3), Some(4)));
+        assert_eq!((ask.stop, wanted.stops), (vec!["a".to_owned()], vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let said = |role: &str, block: Value| json!({"messages": [{"role": role, "content": [block]}]});
+        for (fields, param) in [
+            (json!({"messages": []}), "messages"),
+            (json!({"max_tokens": 0}), "max_tokens"),
+            (json!({"messages": [{"role": "user", "content": []}]}), "messages[0].content"),
+            (said("user", json!({"type": "image", "source": {}})), "messages[0].content[0]"),
+            (said("assistant", json!({"type": "redacted_thinking", "data": "x"})), "messages[0].content[0]"),
+            (
+                said("user", json!({"type": "tool_use", "id": "a", "name": "b", "input": {}})),
+                "messages[0].content[0]",
+            ),
+            (
+                said("user", json!({"type": "tool_result", "tool_use_id": "a"})),
+                "messages[0].content[0].tool_use_id",
+            ),
+            (said("user", json!({"type": "text"})), "messages[0].content[0].text"),
+            (json!({"tools": [{"type": "bash_20250124", "name": "bash"}]}), "tools[0].type"),
+            (json!({"tools": [{"name": "a"}]}), "tools[0].input_schema"),
+            (json!({"tools": [{"name": "a b", "input_schema": {}}]}), "tools[0]"),
+            (json!({"tool_choice": {"type": "any"}}), "tool_choice"),
+            (json!({"thinking": {"type": "enabled", "budget_tokens": 9}}), "thinking.budget_tokens"),
+        ] {
+            let error = ask(fields.clone()).map(|_| ()).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{fields}");
+        }
+    }
 }

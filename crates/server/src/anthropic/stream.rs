@@ -190,3 +190,115 @@ impl Encoder for MessagesEncoder {
         out.named("error", &MessagesErrorBody::new(&error, &self.request));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::answer::Reason;
+    use crate::error::ApiError;
+    use crate::sse::{Encoder, Events};
+    use crate::told::{events, head, pieces, said, summary};
+
+    use super::super::error::RequestId;
+    use super::super::request::Wanted;
+    use super::super::response::MessagesResponse;
+    use super::MessagesEncoder;
+
+    fn wanted(max_tokens: usize, thoughts: bool) -> Wanted {
+        Wanted { stream: true, stops: vec!["a".into(), "b".into()], max_tokens, thoughts }
+    }
+
+    fn encoder(wanted: Wanted) -> MessagesEncoder {
+        MessagesEncoder::new(head("msg_1"), wanted, RequestId("req_1".into()), 10)
+    }
+
+    fn kinds(told: &[Value]) -> Vec<&str> {
+        told.iter().map(|event| event["type"].as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn blocks_come_in_order_and_add_up_to_the_whole() {
+        let told = events(encoder(wanted(5, true)), pieces(), Reason::ToolCalls);
+        let expected = [
+            "message_start",
+            "ping",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_stop",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_delta",
+            "content_block_stop",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_delta",
+            "content_block_stop",
+            "message_delta",
+            "message_stop",
+        ];
+        assert_eq!(kinds(&told), expected);
+        assert_eq!(told[0]["message"]["usage"]["input_tokens"], 10);
+        let end = &told[13];
+        assert_eq!(end["delta"], json!({"stop_reason": "tool_use", "stop_sequence": null}));
+        let usage = (&end["usage"]["input_tokens"], &end["usage"]["cache_read_input_tokens"]);
+        assert_eq!(usage, (&json!(6), &json!(4)));
+        let said = said(pieces(), Reason::ToolCalls);
+        let whole = json!(MessagesResponse::ended(&head("msg_1"), &wanted(5, true), &said, &summary()));
+        let call = json!({"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Paris"}});
+        let content = json!([{"type": "thinking", "thinking": "Hm.", "signature": ""},
+                             {"type": "text", "text": "Let me see."}, call]);
+        assert_eq!(whole["content"], content);
+        assert_eq!(whole["usage"], end["usage"]);
+        assert_eq!(whole["stop_reason"], "tool_use");
+    }
+
+    #[test]
+    fn thoughts_may_be_left_out() {
+        let told = events(encoder(wanted(5, false)), pieces(), Reason::ToolCalls);
+        assert_eq!(kinds(&told)[2..5], ["content_block_start", "content_block_stop", "content_block_start"]);
+        let said = said(pieces(), Reason::ToolCalls);
+        let whole = json!(MessagesResponse::ended(&head("msg_1"), &wanted(5, false), &said, &summary()));
+        assert_eq!(whole["content"][0]["thinking"], "");
+    }
+
+    #[test]
+    fn endings_have_their_names() {
+        let end = |reason, max_tokens| {
+            let told = events(encoder(wanted(max_tokens, true)), Vec::new(), reason);
+            told[told.len() - 2]["delta"].clone()
+        };
+        let said = |reason: &str, sequence: Value| json!({"stop_reason": reason, "stop_sequence": sequence});
+        assert_eq!(end(Reason::Stop, 5), said("end_turn", Value::Null));
+        assert_eq!(end(Reason::StopString(1), 5), said("stop_sequence", json!("b")));
+        assert_eq!(end(Reason::Length, 5), said("max_tokens", Value::Null));
+        assert_eq!(end(Reason::Length, 6), said("model_context_window_exceeded", Value::Null));
+    }
+
+    #[test]
+    fn an_answer_of_nothing_has_a_block() {
+        let told = events(encoder(wanted(5, true)), Vec::new(), Reason::Stop);
+        assert_eq!(told[2]["content_block"], json!({"type": "text", "text": ""}));
+        let said = said(Vec::new(), Reason::Stop);
+        let whole = json!(MessagesResponse::ended(&head("msg_1"), &wanted(5, true), &said, &summary()));
+        assert_eq!(whole["content"], json!([{"type": "text", "text": ""}]));
+    }
+
+    #[test]
+    fn a_call_that_is_cut_is_no_block_of_the_whole() {
+        let mut cut = pieces();
+        cut.pop();
+        let said = said(cut, Reason::Length);
+        let whole = json!(MessagesResponse::ended(&head("msg_1"), &wanted(5, true), &said, &summary()));
+        assert_eq!(whole["content"].as_array().unwrap().len(), 2);
+        assert_eq!(whole["stop_reason"], "max_tokens");
+    }
+
+    #[test]
+    fn errors_are_anthropics() {
+        let mut out = Events::default();
+        encoder(wanted(5, true)).error(ApiError::unavailable("later", 1), &mut out);
+        let error = json!({"type": "overloaded_error", "message": "later"});
+        assert_eq!(out.parsed(), [json!({"type": "error", "error": error, "request_id": "req_1"})]);
+    }
+}

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use wushi_formats::{Content, Message};
 
+use crate::body::TextOrList;
 use crate::error::ApiError;
 
 /// One turn of a conversation.
@@ -50,12 +51,21 @@ pub(crate) enum Role {
 
 /// A text, or parts of one.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, from = "TextOrList<ContentPart>")]
 pub(crate) enum MessageContent {
     /// A text.
     Text(String),
     /// Parts, of which only texts can be used.
     Parts(Vec<ContentPart>),
+}
+
+impl From<TextOrList<ContentPart>> for MessageContent {
+    fn from(either: TextOrList<ContentPart>) -> MessageContent {
+        match either {
+            TextOrList::Text(text) => MessageContent::Text(text),
+            TextOrList::List(list) => MessageContent::Parts(list),
+        }
+    }
 }
 
 /// A part of a message.

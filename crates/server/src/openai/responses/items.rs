@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use wushi_formats::Message;
 
+use crate::body::TextOrList;
 use crate::error::ApiError;
 use crate::turns::Turns;
 
@@ -12,12 +13,21 @@ use super::super::message::{MessageContent, Role};
 
 /// A text, or what happened so far.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, from = "TextOrList<InputItem>")]
 pub(crate) enum Input {
     /// What the user says.
     Text(String),
     /// Messages, thoughts, calls of functions and what they gave.
     Items(Vec<InputItem>),
+}
+
+impl From<TextOrList<InputItem>> for Input {
+    fn from(either: TextOrList<InputItem>) -> Input {
+        match either {
+            TextOrList::Text(text) => Input::Text(text),
+            TextOrList::List(list) => Input::Items(list),
+        }
+    }
 }
 
 /// Something that happened.

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`: chat completions' successor. Nothing is stored, so every request carries its whole conversation.
 
 mod items;
-mod request;
+pub(crate) mod request;
 mod response;
 mod stream;
 mod tool;

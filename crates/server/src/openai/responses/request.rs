@@ -292,3 +292,131 @@ fn top_logprobs(include: &[String], top: Option<i64>) -> Result<Option<usize>, A
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::ask::{Ask, Chat, Prompt};
+    use crate::constraint::Grammar;
+    use crate::error::ApiError;
+    use crate::tools::ToolChoice;
+
+    use super::{ResponsesRequest, Wanted};
+
+    fn ask(request: Value) -> Result<(Ask, Wanted), ApiError> {
+        serde_json::from_value::<ResponsesRequest>(request).unwrap().ask()
+    }
+
+    fn chat(request: Value) -> Chat {
+        match ask(request).unwrap().0.prompt {
+            Prompt::Chat(chat) => chat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn items_become_turns() {
+        let chat = chat(json!({"instructions": "Be brief.", "input": [
+            {"role": "developer", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+            {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+             "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}]},
+            {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": "{\"city\":\"Paris\"}"},
+            {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "sunny"}]},
+        ]}));
+        let messages: Value = chat.messages.iter().map(|message| json!(message)).collect();
+        let function = json!({"name": "weather", "arguments": {"city": "Paris"}});
+        let expected = json!([
+            {"role": "system", "content": "Be brief.\n\nBe kind."},
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.",
+             "tool_calls": [{"id": "call_1", "type": "function", "function": function}]},
+            {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
+        ]);
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
+    fn thoughts_may_come_as_a_summary_or_sealed() {
+        let thought = |item: Value| {
+            let answer = json!({"role": "assistant", "content": "Yes."});
+            let chat = chat(json!({"input": [item, answer]}));
+            chat.messages[0].extra.get("reasoning_content").cloned()
+        };
+        let summary = json!([{"type": "summary_text", "text": "Hm."}]);
+        assert_eq!(
+            thought(json!({"type": "reasoning", "content": [], "summary": summary})),
+            Some(json!("Hm."))
+        );
+        assert_eq!(thought(json!({"type": "reasoning", "summary": [], "encrypted_content": "xyz"})), None);
+    }
+
+    #[test]
+    fn settings_are_taken_and_told_again() {
+        let schema = json!({"type": "object"});
+        let request = json!({"input": "x", "max_output_tokens": 9, "temperature": 0.5, "seed": -1, "stop": "y",
+            "include": ["message.output_text.logprobs"], "top_logprobs": 3, "reasoning": {"effort": "none"},
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": true}},
+            "metadata": {"a": "b"}, "parallel_tool_calls": false, "logits_digest": true});
+        let (ask, wanted) = ask(request).unwrap();
+        assert_eq!((ask.max_tokens, ask.seed, ask.top_logprobs), (Some(9), Some(u64::MAX), Some(3)));
+        assert_eq!((ask.stop, ask.digest), (vec!["y".to_owned()], true));
+        assert_eq!(ask.format, Some(Grammar::JsonSchema(schema.clone())));
+        let Prompt::Chat(chat) = ask.prompt else { panic!() };
+        assert_eq!(json!(chat.variables), json!({"reasoning_effort": "none", "enable_thinking": false}));
+        let settings = json!(wanted.settings);
+        let format = json!({"type": "json_schema", "name": "n", "schema": schema, "strict": true});
+        assert_eq!(settings["text"], json!({"format": format}));
+        assert_eq!(settings["reasoning"], json!({"effort": "none", "summary": null}));
+        assert_eq!(settings["metadata"], json!({"a": "b"}));
+        assert_eq!(settings["parallel_tool_calls"], false);
+    }
+
+    #[test]
+    fn tools_are_chosen() {
+        let chosen = |choice: Value| {
+            let tool =
+                |name: &str| json!({"type": "function", "name": name, "parameters": {"type": "object"}});
+            let tools =
+                chat(json!({"input": "x", "tools": [tool("a"), tool("b")], "tool_choice": choice})).tools;
+            let tools = tools.unwrap();
+            (tools.tools.into_iter().map(|tool| tool.name).collect::<String>(), tools.choice)
+        };
+        assert_eq!(chosen(json!("auto")), ("ab".into(), ToolChoice::Auto));
+        assert_eq!(chosen(json!("required")), ("ab".into(), ToolChoice::Required));
+        let named = json!({"type": "function", "name": "b"});
+        assert_eq!(chosen(named.clone()), ("ab".into(), ToolChoice::Named("b".into())));
+        let allowed = json!({"type": "allowed_tools", "mode": "required", "tools": [named]});
+        assert_eq!(chosen(allowed), ("b".into(), ToolChoice::Required));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let call = json!({"type": "function_call_output", "call_id": "c", "output": "x"});
+        for (request, param) in [
+            (json!({}), "input"),
+            (json!({"input": []}), "input"),
+            (json!({"input": "x", "previous_response_id": "resp_1"}), "previous_response_id"),
+            (json!({"input": "x", "conversation": "conv_1"}), "conversation"),
+            (json!({"input": "x", "prompt": {"id": "p"}}), "prompt"),
+            (json!({"input": "x", "background": true}), "background"),
+            (json!({"input": "x", "truncation": "auto"}), "truncation"),
+            (json!({"input": "x", "include": ["file_search_call.results"]}), "include[0]"),
+            (json!({"input": "x", "top_logprobs": 21}), "top_logprobs"),
+            (json!({"input": "x", "max_output_tokens": 0}), "max_output_tokens"),
+            (json!({"input": "x", "stream_options": {}}), "stream_options"),
+            (json!({"input": "x", "tools": [{"type": "web_search"}]}), "tools[0].type"),
+            (json!({"input": "x", "tool_choice": "required"}), "tool_choice"),
+            (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0]"),
+            (json!({"input": [{"type": "computer_call"}]}), "input[0].type"),
+            (json!({"input": [{"role": "tool", "content": "x"}]}), "input[0].role"),
+            (json!({"input": [call]}), "input[0].call_id"),
+        ] {
+            let error = ask(request.clone()).map(|_| ()).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{request}");
+            assert!(error.message.contains(param.split(['.', '[']).next().unwrap()), "{}", error.message);
+        }
+    }
+}

@@ -217,3 +217,110 @@ impl Encoder for ResponsesEncoder {
         self.tell_response("response.failed", failed, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::answer::Reason;
+    use crate::error::ApiError;
+    use crate::sse::{Encoder, Events};
+    use crate::told::{events, head, pieces, said, summary};
+
+    use super::super::request::{ResponsesRequest, Wanted};
+    use super::super::response::{Items, Response};
+    use super::ResponsesEncoder;
+
+    fn wanted() -> Wanted {
+        let request: ResponsesRequest =
+            serde_json::from_value(json!({"input": "x", "stream": true})).unwrap();
+        request.ask().unwrap().1
+    }
+
+    fn encoder() -> ResponsesEncoder {
+        ResponsesEncoder::new(head("resp_00ff"), wanted(), None)
+    }
+
+    #[test]
+    fn events_come_in_order_and_end_with_the_whole() {
+        let told = events(encoder(), pieces(), Reason::ToolCalls);
+        let numbers: Vec<u64> = told.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
+        assert!(numbers.iter().copied().eq(0..told.len() as u64), "{numbers:?}");
+        let kinds: Vec<&str> = told
+            .iter()
+            .map(|event| event["type"].as_str().unwrap().trim_start_matches("response."))
+            .collect();
+        let expected = [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "content_part.added",
+            "reasoning_text.delta",
+            "reasoning_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+            "completed",
+        ];
+        assert_eq!(kinds, expected);
+        let done: Vec<&Value> = told.iter().filter(|e| e["type"] == "response.output_item.done").collect();
+        let output = told.last().unwrap()["response"]["output"].as_array().unwrap();
+        assert!(done.iter().map(|event| &event["item"]).eq(output), "{output:?}");
+        let (head, wanted) = (head("resp_00ff"), wanted());
+        let items = Items { head: &head, tokenizer: None };
+        let whole = Response::ended(&items, &wanted, &said(pieces(), Reason::ToolCalls), &summary(), 2);
+        assert_eq!(json!(whole)["output"], told.last().unwrap()["response"]["output"]);
+        assert_eq!(output[0]["content"][0], json!({"type": "reasoning_text", "text": "Hm."}));
+        assert_eq!(output[1]["content"][0]["text"], "Let me see.");
+        let call = json!({"type": "function_call", "id": "fc_00ff02", "call_id": "call_1", "name": "weather",
+                          "arguments": "{\"city\":\"Paris\"}", "status": "completed"});
+        assert_eq!(output[2], call);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_incomplete() {
+        let told = events(encoder(), pieces(), Reason::Length);
+        let last = told.last().unwrap();
+        assert_eq!(last["type"], "response.incomplete");
+        assert_eq!(last["response"]["incomplete_details"], json!({"reason": "max_output_tokens"}));
+        assert_eq!(last["response"]["output"][1]["status"], "completed");
+        assert_eq!(last["response"]["output"][2]["status"], "incomplete");
+        let usage = json!({"input_tokens": 10, "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
+                           "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 15});
+        assert_eq!(last["response"]["usage"], usage);
+    }
+
+    #[test]
+    fn an_answer_of_nothing_is_an_empty_message() {
+        let told = events(encoder(), Vec::new(), Reason::Stop);
+        assert_eq!(told.last().unwrap()["response"]["output"][0]["content"][0]["text"], "");
+        let (head, wanted) = (head("resp_00ff"), wanted());
+        let items = Items { head: &head, tokenizer: None };
+        let whole = Response::ended(&items, &wanted, &said(Vec::new(), Reason::Stop), &summary(), 2);
+        assert_eq!(json!(whole)["output"], told.last().unwrap()["response"]["output"]);
+    }
+
+    #[test]
+    fn what_fails_before_it_begins_begins_first() {
+        let (mut encoder, mut out) = (encoder(), Events::default());
+        encoder.error(ApiError::parameter("messages", "no").code("x"), &mut out);
+        let told = out.parsed();
+        assert_eq!(told[0]["type"], "response.created");
+        let failed = &told[2];
+        assert_eq!(failed["type"], "response.failed");
+        assert_eq!(failed["response"]["status"], "failed");
+        assert_eq!(failed["response"]["error"]["code"], "invalid_prompt");
+        assert_eq!(failed["response"]["error"]["param"], "input");
+    }
+}
