@@ -23,7 +23,7 @@ use super::stream::{MessagesEncoder, MessagesEvent};
 
 /// Continue a conversation, in Anthropic's form
 #[utoipa::path(
-    post, path = "/v1/messages", tag = "Anthropic", request_body = MessagesRequest,
+    post, path = "/v1/messages", operation_id = "create_message", tag = "Anthropic", request_body = MessagesRequest,
     responses(
         (status = 200, description = "The answer; with `stream`, server-sent events with names",
          content((MessagesResponse = "application/json"), (MessagesEvent = "text/event-stream"))),

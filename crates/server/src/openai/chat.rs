@@ -23,6 +23,7 @@ pub(crate) struct ChatRequest {
     /// Which model; the server's first one if absent.
     pub(crate) model: Option<String>,
     /// The conversation so far.
+    #[schema(min_items = 1)]
     messages: Vec<ChatMessage>,
     /// Logits are divided by this; 0 always takes the most probable token. 0 to 2.
     #[schema(minimum = 0)]

@@ -51,6 +51,7 @@ pub(crate) struct CompletionRequest {
     #[schema(minimum = 1, maximum = 128)]
     n: Option<i64>,
     /// Must equal n: answers are not made to be thrown away.
+    #[schema(minimum = 1, maximum = 128)]
     best_of: Option<i64>,
     /// Whether the answer comes as it is made.
     pub(crate) stream: Option<bool>,

@@ -34,6 +34,7 @@ pub(crate) struct EmbeddingRequest {
     /// How numbers are written.
     encoding_format: Option<EncodingFormat>,
     /// Must be the length that the model's vectors have.
+    #[schema(minimum = 1)]
     dimensions: Option<usize>,
     /// How tokens' states become a vector: `mean` if absent. An embedding model's is its own.
     pooling: Option<PoolingChoice>,

@@ -59,7 +59,7 @@ impl From<&ModelEntry> for ModelObject {
 
 /// List the models
 #[utoipa::path(
-    get, path = "/v1/models", tag = "OpenAI",
+    get, path = "/v1/models", operation_id = "list_models", tag = "OpenAI",
     responses((status = 200, description = "All that may be asked for", body = ModelList),
               (status = "4XX", description = "What was wrong", body = ErrorBody))
 )]
@@ -70,7 +70,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
 
 /// Show a model
 #[utoipa::path(
-    get, path = "/v1/models/{model}", tag = "OpenAI",
+    get, path = "/v1/models/{model}", operation_id = "show_model", tag = "OpenAI",
     params(("model" = String, Path, description = "Its name, slashes included")),
     responses((status = 200, description = "The model", body = ModelObject),
               (status = "4XX", description = "What was wrong", body = ErrorBody))

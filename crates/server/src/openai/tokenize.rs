@@ -27,6 +27,7 @@ pub(crate) struct TokenizeRequest {
     #[serde(alias = "content")]
     prompt: Option<String>,
     /// Instead of a text, a conversation, which goes through the model's template.
+    #[schema(min_items = 1)]
     messages: Option<Vec<ChatMessage>>,
     /// Functions for the template.
     tools: Option<Vec<Tool>>,
