@@ -32,7 +32,15 @@ pub(crate) struct Begun {
     pub(crate) prompts: Vec<Vec<u32>>,
 }
 
-/// Lets a request in and finds its model.
+/// Finds a request's model, if its key may ask for more.
+pub(crate) fn admit(app: &App, caller: &Caller, model: Option<&str>) -> Result<Arc<ModelEntry>, ApiError> {
+    app.check_open()?;
+    let entry = app.pool.find_or_first(model)?.clone();
+    tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))?;
+    Ok(entry)
+}
+
+/// [`admit`] for what will have a record.
 pub(crate) fn receive(
     app: &App,
     caller: Caller,
@@ -40,9 +48,7 @@ pub(crate) fn receive(
     prefix: &str,
     endpoint: &'static str,
 ) -> Result<(Arrival, Arc<ModelEntry>), ApiError> {
-    app.check_open()?;
-    let entry = app.pool.find_or_first(model)?.clone();
-    tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))?;
+    let entry = admit(app, &caller, model)?;
     let id = ids::response_id(prefix)?;
     Ok((Arrival::new(id, endpoint, caller.0, app.under_way.subscribe()), entry))
 }

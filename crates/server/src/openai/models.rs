@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -77,7 +78,8 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
 )]
 pub(crate) async fn show(
     State(app): State<App>,
-    Path(model): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelObject>, ApiError> {
+    let Path(model) = path.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     Ok(Json(ModelObject::from(&**app.pool.find(&model)?)))
 }
