@@ -272,7 +272,6 @@ pub(crate) enum OutputFormat {
     /// JSON that follows a schema.
     JsonSchema {
         /// The schema.
-        #[schema(value_type = Object)]
         schema: Value,
     },
 }
