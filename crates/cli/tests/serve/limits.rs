@@ -51,11 +51,13 @@ fn bodies_that_are_none_are_refused() {
     let mut invalid = chat("hello", json!({})).to_string().into_bytes();
     let place = invalid.windows(5).position(|window| window == b"hello").expect("the prompt");
     invalid[place] = 0xff;
-    let bodies: [&[u8]; 8] = [
+    let bodies: [&[u8]; 9] = [
         b"",
         b"{",
         b"[]",
         b"null",
+        // The fields' values without their names.
+        b"[\"tiny\", [[\"user\", \"hello\"]]]",
         b"{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}",
         b"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]} and more",
         deep.as_bytes(),
