@@ -93,25 +93,34 @@ async def ask(server, prompt, tokens, seen):
         if response.status != 200:
             seen["failed"] += 1
             return
-        last = None
+        first = last = None
+        tokens_said = 0
         async for data in response.events():
             if data == b"[DONE]":
                 break
             event = json.loads(data)
             if event.get("usage"):
-                seen["tokens"] += event["usage"]["completion_tokens"]
+                tokens_said = event["usage"]["completion_tokens"]
+                seen["tokens"] += tokens_said
             choices = event.get("choices") or [{}]
             if not choices[0].get("delta", {}).get("content"):
                 continue
             now = time.perf_counter()
-            seen["ttft" if last is None else "itl"].append(now - (start if last is None else last))
+            if last is None:
+                first = now
+                seen["ttft"].append(now - start)
+            else:
+                seen["itl"].append(now - last)
             last = now
+        # Several tokens may come in one chunk, or chunks at once: an answer's mean is fair to both.
+        if tokens_said > 1:
+            seen["mean"].append((last - first) / (tokens_said - 1))
     seen["requests"] += 1
 
 
 async def measure(server, users, args, round_number):
     """One round: all users for --seconds, then what is under way is waited for."""
-    seen = {"ttft": [], "itl": [], "tokens": 0, "requests": 0, "failed": 0}
+    seen = {"ttft": [], "itl": [], "mean": [], "tokens": 0, "requests": 0, "failed": 0}
     begin = time.perf_counter()
     end = begin + args.seconds
 
@@ -125,7 +134,7 @@ async def measure(server, users, args, round_number):
 
     await asyncio.gather(*(user(number) for number in range(users)))
     elapsed = time.perf_counter() - begin
-    cuts = {name: statistics.quantiles(seen[name], n=100) if len(seen[name]) > 1 else [float("nan")] * 99 for name in ("ttft", "itl")}
+    cuts = {name: statistics.quantiles(seen[name], n=100) if len(seen[name]) > 1 else [float("nan")] * 99 for name in ("ttft", "itl", "mean")}
     return {
         "tokens/s": seen["tokens"] / elapsed,
         "requests": seen["requests"],
@@ -134,6 +143,8 @@ async def measure(server, users, args, round_number):
         "ttft p99 ms": cuts["ttft"][98] * 1e3,
         "itl p50 ms": cuts["itl"][49] * 1e3,
         "itl p99 ms": cuts["itl"][98] * 1e3,
+        "mean per token p50 ms": cuts["mean"][49] * 1e3,
+        "mean per token p99 ms": cuts["mean"][98] * 1e3,
         "peak MB": server.peak_memory() / 1e6,
     }
 
@@ -167,9 +178,12 @@ async def main():
     for users in args.users:
         rounds = {}
         for number in range(args.rounds):
-            for name, command in commands(args, users):
+            # Each goes first in every other round.
+            for name, command in commands(args, users)[:: -1 if number % 2 else 1]:
                 async with Server(name, command) as server:
                     row = await measure(server, users, args, number)
+                if row["failed"]:
+                    sys.exit(f"{name}: {row['failed']} requests failed")
                 rounds.setdefault(name, []).append(row)
                 print(f"{users} users, round {number + 1}, {name}: " + json.dumps({k: round(v, 1) for k, v in row.items()}), flush=True)
         print(f"\n| {users} users | " + " | ".join(rounds[next(iter(rounds))][0]) + " |")

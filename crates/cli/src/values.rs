@@ -140,11 +140,11 @@ pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
 
 /// How a model is stretched beyond the context it was trained for.
 pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "yarn" => Ok(Stretch::Yarn),
-        "linear" => Ok(Stretch::Linear),
-        _ => Err("expected yarn or linear".to_owned()),
-    }
+    let named = |stretch: &Stretch| stretch.to_string() == text.trim().to_ascii_lowercase();
+    [Stretch::Yarn, Stretch::Linear]
+        .into_iter()
+        .find(named)
+        .ok_or_else(|| "expected yarn or linear".to_owned())
 }
 
 /// A storage type of weights.

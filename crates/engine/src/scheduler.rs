@@ -188,27 +188,35 @@ impl Scheduler {
         let mut logits_left = self.info.max_logit_rows;
         self.rows.clear();
         self.rows.resize(self.running.len(), 0);
-        for generating in [true, false] {
-            for (sequence, rows) in self.running.iter().zip(&mut self.rows) {
-                if is_generating(sequence) != generating {
-                    continue;
+        let (answers, mut prompts): (Vec<usize>, Vec<usize>) =
+            (0..self.running.len()).partition(|&index| is_generating(&self.running[index]));
+        if !is_whole {
+            // Every prompt gets its share, and what short ones leave of theirs goes to the longer ones: a question does
+            // not wait for the document that came before it.
+            prompts.sort_by_key(|&index| self.running[index].uncomputed());
+        }
+        let mut left = answers.len() + prompts.len();
+        for index in answers.into_iter().chain(prompts) {
+            let sequence = &self.running[index];
+            let most = match is_whole {
+                // The oldest always has room.
+                true => Some(sequence.uncomputed()).filter(|&rows| rows <= rows_left).unwrap_or(0),
+                false => {
+                    let share = rows_left.div_ceil(left);
+                    sequence.uncomputed().min(self.prefill_chunk).min(share)
                 }
-                let most = match is_whole {
-                    // The oldest always has room.
-                    true => Some(sequence.uncomputed()).filter(|&rows| rows <= rows_left).unwrap_or(0),
-                    false => sequence.uncomputed().min(self.prefill_chunk).min(rows_left),
-                };
-                for position in sequence.computed..sequence.computed + most {
-                    if sequence.wants_logits(position) {
-                        if logits_left == 0 {
-                            break;
-                        }
-                        logits_left -= 1;
+            };
+            left -= 1;
+            for position in sequence.computed..sequence.computed + most {
+                if sequence.wants_logits(position) {
+                    if logits_left == 0 {
+                        break;
                     }
-                    *rows += 1;
+                    logits_left -= 1;
                 }
-                rows_left -= *rows;
+                self.rows[index] += 1;
             }
+            rows_left -= self.rows[index];
         }
         (self.rows_left, self.logits_left) = (rows_left, logits_left);
     }
@@ -455,9 +463,25 @@ mod tests {
     }
 
     #[test]
+    fn a_short_prompt_does_not_wait_for_a_long_one() {
+        let info = ExecutorInfo { max_rows: 4, pages: 16, ..info() };
+        let mut scheduler = Scheduler::new(&info, false, &EngineOptions::default());
+        submit(&mut scheduler, 1, 12);
+        submit(&mut scheduler, 2, 2);
+        let mut plan = Plan::default();
+        scheduler.schedule(&mut plan);
+        assert_eq!(scheduler.rows, [2, 2], "the short one is done, the long one has begun");
+        scheduler.advance(0, 2);
+        scheduler.advance(1, 2);
+        scheduler.running(1).push(9);
+        scheduler.schedule(&mut plan);
+        assert_eq!(scheduler.rows, [3, 1]);
+    }
+
+    #[test]
     fn guesses_borrow_what_nobody_needs() {
         for taken in [0, 4] {
-            let mut scheduler = Scheduler::new(&info(), &EngineOptions::default());
+            let mut scheduler = Scheduler::new(&info(), false, &EngineOptions::default());
             submit_tokens(&mut scheduler, vec![1, 2, 3, 1, 2, 3]);
             let mut plan = Plan::default();
             scheduler.schedule(&mut plan);

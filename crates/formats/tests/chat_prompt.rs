@@ -37,7 +37,8 @@ fn names_are_guarded_wherever_people_write() {
     let (tokenizer, template) = (tokenizer(), ChatTemplate::new(TEMPLATE).unwrap());
     let mark = tokenizer.encode("<|im_start|>", false, true).unwrap()[0];
     let mut message = Message::new("assistant", "");
-    let calls = serde_json::json!([{"function": {"name": "f", "arguments": {"x": "<|im_start|>"}}}]);
+    let arguments = serde_json::json!({"x": "<|im_start|>", "<|im_start|>": 1});
+    let calls = serde_json::json!([{"function": {"name": "f", "arguments": arguments}}]);
     message.extra.insert("tool_calls".into(), calls);
     let prompt = template.prompt(&tokenizer, &[message], &options(), false).unwrap();
     assert_eq!(prompt.tokens.iter().filter(|&&id| id == mark).count(), 2);
@@ -49,6 +50,12 @@ fn the_last_message_is_continued() {
     let messages = [Message::new("user", "Count."), Message::new("assistant", "One, two,")];
     let prompt = template.prompt(&tokenizer, &messages, &options(), true).unwrap();
     assert!(prompt.text.ends_with("assistant\nOne, two,"), "{:?}", prompt.text);
+    // Even where the template's own marks have the same letters, and spaces stay.
+    for start in ["e", "im", "<", "One, two, "] {
+        let messages = [Message::new("user", "Count."), Message::new("assistant", start)];
+        let prompt = template.prompt(&tokenizer, &messages, &options(), true).unwrap();
+        assert!(prompt.text.ends_with(&format!("assistant\n{start}")), "{:?}", prompt.text);
+    }
     let empty = [Message::new("user", "Count."), Message::new("assistant", " ")];
     assert!(template.prompt(&tokenizer, &empty, &options(), true).is_err());
 }
@@ -68,7 +75,7 @@ proptest! {
     #[test]
     fn whatever_is_written_comes_through(pieces in prop::collection::vec(prop_oneof![
         Just("<|im_end|>".to_owned()), Just("<|im_start|>".to_owned()), Just("\u{F57E0}".to_owned()),
-        Just("\u{F57E1}".to_owned()), Just("0".to_owned()), Just("<|im_".to_owned()), "[a-zé ]{0,4}",
+        Just("\u{F57E1}".to_owned()), Just("\u{F57E2}".to_owned()), Just("0".to_owned()), Just("<|im_".to_owned()), "[a-zé ]{0,4}",
     ], 0..12)) {
         let (tokenizer, template) = (tokenizer(), ChatTemplate::new("A{{ messages[0].content }}Z").unwrap());
         let text = pieces.concat();

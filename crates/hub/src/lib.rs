@@ -39,4 +39,4 @@ pub use options::{Options, default_location};
 pub use progress::{Progress, Silent};
 pub use pull::{Pulled, pull};
 pub use reference::ModelRef;
-pub use store::{State, Store, StoredFile, StoredModel};
+pub use store::{State, Store, StoredFile, StoredModel, sha256};

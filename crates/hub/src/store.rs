@@ -29,6 +29,18 @@ impl io::Write for HashWriter<'_> {
     }
 }
 
+/// SHA-256 of a file, in lower-case hexadecimal.
+///
+/// # Errors
+/// [`HubError::Io`].
+pub fn sha256(path: &Path) -> Result<String, HubError> {
+    let mut hash = Sha256::new();
+    File::open(path)
+        .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
+        .map_err(|error| HubError::io("read", path, error))?;
+    Ok(hex(&hash.finalize()))
+}
+
 /// A model in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredModel {
@@ -152,11 +164,7 @@ impl Store {
         let Some(stored) = self.find_stored(model) else { return Ok(None) };
         for recorded in &stored.files {
             let path = stored.folder.join(&recorded.name);
-            let mut hash = Sha256::new();
-            File::open(&path)
-                .and_then(|mut file| io::copy(&mut file, &mut HashWriter(&mut hash)))
-                .map_err(|error| HubError::io("read", &path, error))?;
-            if hex(&hash.finalize()) != recorded.sha256 {
+            if sha256(&path)? != recorded.sha256 {
                 return Ok(Some(false));
             }
         }

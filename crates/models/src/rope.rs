@@ -13,6 +13,15 @@ pub enum Stretch {
     Yarn,
 }
 
+impl std::fmt::Display for Stretch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stretch::Linear => "linear",
+            Stretch::Yarn => "yarn",
+        })
+    }
+}
+
 /// How long sequences will be. Some models choose rope's frequencies by it, once and for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Positions {

@@ -46,8 +46,10 @@ async function loadModels() {
 }
 
 function chosenModel() {
-  const { model } = state.conversation;
-  if (model) return model;
+  const { model, nodes } = state.conversation;
+  // A new chat begins with the model chosen last, unless that is another server's.
+  const here = state.models.length === 0 || state.models.some((entry) => entry.id === model);
+  if (model && (here || Object.keys(nodes).length > 0)) return model;
   const usable = state.models.filter((entry) => entry.state !== 'failed');
   return (usable.find((entry) => entry.state === 'ready') ?? usable[0])?.id ?? null;
 }
@@ -354,7 +356,7 @@ const actions = {
   ask(text) {
     if (!ready()) return false;
     const { conversation } = state;
-    conversation.model ??= chosenModel();
+    conversation.model = chosenModel();
     start(answerTo(tree.append(conversation, conversation.head, { role: 'user', content: text }).id));
     return true;
   },

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use wushi_engine::{Event, FinishReason, Finished, Logprob, Ticket};
+use wushi_engine::{Constraint, EngineError, Event, FinishReason, Finished, Logprob, Request, Ticket};
 
 use crate::app::{App, Closing};
 use crate::error::ApiError;
@@ -19,6 +19,8 @@ use crate::pool::Lease;
 use crate::prepare::{Prepared, PreparedChoice};
 use crate::speech::{Piece, Speech};
 
+/// Answers of one request that are under way together: a request for hundreds leaves room for those of others.
+const WINDOW: usize = 16;
 /// How often those who wait hear of their place in the queue.
 const QUEUE_NEWS: Duration = Duration::from_millis(250);
 
@@ -138,20 +140,16 @@ impl Answers {
 pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -> Result<Answers, ApiError> {
     let Prepared { prompts, seed } = prepared;
     let (events, inbox) = mpsc::unbounded_channel();
-    let engine = lease.engine()?;
     let mut choices = Vec::new();
     for (prompt, prepared) in prompts.into_iter().enumerate() {
-        for PreparedChoice { request, constraint, speech } in prepared.choices {
-            let (events, index) = (events.clone(), choices.len());
-            // Where a driver is gone, so is the ticket.
-            let sink = move |event| drop(events.send((index, event)));
-            let ticket = engine.submit_with(request, constraint, sink)?;
-            choices.push(Choice::new(index as u32, prompt, ticket, speech));
+        for choice in prepared.choices {
+            choices.push(Choice::new(choices.len() as u32, prompt, choice));
         }
     }
     let (news, receiver) = mpsc::unbounded_channel();
-    let driver = Driver {
+    let mut driver = Driver {
         choices,
+        events,
         inbox,
         news,
         entry,
@@ -161,12 +159,13 @@ pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -
         started: Instant::now(),
         closing: app.closing.subscribe(),
     };
+    driver.submit()?;
     tokio::spawn(driver.drive());
     Ok(Answers { news: receiver })
 }
 
 /// Waits until answers under way have to end.
-async fn cancelling(closing: &mut watch::Receiver<Closing>) {
+pub(crate) async fn cancelling(closing: &mut watch::Receiver<Closing>) {
     if closing.wait_for(|closing| *closing == Closing::Cancelling).await.is_err() {
         // Nobody is left to say so.
         std::future::pending::<()>().await;
@@ -178,7 +177,9 @@ struct Choice {
     index: u32,
     /// Which prompt it continues.
     prompt: usize,
-    ticket: Ticket,
+    /// What is still to be submitted.
+    prepared: Option<(Request, Option<Box<dyn Constraint>>)>,
+    ticket: Option<Ticket>,
     speech: Speech,
     /// All of its tokens.
     ids: Vec<u32>,
@@ -192,11 +193,13 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(index: u32, prompt: usize, ticket: Ticket, speech: Speech) -> Choice {
+    fn new(index: u32, prompt: usize, choice: PreparedChoice) -> Choice {
+        let PreparedChoice { request, constraint, speech } = choice;
         Choice {
             index,
             prompt,
-            ticket,
+            prepared: Some((request, constraint)),
+            ticket: None,
             speech,
             ids: Vec::new(),
             logprobs: Vec::new(),
@@ -205,6 +208,11 @@ impl Choice {
             ended: None,
             failed: false,
         }
+    }
+
+    /// Whether it has been submitted and has not ended.
+    fn is_under_way(&self) -> bool {
+        self.ticket.is_some() && !self.is_over()
     }
 
     /// Whether nothing will come any more.
@@ -228,6 +236,7 @@ impl Choice {
 /// Follows a request from its submission to its record.
 struct Driver {
     choices: Vec<Choice>,
+    events: UnboundedSender<(usize, Event)>,
     inbox: UnboundedReceiver<(usize, Event)>,
     news: UnboundedSender<News>,
     entry: Entry,
@@ -239,6 +248,33 @@ struct Driver {
 }
 
 impl Driver {
+    /// Submits answers, as many as one request may have under way. Others follow when these have ended.
+    fn submit(&mut self) -> Result<(), ApiError> {
+        let engine = self.lease.engine()?;
+        let mut under_way = self.choices.iter().filter(|choice| choice.is_under_way()).count();
+        for (index, choice) in self.choices.iter_mut().enumerate() {
+            if under_way == WINDOW {
+                break;
+            }
+            let Some((request, constraint)) = choice.prepared.take() else { continue };
+            let events = self.events.clone();
+            // Where a driver is gone, so is the ticket.
+            let sink = move |event| drop(events.send((index, event)));
+            match engine.submit_with(request, constraint, sink) {
+                Ok(ticket) => choice.ticket = Some(ticket),
+                Err(error) => {
+                    choice.failed = true;
+                    if matches!(error, EngineError::Panicked(_) | EngineError::Stopped) {
+                        self.lease.give_up();
+                    }
+                    return Err(error.into());
+                }
+            }
+            under_way += 1;
+        }
+        Ok(())
+    }
+
     async fn drive(mut self) {
         let outcome = self.follow().await;
         let summary = self.summary();
@@ -248,7 +284,12 @@ impl Driver {
         let is_cancelled = |ended: &Option<Ended>| {
             ended.as_ref().is_some_and(|ended| ended.finished.reason == FinishReason::Cancelled)
         };
-        metrics.ended(lease.name(), &summary, ended.iter().any(is_cancelled), &outcome, started.elapsed());
+        let how = match &outcome {
+            Err(_) => "failed",
+            Ok(()) if ended.iter().any(is_cancelled) => "cancelled",
+            Ok(()) => "ok",
+        };
+        metrics.ended(lease.name(), (summary.prompt_tokens, summary.cached_tokens), how, started.elapsed());
         let recorded = entry.write(&summary, &ended, ids, &outcome).await;
         // The model may be unloaded from here on; what is told below needs it no more.
         drop(lease);
@@ -282,13 +323,16 @@ impl Driver {
                 }
                 event = self.inbox.recv() => {
                     let Some((index, event)) = event else { break };
-                    if let Err(error) = self.take(index, event) {
+                    let taken = self.take(index, event);
+                    // Of a request that has failed, nothing more is begun.
+                    if let Err(error) = if failed.is_none() { taken.and_then(|()| self.submit()) } else { taken } {
                         self.cancel();
                         failed.get_or_insert(error);
                     }
                 }
                 _ = clock.tick(), if waiting => {
-                    let now = self.choices.iter().filter_map(|choice| choice.ticket.queue_position()).min();
+                    let tickets = self.choices.iter().filter_map(|choice| choice.ticket.as_ref());
+                    let now = tickets.filter_map(Ticket::queue_position).min();
                     if now != place && let Some(position) = now {
                         let _ = self.news.send(News::Queued(position));
                     }
@@ -310,8 +354,14 @@ impl Driver {
         failed.map_or(Ok(()), Err)
     }
 
-    fn cancel(&self) {
-        self.choices.iter().for_each(|choice| choice.ticket.cancel());
+    fn cancel(&mut self) {
+        for choice in &mut self.choices {
+            match &choice.ticket {
+                Some(ticket) => ticket.cancel(),
+                // It never begins.
+                None => choice.failed = true,
+            }
+        }
     }
 
     /// Takes in one event. Where nobody listens any more, nothing is lost by it.
@@ -348,10 +398,16 @@ impl Driver {
                 let reason = Reason::new(finished.reason, choice.speech.called());
                 let ended = Ended { choice: choice.index, reason, finished };
                 choice.ended = Some(ended.clone());
-                let _ = self.news.send(News::Ended(ended));
+                // What was cancelled is no answer.
+                if reason != Reason::Cancelled {
+                    let _ = self.news.send(News::Ended(ended));
+                }
             }
             Event::Failed(error) => {
                 choice.failed = true;
+                if matches!(error, EngineError::Panicked(_)) {
+                    self.lease.give_up();
+                }
                 return Err(error.into());
             }
         }

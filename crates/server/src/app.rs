@@ -2,9 +2,10 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::error::ApiError;
 use crate::history::History;
@@ -26,6 +27,10 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Whether requests need no key while there are none.
     pub(crate) open: bool,
+    /// Whether there has been a key: from then on everyone needs one.
+    pub(crate) had_keys: AtomicBool,
+    /// Permits to prepare requests: texts, templates and grammars take processors that answers need.
+    pub(crate) preparing: Arc<Semaphore>,
     /// Whether only requests to a name of this very machine are served.
     pub(crate) loopback: bool,
     /// Whether every answer's digest is recorded.

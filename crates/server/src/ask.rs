@@ -28,6 +28,10 @@ pub(crate) struct Ask {
     pub(crate) choices: u32,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) stop: Vec<String>,
+    /// Tokens that end an answer, besides the model's own.
+    pub(crate) stop_tokens: Vec<u32>,
+    /// The model's own do not end it.
+    pub(crate) ignore_end: bool,
     /// Alternatives to report with each token's log-probability.
     pub(crate) top_logprobs: Option<usize>,
     /// The prompt's own log-probabilities too.
@@ -47,6 +51,8 @@ impl Ask {
             choices: 1,
             max_tokens: None,
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
+            ignore_end: false,
             top_logprobs: None,
             score_prompt: false,
             format: None,

@@ -1,5 +1,7 @@
 //! Who may ask: keys, and the Host header where the server listens to this machine alone.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -23,7 +25,8 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     let path = request.uri().path();
     let checked = check_host(&app, request.headers()).and_then(|()| match is_open(path) {
         true => Ok(None),
-        false => check_key(&app, request.headers()),
+        // Seldom the database is looked at: others are served meanwhile.
+        false => tokio::task::block_in_place(|| check_key(&app, request.headers())),
     });
     match checked {
         Ok(key) => {
@@ -40,7 +43,7 @@ fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if !app.loopback || is_loopback(host) {
         return Ok(());
     }
-    let message = "the server is for this machine alone: ask for localhost, 127.0.0.1 or [::1], or start it with --host";
+    let message = "the server is for this machine alone: ask for localhost, 127.0.0.1 or [::1]";
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
@@ -53,10 +56,30 @@ fn is_loopback(host: &str) -> bool {
         || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
+/// Where no key is needed, a page elsewhere could have a visitor's browser ask in his stead.
+fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let elsewhere = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let foreign =
+        text("origin").is_some_and(|origin| origin.split_once("://").map(|(_, host)| host) != text("host"));
+    if elsewhere || foreign {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "pages of other sites are not served without a key",
+        ));
+    }
+    Ok(())
+}
+
 fn check_key(app: &App, headers: &HeaderMap) -> Result<Option<Key>, ApiError> {
     let store = app.ledger.store();
-    if app.open && !store.has_keys()? {
-        return Ok(None);
+    if app.open && !app.had_keys.load(Ordering::Relaxed) {
+        if !store.has_keys()? {
+            check_origin(headers)?;
+            return Ok(None);
+        }
+        // Removing the last key lets nobody in.
+        app.had_keys.store(true, Ordering::Relaxed);
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text("authorization").and_then(|value| {
@@ -78,7 +101,27 @@ fn check_key(app: &App, headers: &HeaderMap) -> Result<Option<Key>, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use axum::http::HeaderMap;
+
+    use super::{check_origin, is_loopback};
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let ask = |fields: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.insert(*name, value.parse().expect("a value"));
+            }
+            check_origin(&headers).is_ok()
+        };
+        let host = ("host", "localhost:8000");
+        assert!(ask(&[host]), "no browser");
+        assert!(ask(&[host, ("origin", "http://localhost:8000"), ("sec-fetch-site", "same-origin")]));
+        assert!(!ask(&[host, ("origin", "https://example.com")]));
+        assert!(!ask(&[host, ("origin", "http://localhost:9000")]));
+        assert!(!ask(&[host, ("origin", "null")]));
+        assert!(!ask(&[host, ("sec-fetch-site", "cross-site")]));
+    }
 
     #[test]
     fn only_names_of_this_machine_pass() {

@@ -9,6 +9,9 @@ use wushi_formats::FormatError;
 
 use crate::constraint::ConstraintError;
 
+/// The code of what no client reads.
+const GONE: &str = "client_closed_request";
+
 /// A refusal or a failure, in OpenAI's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -63,6 +66,16 @@ impl ApiError {
     /// Something broke here: 500.
     pub(crate) fn internal(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// The client went away; nobody reads this.
+    pub(crate) fn gone() -> ApiError {
+        ApiError::invalid("the client went away").code(GONE)
+    }
+
+    /// Whether the client went away.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.code == Some(GONE)
     }
 
     /// Not now: 503.
@@ -149,6 +162,10 @@ impl From<EngineError> for ApiError {
             | EngineError::EmptyStopString { .. }
             | EngineError::TooManyStopStrings { .. }
             | EngineError::NoCandidate { .. } => ApiError::invalid(message),
+            EngineError::Panicked(_) => {
+                tracing::error!(%message, "an engine");
+                ApiError::internal("the model's engine has failed; the server's log says why. Try again")
+            }
             EngineError::Stopped => ApiError::unavailable("the model is being unloaded: try again", 1),
             _ => ApiError::internal(message),
         }

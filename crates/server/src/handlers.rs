@@ -21,6 +21,9 @@ use crate::sse;
 use crate::whole::collect;
 use std::sync::Arc;
 
+/// The most answers to one request, to all of its prompts together.
+const MAX_ANSWERS: usize = 512;
+
 /// A request whose answers are on their way.
 pub(crate) struct Begun {
     pub(crate) answers: Answers,
@@ -29,7 +32,15 @@ pub(crate) struct Begun {
     pub(crate) prompts: Vec<Vec<u32>>,
 }
 
-/// Lets a request in and finds its model.
+/// Finds a request's model, if its key may ask for more.
+pub(crate) fn admit(app: &App, caller: &Caller, model: Option<&str>) -> Result<Arc<ModelEntry>, ApiError> {
+    app.check_open()?;
+    let entry = app.pool.find_or_first(model)?.clone();
+    tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))?;
+    Ok(entry)
+}
+
+/// [`admit`] for what will have a record.
 pub(crate) fn receive(
     app: &App,
     caller: Caller,
@@ -37,9 +48,7 @@ pub(crate) fn receive(
     prefix: &str,
     endpoint: &'static str,
 ) -> Result<(Arrival, Arc<ModelEntry>), ApiError> {
-    app.check_open()?;
-    let entry = app.pool.find_or_first(model)?.clone();
-    app.ledger.admit(caller.0.as_ref())?;
+    let entry = admit(app, &caller, model)?;
     let id = ids::response_id(prefix)?;
     Ok((Arrival::new(id, endpoint, caller.0, app.under_way.subscribe()), entry))
 }
@@ -53,8 +62,20 @@ pub(crate) async fn begin(
 ) -> Result<Begun, ApiError> {
     let lease = app.pool.acquire(&entry).await?;
     asks.iter_mut().for_each(|ask| ask.digest |= app.digests);
+    let answers: usize = asks.iter().map(|ask| ask.choices as usize).sum();
+    if answers > MAX_ANSWERS {
+        let message =
+            format!("{answers} answers were asked for, at most {MAX_ANSWERS} are possible in one request");
+        return Err(ApiError::parameter("n", message));
+    }
     let preparing = lease.clone();
-    let prepared = blocking(move || prepare(&preparing, asks)).await?;
+    let permit = app.preparing.clone().acquire_owned().await;
+    let prepared = blocking(move || {
+        // Kept until the work is done, even where nobody waits for it any more.
+        let _permit = permit;
+        prepare(&preparing, asks)
+    });
+    let prepared = prepared.await?;
     let prompts = prepared.prompts.iter().map(|prompt| prompt.tokens.clone()).collect();
     let record = app.ledger.open(arrival, &lease, &prepared);
     let answers = answer::start(&app, lease.clone(), prepared, record)?;

@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     ledger: Ledger,
     record: AuditRecord,
     started: Instant,
+    /// When it was ready for the engine.
+    opened: Instant,
     _under_way: watch::Receiver<()>,
 }
 
@@ -141,7 +143,13 @@ impl Ledger {
             status: Status::Ok,
             text,
         };
-        Entry { ledger: self.clone(), record, started: arrival.started, _under_way: arrival.under_way }
+        Entry {
+            ledger: self.clone(),
+            record,
+            started: arrival.started,
+            opened: Instant::now(),
+            _under_way: arrival.under_way,
+        }
     }
 }
 
@@ -198,8 +206,11 @@ impl Entry {
             ended.as_ref().is_some_and(|ended| ended.finished.reason == FinishReason::Cancelled)
         };
         self.record.cached_tokens = summary.cached_tokens as u64;
-        self.record.queue_ms = summary.queue.as_millis() as u64;
-        self.record.ttft_ms = (summary.completion_tokens > 0).then_some(summary.ttft.as_millis() as u64);
+        // The engine counts from its submission, a record from the request's arrival.
+        let before = self.opened - self.started;
+        self.record.queue_ms = (before + summary.queue).as_millis() as u64;
+        self.record.ttft_ms =
+            (summary.completion_tokens > 0).then_some((before + summary.ttft).as_millis() as u64);
         self.record.status = match outcome {
             Err(error) => Status::Failed(error.message.clone()),
             Ok(()) if ended.iter().any(cancelled) => Status::Cancelled,
@@ -214,6 +225,7 @@ impl Entry {
         outcome: &Result<(Vec<Vec<f32>>, usize), ApiError>,
     ) -> Result<(), ApiError> {
         match outcome {
+            Err(error) if error.is_gone() => self.record.status = Status::Cancelled,
             Err(error) => self.record.status = Status::Failed(error.message.clone()),
             Ok((embeddings, cached)) => {
                 self.record.cached_tokens = *cached as u64;
@@ -247,6 +259,6 @@ impl Entry {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         tracing::error!(%error, "the database");
-        ApiError::internal(error.to_string())
+        ApiError::internal("the database of keys and records cannot be used; the server's log says why")
     }
 }

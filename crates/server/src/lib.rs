@@ -15,6 +15,7 @@ mod ask;
 mod auth;
 mod body;
 pub mod constraint;
+mod embed;
 mod error;
 mod handlers;
 mod history;
@@ -41,10 +42,11 @@ mod whole;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use app::{App, Closing, Shared};
@@ -52,10 +54,16 @@ use history::History;
 use ledger::Ledger;
 use metrics::Metrics;
 use pool::Pool;
-use store::{Store, StoreError};
+use store::{Store, StoreError, unix_ms};
 
 pub use app::Limits;
 pub use pool::ServedModel;
+
+/// Requests that are prepared at a time.
+const PREPARING: usize = 4;
+
+/// How often records that are too old are removed.
+const PRUNING: Duration = Duration::from_secs(3600);
 
 /// How long answers that have been told to end may take for it.
 const LAST_STEPS: Duration = Duration::from_secs(10);
@@ -78,6 +86,8 @@ pub struct Options {
     pub text: bool,
     /// Whether others than this machine are served without keys.
     pub without_keys: bool,
+    /// How long records are kept; `None`: for good.
+    pub keep_records: Option<Duration>,
     /// How long answers under way may go on after the server was told to end.
     pub drain: Duration,
     /// What one request may take.
@@ -119,6 +129,7 @@ pub struct Server {
     address: SocketAddr,
     app: App,
     drain: Duration,
+    keep_records: Option<Duration>,
 }
 
 impl Server {
@@ -153,12 +164,14 @@ impl Server {
             limits: options.limits,
             started: Instant::now(),
             open: loopback || options.without_keys,
+            had_keys: AtomicBool::new(false),
+            preparing: Arc::new(Semaphore::new(PREPARING)),
             loopback,
             digests: options.digests,
             closing: watch::Sender::new(Closing::Open),
             under_way: watch::Sender::new(()),
         });
-        Ok(Server { listener, address, app, drain: options.drain })
+        Ok(Server { listener, address, app, drain: options.drain, keep_records: options.keep_records })
     }
 
     /// Where it listens.
@@ -169,8 +182,9 @@ impl Server {
     /// Serves until `stop`; then lets nobody in, waits for the answers under way, ends those that take too long, and returns
     /// when every record is written.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { listener, app, drain, .. } = self;
+        let Server { listener, app, drain, keep_records, .. } = self;
         let background = tokio::spawn(watch_over(app.clone()));
+        let pruning = tokio::spawn(prune(app.clone(), keep_records));
         if let Some(first) = app.pool.entries().first() {
             let (pool, first) = (app.pool.clone(), first.clone());
             // What goes wrong is seen in the log, in /ready, and by the next request.
@@ -189,6 +203,23 @@ impl Server {
             tracing::warn!("some connections did not end");
         }
         background.abort();
+        pruning.abort();
+    }
+}
+
+/// Removes records that are too old.
+async fn prune(app: App, keep: Option<Duration>) {
+    let Some(keep) = keep else { return };
+    let mut clock = tokio::time::interval(PRUNING);
+    loop {
+        clock.tick().await;
+        let store = app.ledger.store().clone();
+        let before = unix_ms().saturating_sub(keep.as_millis() as u64);
+        match handlers::blocking(move || Ok(store.prune(before)?)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed records"),
+            Err(error) => tracing::error!(message = error.message, "records could not be removed"),
+        }
     }
 }
 

@@ -5,9 +5,6 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::answer::Summary;
-use crate::error::ApiError;
-
 /// Upper bounds of the time to the first token, in seconds.
 const TTFT: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0];
 /// Upper bounds of the time between tokens, in seconds.
@@ -119,24 +116,19 @@ impl Metrics {
         });
     }
 
-    /// A request has ended.
+    /// A request has ended: `ok`, `cancelled` or `failed`, with so many tokens of prompts, some of them found in the
+    /// prefix cache.
     pub(crate) fn ended(
         &self,
         model: &str,
-        summary: &Summary,
-        cancelled: bool,
-        outcome: &Result<(), ApiError>,
+        (prompt, cached): (usize, usize),
+        how: &'static str,
         after: Duration,
     ) {
-        let how = match outcome {
-            Err(_) => "failed",
-            Ok(()) if cancelled => "cancelled",
-            Ok(()) => "ok",
-        };
         self.model(model, |model| {
             *model.requests.entry(how).or_default() += 1;
-            model.prompt_tokens += summary.prompt_tokens as u64;
-            model.cached_tokens += summary.cached_tokens as u64;
+            model.prompt_tokens += prompt as u64;
+            model.cached_tokens += cached as u64;
             model.duration.observe(after.as_secs_f64());
         });
     }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
@@ -21,11 +21,16 @@ pub struct ServedModel {
     pub name: String,
     /// How it is loaded.
     pub load: LoadOptions,
-    /// SHA-256 of its file in hexadecimal, where it is known.
-    pub digest: Option<String>,
+    /// SHA-256 of its file in hexadecimal, once it is known.
+    pub digest: Arc<OnceLock<String>>,
     /// What records say of how it was loaded; what only loading shows is filled in then.
     pub loading: Loading,
 }
+
+/// After a model could not be loaded, for how long nobody tries again.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long loading waits for a model in use to make room.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All models that may be asked for.
 pub(crate) struct Pool {
@@ -57,7 +62,11 @@ enum State {
     Ready(Arc<Running>),
     /// Waits for its last request, to make room.
     Draining(Arc<Running>),
-    Failed(String),
+    Failed {
+        why: String,
+        /// Until then nobody tries again.
+        until: Instant,
+    },
 }
 
 /// A model in memory.
@@ -71,7 +80,7 @@ pub(crate) struct Running {
     pub(crate) memory: Memory,
     /// How it writes thoughts and calls, as its template tells.
     pub(crate) style: Style,
-    compiler: std::sync::OnceLock<Result<Compiler, String>>,
+    compiler: OnceLock<Result<Compiler, String>>,
 }
 
 /// Bytes.
@@ -110,11 +119,13 @@ pub(crate) struct Lease {
 impl Pool {
     pub(crate) fn new(models: Vec<ServedModel>, budget: Option<u64>) -> Pool {
         let idle = Arc::new(Notify::new());
-        let entries = models.into_iter().map(|served| {
+        let entries = models.into_iter().enumerate().map(|(place, served)| {
+            // The first is loaded at once: before that, the server is not ready.
+            let state = if place == 0 { State::Loading } else { State::Unloaded };
             Arc::new(ModelEntry {
                 created: changed(&served.load.path),
                 served,
-                state: Mutex::new(State::Unloaded),
+                state: Mutex::new(state),
                 progress: AtomicU64::new(0),
                 in_use: AtomicUsize::new(0),
                 last_used: Mutex::new(Instant::now()),
@@ -147,7 +158,7 @@ impl Pool {
     /// The model of this name, or the first if there is none.
     pub(crate) fn find_or_first(&self, name: Option<&str>) -> Result<&Arc<ModelEntry>, ApiError> {
         match (name, self.entries.first()) {
-            (None, Some(first)) => Ok(first),
+            (None | Some(""), Some(first)) => Ok(first),
             (name, _) => self.find(name.unwrap_or_default()),
         }
     }
@@ -156,6 +167,11 @@ impl Pool {
     pub(crate) async fn acquire(self: &Arc<Self>, entry: &Arc<ModelEntry>) -> Result<Lease, ApiError> {
         if let Some(lease) = entry.lease() {
             return Ok(lease);
+        }
+        if let State::Failed { why, until } = &*entry.state()
+            && *until > Instant::now()
+        {
+            return Err(not_loaded(why));
         }
         let (pool, entry) = (self.clone(), entry.clone());
         let loaded = tokio::spawn(async move {
@@ -181,8 +197,9 @@ impl Pool {
             }
             Err(message) => {
                 tracing::error!(model = entry.name(), %message, "not loaded");
-                entry.set(State::Failed(message.clone()));
-                Err(ApiError::unavailable(message, 30).code("model_not_loaded"))
+                let error = not_loaded(&message);
+                entry.set(State::Failed { why: message, until: Instant::now() + PAUSE });
+                Err(error)
             }
         }
     }
@@ -199,12 +216,13 @@ impl Pool {
                     let entry = entry.clone();
                     return blocking(move || Running::load(plan, &entry)).await?.map(Arc::new);
                 }
-                Err(error) => {
-                    let memory = matches!(error, load::LoadError::TooLittleMemory { .. });
-                    if !memory || !self.make_room().await {
-                        return Err(error.to_string());
-                    }
+                // Where unloading all others would not help, they stay.
+                Err(load::LoadError::TooLittleMemory { plan, available, .. })
+                    if plan.total() as u64 <= available.saturating_add(self.taken()) =>
+                {
+                    self.make_room().await?;
                 }
+                Err(error) => return Err(error.to_string()),
             }
         }
     }
@@ -215,23 +233,45 @@ impl Pool {
         running.map(|running| running.memory.total()).sum()
     }
 
-    /// Unloads the model that was used the longest ago, when its last request is done. False if none is loaded.
-    async fn make_room(&self) -> bool {
-        let loaded = self.entries.iter().filter(|entry| matches!(*entry.state(), State::Ready(_)));
-        let Some(oldest) = loaded.min_by_key(|entry| entry.last_used()) else { return false };
-        oldest.drain();
-        loop {
-            let told = self.idle.notified();
-            if oldest.in_use.load(Ordering::SeqCst) == 0 {
-                break;
+    /// Unloads a model: the one that has been idle the longest, or else the one that was asked the longest ago, when its
+    /// last request is done.
+    async fn make_room(&self) -> Result<(), String> {
+        let loaded = self.entries.iter().filter(|entry| entry.is_ready());
+        let victim = loaded.min_by_key(|entry| (entry.in_use.load(Ordering::SeqCst) > 0, entry.last_used()));
+        let Some(victim) = victim else { return Err("other programs take the memory it needs".to_owned()) };
+        victim.drain();
+        let unused = async {
+            loop {
+                let told = self.idle.notified();
+                if victim.in_use.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+                told.await;
             }
-            told.await;
+        };
+        if tokio::time::timeout(PATIENCE, unused).await.is_err() {
+            victim.stay();
+            return Err("the models that take the memory it needs are all in use".to_owned());
         }
-        tracing::info!(model = oldest.name(), "unloaded to make room");
-        let before = std::mem::replace(&mut *oldest.state(), State::Unloaded);
-        // Stopping an engine waits for its thread, freeing gigabytes takes a moment.
-        blocking(move || drop(before)).await.is_ok()
+        tracing::info!(model = victim.name(), "unloaded to make room");
+        let before = std::mem::replace(&mut *victim.state(), State::Unloaded);
+        blocking(move || unload(before)).await
     }
+}
+
+/// Frees a model's memory: stopping an engine waits for its thread, and gigabytes take a moment.
+fn unload(state: State) {
+    if let State::Draining(running) = &state {
+        // Whoever only looks at it is done in a moment.
+        while Arc::strong_count(running) > 1 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    drop(state);
+}
+
+fn not_loaded(why: &str) -> ApiError {
+    ApiError::unavailable(why, PAUSE.as_secs()).code("model_not_loaded")
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
@@ -253,7 +293,7 @@ impl ModelEntry {
 
     /// SHA-256 of its file, where it is known.
     pub(crate) fn digest(&self) -> Option<&str> {
-        self.served.digest.as_deref()
+        self.served.digest.get().map(String::as_str)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -277,6 +317,19 @@ impl ModelEntry {
         Some(Lease { entry: self.clone(), running: running.clone() })
     }
 
+    /// Whether requests are answered at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.state(), State::Ready(_))
+    }
+
+    /// Takes [`ModelEntry::drain`] back.
+    fn stay(&self) {
+        let mut state = self.state();
+        if let State::Draining(running) = &*state {
+            *state = State::Ready(running.clone());
+        }
+    }
+
     fn drain(&self) {
         let mut state = self.state();
         if let State::Ready(running) = &*state {
@@ -290,7 +343,7 @@ impl ModelEntry {
             State::Unloaded => ("unloaded", None, None),
             State::Loading => ("loading", None, None),
             State::Ready(running) | State::Draining(running) => ("ready", Some(running.clone()), None),
-            State::Failed(failure) => ("failed", None, Some(failure.clone())),
+            State::Failed { why, .. } => ("failed", None, Some(why.clone())),
         };
         let progress = (name == "loading").then(|| f64::from_bits(self.progress.load(Ordering::Relaxed)));
         Condition { state: name, progress, running, failure }
@@ -322,15 +375,7 @@ impl Running {
             seconds = started.elapsed().as_secs_f64(),
             "loaded"
         );
-        Ok(Running {
-            model,
-            context,
-            fingerprint,
-            loading,
-            memory,
-            style,
-            compiler: std::sync::OnceLock::new(),
-        })
+        Ok(Running { model, context, fingerprint, loading, memory, style, compiler: OnceLock::new() })
     }
 
     /// The fingerprint in hexadecimal.
@@ -357,6 +402,17 @@ impl Lease {
 
     pub(crate) fn entry(&self) -> &ModelEntry {
         &self.entry
+    }
+
+    /// Its engine has failed: others load it again.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.entry.state();
+        if let State::Ready(running) | State::Draining(running) = &*state
+            && Arc::ptr_eq(running, &self.running)
+        {
+            tracing::error!(model = self.name(), "its engine has failed");
+            *state = State::Failed { why: "its engine has failed".to_owned(), until: Instant::now() };
+        }
     }
 
     /// The model, if it gives text.

@@ -5,7 +5,7 @@ use wushi_engine::{Constraint, Request};
 use wushi_formats::{ChatTemplate, RenderOptions};
 
 use crate::ask::{Ask, Chat, Prompt};
-use crate::constraint::Grammar;
+use crate::constraint::{ConstraintError, Grammar};
 use crate::error::ApiError;
 use crate::ids;
 use crate::pool::Lease;
@@ -54,7 +54,11 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     request.sampling = ask.sampling.resolve(&model.info.sampling)?;
     request.seed = seed;
     request.max_tokens = ask.max_tokens;
-    request.stop_tokens = model.tokenizer.end_of_generation().to_vec();
+    request.stop_tokens = ask.stop_tokens;
+    // What is constrained ends where its form does.
+    if !ask.ignore_end || grammar.is_some() {
+        request.stop_tokens.extend(model.tokenizer.end_of_generation());
+    }
     request.stop_strings = ask.stop;
     request.top_logprobs = ask.top_logprobs;
     // Nothing predicts the first token.
@@ -64,16 +68,32 @@ fn prepare_prompt(lease: &Lease, ask: Ask, seed: u64) -> Result<PreparedPrompt, 
     request
         .validate(model.engine.info())
         .map_err(|error| ApiError::from(error).about(ask.prompt.parameter()))?;
+    let mut constraints = match &grammar {
+        Some(grammar) => {
+            let count = ask.choices as usize;
+            lease
+                .compiler()?
+                .compile_all(grammar, count)
+                .map_err(|error| refused_grammar(error, &ask.prompt))?
+        }
+        None => Vec::new(),
+    };
     let choices = (0..ask.choices).map(|choice| {
-        let constraint = match &grammar {
-            Some(grammar) => Some(lease.compiler()?.compile(grammar)?),
-            None => None,
-        };
+        let constraint = constraints.pop();
         let request =
             Request { choice, score_from: request.score_from.filter(|_| choice == 0), ..request.clone() };
         Ok(PreparedChoice { request, constraint, speech: speech.clone() })
     });
     Ok(PreparedPrompt { tokens, choices: choices.collect::<Result<_, ApiError>>()?, grammar })
+}
+
+/// A grammar that cannot be honoured is that of the tools, where there are any.
+fn refused_grammar(error: ConstraintError, prompt: &Prompt) -> ApiError {
+    let error = ApiError::from(error);
+    match prompt {
+        Prompt::Chat(Chat { tools: Some(_), .. }) => ApiError { param: Some("tools".to_owned()), ..error },
+        _ => error,
+    }
 }
 
 /// The ids of a prompt.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use wushi_engine::{Event, FinishReason, Pooling, Request, Sampling};
 
-use crate::anthropic::request::MessagesRequest;
+use crate::anthropic::MessagesRequest;
 use crate::ask::Ask;
 use crate::body::parse;
 use crate::constraint::Grammar;
@@ -21,7 +21,7 @@ use crate::ledger;
 use crate::openai::chat::ChatRequest;
 use crate::openai::completions::CompletionRequest;
 use crate::openai::embeddings::{self, EmbeddingRequest};
-use crate::openai::responses::request::ResponsesRequest;
+use crate::openai::responses::ResponsesRequest;
 use crate::pool::{Lease, Pool, ServedModel};
 use crate::prepare::{Prepared, PreparedChoice, PreparedPrompt, prepare};
 use crate::speech::Speech;
@@ -141,7 +141,7 @@ async fn run(record: &AuditRecord, request: Option<&[u8]>, lease: &Lease) -> Res
     match work.task {
         Task::Answers(prepared) => answers(record, prepared, lease, &mut verdict).await?,
         Task::Embeddings(prompts, pooling) => {
-            let (vectors, _) = embeddings::embed_all(lease, prompts, pooling).await?;
+            let (vectors, _) = crate::embed::embed_all(lease, prompts, pooling).await?;
             for (index, (choice, vector)) in record.choices.iter().zip(&vectors).enumerate() {
                 check_digest(
                     &format!("embedding {index}"),
@@ -188,9 +188,9 @@ impl Task {
 async fn from_request(record: &AuditRecord, body: &[u8], lease: &Lease) -> Result<Work, ReplayError> {
     let mut asks: Vec<Ask> = match record.endpoint.as_str() {
         "/v1/chat/completions" => vec![parse::<ChatRequest>(body)?.ask()?.0],
-        "/v1/completions" => parse::<CompletionRequest>(body)?.asks()?.0,
         "/v1/responses" => vec![parse::<ResponsesRequest>(body)?.ask()?.0],
         "/v1/messages" => vec![parse::<MessagesRequest>(body)?.ask()?.0],
+        "/v1/completions" => parse::<CompletionRequest>(body)?.asks()?.0,
         "/v1/embeddings" => {
             let (inputs, pooling) = parse::<EmbeddingRequest>(body)?.inputs(lease)?;
             let prompts = embeddings::tokenize(lease.clone(), inputs).await?;

@@ -6,6 +6,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
@@ -82,5 +83,34 @@ async fn openapi() -> Response {
     let mut description = Description::openapi();
     let key = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description.components.get_or_insert_default().add_security_scheme("key", key);
-    Json(description).into_response()
+    match serde_json::to_value(description) {
+        Ok(mut description) => {
+            describe_events(&mut description);
+            Json(description).into_response()
+        }
+        Err(error) => ApiError::internal(format!("no description of the paths: {error}")).into_response(),
+    }
+}
+
+/// Where a response is a stream of events, what is described is their data.
+fn describe_events(description: &mut Value) {
+    let Some(paths) = description["paths"].as_object_mut() else { return };
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    for operation in operations {
+        let Some(responses) = operation["responses"].as_object_mut() else { continue };
+        let contents =
+            responses.values_mut().filter_map(|response| response.get_mut("content")?.as_object_mut());
+        for stream in contents.filter_map(|content| content.get_mut("text/event-stream")) {
+            let data = stream["schema"].take();
+            stream["schema"] = json!({
+                "type": "object",
+                "description": "An event; `data` is JSON but for the last, which may be `[DONE]`",
+                "properties": {
+                    "event": { "type": "string" },
+                    "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": data },
+                },
+                "required": ["data"],
+            });
+        }
+    }
 }

@@ -214,13 +214,16 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Status>, ApiEr
         }
     });
     let since = crate::store::day(unix_ms()).saturating_sub(29);
-    let usage = app.ledger.store().usage_by_key(since)?.into_iter().map(|usage| UsageStatus {
-        key: usage.name,
-        requests: usage.requests,
-        prompt_tokens: usage.prompt_tokens,
-        cached_tokens: usage.cached_tokens,
-        completion_tokens: usage.completion_tokens,
-    });
+    let usage =
+        tokio::task::block_in_place(|| app.ledger.store().usage_by_key(since))?.into_iter().map(|usage| {
+            UsageStatus {
+                key: usage.name,
+                requests: usage.requests,
+                prompt_tokens: usage.prompt_tokens,
+                cached_tokens: usage.cached_tokens,
+                completion_tokens: usage.completion_tokens,
+            }
+        });
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.started.elapsed().as_secs(),

@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde::Serialize;
-use tokio::time::{Interval, interval};
+use tokio::time::{Instant, Interval, interval, interval_at};
 
 use crate::answer::{Answers, News};
 use crate::error::ApiError;
@@ -108,14 +108,15 @@ pub(crate) async fn respond<E: Encoder + Unpin>(
     waiting: E,
 ) -> Result<Response, ApiError> {
     let mut events = Events::default();
-    let (stage, encoder) = if model.condition().running.is_some() {
+    let (stage, encoder) = if model.is_ready() {
         let (answers, mut encoder) = start.await?;
         encoder.begin(&mut events);
         (Stage::Answering(answers), encoder)
     } else {
         (Stage::Starting { start, model: model.clone(), clock: interval(LOADING_NEWS) }, waiting)
     };
-    let streamed = Streamed { stage, encoder, events, keep_alive: interval(KEEP_ALIVE) };
+    let streamed =
+        Streamed { stage, encoder, events, keep_alive: interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE) };
     let mut response = Body::from_stream(streamed).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -161,11 +162,14 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                         this.stage = Stage::Over;
                     }
                     Poll::Pending => {
-                        if clock.poll_tick(context).is_pending() {
+                        if clock.poll_tick(context).is_ready() {
+                            if let Some(share) = model.condition().progress {
+                                this.events.comment(format_args!("loading {share:.2}"));
+                            }
+                        } else if this.keep_alive.poll_tick(context).is_ready() {
+                            this.events.comment("");
+                        } else {
                             return Poll::Pending;
-                        }
-                        if let Some(share) = model.condition().progress {
-                            this.events.comment(format_args!("loading {share:.2}"));
                         }
                     }
                 },
@@ -177,8 +181,17 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                         this.encoder.error(error, &mut this.events);
                         this.stage = Stage::Over;
                     }
-                    Poll::Ready(Some(news)) => this.encoder.news(news, &mut this.events),
-                    Poll::Ready(None) => this.stage = Stage::Over,
+                    Poll::Ready(Some(news)) => {
+                        let is_last = matches!(news, News::Done(_));
+                        this.encoder.news(news, &mut this.events);
+                        if is_last {
+                            this.stage = Stage::Over;
+                        }
+                    }
+                    Poll::Ready(None) => {
+                        this.encoder.error(ApiError::internal("the answer broke off"), &mut this.events);
+                        this.stage = Stage::Over;
+                    }
                     Poll::Pending => {
                         if this.keep_alive.poll_tick(context).is_pending() {
                             return Poll::Pending;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
@@ -69,7 +70,8 @@ fn served(record: &AuditRecord, instead: Option<&str>, compute: &Compute, app: &
         Some(how) => Some(values::stretch(how).map_err(|_| anyhow!(named("rope scaling", how)))?),
     };
     let loading = Loading { reference: reference.to_owned(), ..loading.clone() };
-    Ok(ServedModel { name: record.model.clone(), load, digest: pulled.sha256, loading })
+    let digest = pulled.sha256.map_or_else(OnceLock::new, OnceLock::from);
+    Ok(ServedModel { name: record.model.clone(), load, digest: Arc::new(digest), loading })
 }
 
 fn tell(record: &AuditRecord, verdict: &Verdict) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -45,6 +46,7 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         digests: serving.audit.unwrap_or(false),
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),
+        keep_records: serving.keep_records.map(|days| Duration::from_secs(days as u64 * 86_400)),
         drain: Duration::from_secs(serving.drain.unwrap_or(DRAIN)),
         limits: Limits {
             body_bytes: serving.max_body.map_or(limits.body_bytes, |bytes| bytes as usize),
@@ -52,7 +54,11 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("no threads for the server")?.block_on(serve(options, app))
+    let runtime = runtime.context("no threads for the server")?;
+    let code = runtime.block_on(serve(options, app));
+    // A model that is just being loaded is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
 }
 
 async fn serve(options: Options, app: &App) -> Result<ExitCode> {
@@ -61,7 +67,7 @@ async fn serve(options: Options, app: &App) -> Result<ExitCode> {
     // For scripts that asked for any port.
     output::line(format_args!("http://{}", server.address()))?;
     app.note(format_args!("serving {}; Ctrl-C ends", names.join(", ")));
-    let stop = std::sync::Arc::new(Notify::new());
+    let stop = Arc::new(Notify::new());
     let _guard = app.interrupts.tell({
         let stop = stop.clone();
         move || stop.notify_one()
@@ -97,6 +103,23 @@ fn everything(app: &App) -> Result<Vec<String>> {
     let stored = model::store(app)?.list()?;
     let names: Vec<String> = stored.into_iter().map(|model| model.name).collect();
     Ok(if names.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { names })
+}
+
+/// The SHA-256 of a model's file, which records name. Of a file that the store does not know it is computed on the side.
+fn digest(known: Option<String>, path: &Path) -> Result<Arc<OnceLock<String>>> {
+    let digest = Arc::new(known.map_or_else(OnceLock::new, OnceLock::from));
+    if digest.get().is_none() && path.is_file() {
+        let (digest, path) = (digest.clone(), path.to_owned());
+        let work = move || match wushi_hub::sha256(&path) {
+            Ok(sha256) => drop(digest.set(sha256)),
+            Err(error) => tracing::warn!(%error, "records will not name the model's digest"),
+        };
+        std::thread::Builder::new()
+            .name("digest".to_owned())
+            .spawn(work)
+            .context("no thread for a digest")?;
+    }
+    Ok(digest)
 }
 
 /// Tokens of a step that others may have to wait for: one for each answer under way at least.
@@ -163,10 +186,11 @@ fn served(
         reference: from_anywhere(reference)?,
         quant: compute.quant.map(|quant| quant.to_string()),
         cache: load.cache.to_string(),
-        rope_scaling: compute.rope_scaling.map(|stretch| format!("{stretch:?}").to_lowercase()),
+        rope_scaling: compute.rope_scaling.map(|stretch| stretch.to_string()),
         ..Loading::default()
     };
-    Ok(ServedModel { name, load, digest: pulled.sha256, loading })
+    let digest = digest(pulled.sha256, &load.path)?;
+    Ok(ServedModel { name, load, digest, loading })
 }
 
 #[cfg(test)]

@@ -148,6 +148,16 @@ test('settings are sent, what will not do is not', async () => {
   await end();
 });
 
+test('a new chat takes a model that is there', async () => {
+  const { chat, end } = await profile({ model: 'elsewhere' });
+  const page = await chat();
+  assert.equal(await page.inputValue('#model'), 'smollm2');
+  await ask(page, 'Hello');
+  await answered(page);
+  assert.equal(await page.locator('.answer-head').innerText(), 'smollm2');
+  await end();
+});
+
 test('the place in the queue is shown while waiting', async () => {
   const { chat, end } = await profile();
   const page = await chat();

@@ -17,10 +17,10 @@ export async function closeBrowser() {
 }
 
 /**
- * A new profile of a browser. `settings` are what new chats begin with; short answers unless said otherwise.
+ * A new profile of a browser. `model` and `settings` are what new chats begin with; short answers unless said otherwise.
  * `expects` names console errors that belong to the test.
  */
-export async function profile({ server = OPEN, settings = {}, expects = [], ...options } = {}) {
+export async function profile({ server = OPEN, settings = {}, model = null, expects = [], ...options } = {}) {
   browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-GB', colorScheme: 'light', ...options });
   context.setDefaultTimeout(20_000);
@@ -35,7 +35,7 @@ export async function profile({ server = OPEN, settings = {}, expects = [], ...o
     if (message.type() === 'error' && !known) trouble.push(message.text());
   });
   context.on('weberror', (error) => trouble.push(String(error.error())));
-  const defaults = JSON.stringify({ settings: { max_tokens: 24, ...settings } });
+  const defaults = JSON.stringify({ model, settings: { max_tokens: 24, ...settings } });
   await context.addInitScript(([text]) => {
     // Kept choices are the test's own once it has changed them.
     if (location.protocol === 'http:' && localStorage.getItem('wushi.defaults') === null) localStorage.setItem('wushi.defaults', text);

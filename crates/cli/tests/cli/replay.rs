@@ -130,15 +130,23 @@ fn a_chat_from_its_ids_and_from_its_request() {
 }
 
 #[test]
-fn completions_and_embeddings() {
+fn requests_of_every_kind() {
     let sandbox = Sandbox::new();
     let served = Served::start(&sandbox, &["--audit", "--audit-text"]);
     let several = json!({ "prompt": ["Once upon", "The end"], "n": 2, "max_tokens": 6, "temperature": 1, "seed": 5, "stream": true });
     let shaped = json!({ "prompt": "Say:", "max_tokens": 40, "response_format": { "type": "regex", "pattern": "[ab]{3}c" } });
     let vectors = json!({ "input": ["a river", "a lake"] });
-    for (path, body) in
-        [("/v1/completions", several), ("/v1/completions", shaped), ("/v1/embeddings", vectors)]
-    {
+    let response = json!({ "input": "What is a river?", "max_output_tokens": 9, "stream": true });
+    let message = json!({
+        "messages": [{ "role": "user", "content": "What is a river?" }], "max_tokens": 9, "temperature": 1,
+    });
+    for (path, body) in [
+        ("/v1/messages", message),
+        ("/v1/completions", several),
+        ("/v1/completions", shaped),
+        ("/v1/embeddings", vectors),
+        ("/v1/responses", response),
+    ] {
         let id = served.id(path, &body);
         all_agrees(&sandbox, &[&id]);
         let request = sandbox.write("request.json", body.to_string());
@@ -173,6 +181,9 @@ fn a_single_bit_is_seen() {
     let mut request = chat();
     request["n"] = 1.into();
     request["max_tokens"] = 5.into();
+    request["seed"] = 1.into();
+    // Without the tokens that end an answer of this model.
+    request["logit_bias"] = json!({ "0": -100, "2": -100 });
     let id = served.id("/v1/chat/completions", &request);
     drop(served);
     let store = Store::open(sandbox.path("home").join("server.sqlite")).unwrap();

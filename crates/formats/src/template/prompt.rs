@@ -18,6 +18,8 @@ pub struct ChatPrompt {
 
 /// Characters of a private plane between which the number of a guarded name stands.
 const GUARDS: (char, char) = ('\u{F57E0}', '\u{F57E1}');
+/// Stands at the end of a message that is to be continued.
+const END: char = '\u{F57E2}';
 
 impl ChatTemplate {
     /// The prompt for a conversation. What people wrote stays text: names of control tokens in messages and tools do not
@@ -45,10 +47,14 @@ impl ChatTemplate {
         let mut guard = Guard { tokenizer, names: Vec::new() };
         messages.iter_mut().for_each(|message| guard.message(message));
         options.tools.iter_mut().for_each(|tool| guard.value(tool));
+        options.variables.values_mut().for_each(|value| guard.value(value));
+        if continue_final {
+            guard.mark_end(messages.last_mut())?;
+        }
         options.add_generation_prompt &= !continue_final;
         let mut rendered = self.render(&messages, &options)?;
         if continue_final {
-            cut_after_last(&mut rendered, messages.last())?;
+            cut_at_end(&mut rendered)?;
         }
         let (text, literal) = guard.restore(&rendered);
         let mut tokens = tokenizer.encode_guarded(&text, false, &literal)?;
@@ -61,17 +67,15 @@ impl ChatTemplate {
     }
 }
 
-/// Takes off what the template wrote behind the last message.
-fn cut_after_last(rendered: &mut String, last: Option<&Message>) -> Result<(), FormatError> {
-    let text = last.and_then(|message| message.content.as_text()).map(str::trim).unwrap_or_default();
-    let end = rendered.rfind(text).filter(|_| !text.is_empty()).map(|start| start + text.len());
-    let end = end.ok_or_else(|| {
-        FormatError::TemplateRefused(
-            "the last message cannot be continued: it has no text, or the template changes it".into(),
-        )
-    })?;
+/// Takes off the sign of the last message's end, and what the template wrote behind it.
+fn cut_at_end(rendered: &mut String) -> Result<(), FormatError> {
+    let end = rendered.rfind(END).ok_or_else(|| cannot_continue("the template does not show it"))?;
     rendered.truncate(end);
     Ok(())
+}
+
+fn cannot_continue(why: &str) -> FormatError {
+    FormatError::TemplateRefused(format!("the last message cannot be continued: {why}"))
 }
 
 /// Replaces names of control tokens by signs that no template knows, and puts them back.
@@ -94,15 +98,36 @@ impl Guard<'_> {
         match value {
             Value::String(text) => self.text(text),
             Value::Array(values) => values.iter_mut().for_each(|value| self.value(value)),
-            Value::Object(values) => values.values_mut().for_each(|value| self.value(value)),
+            Value::Object(values) => {
+                // Names of arguments and properties are written by people, too.
+                *values = std::mem::take(values)
+                    .into_iter()
+                    .map(|(mut name, mut value)| {
+                        self.text(&mut name);
+                        self.value(&mut value);
+                        (name, value)
+                    })
+                    .collect();
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// Puts the sign behind the message that is to be continued.
+    fn mark_end(&mut self, last: Option<&mut Message>) -> Result<(), FormatError> {
+        match last.map(|message| &mut message.content) {
+            Some(Content::Text(text)) if !text.trim().is_empty() => {
+                text.push(END);
+                Ok(())
+            }
+            _ => Err(cannot_continue("it has no text")),
         }
     }
 
     fn text(&mut self, text: &mut String) {
         let mut places = self.tokenizer.control_names(text);
         // Our own signs, should anyone write them, must survive too.
-        let signs = text.match_indices([GUARDS.0, GUARDS.1]);
+        let signs = text.match_indices([GUARDS.0, GUARDS.1, END]);
         places.extend(signs.map(|(start, sign)| start..start + sign.len()));
         if places.is_empty() {
             return;

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::error::ApiError;
-use crate::handlers::{Begun, begin, blocking, head, receive};
+use crate::handlers::{Begun, admit, begin, blocking, head, receive};
 use crate::openai::chat::Head;
 use crate::prepare;
 use crate::sse;
@@ -23,7 +23,7 @@ use super::stream::{MessagesEncoder, MessagesEvent};
 
 /// Continue a conversation, in Anthropic's form
 #[utoipa::path(
-    post, path = "/v1/messages", tag = "Anthropic", request_body = MessagesRequest,
+    post, path = "/v1/messages", operation_id = "create_message", tag = "Anthropic", request_body = MessagesRequest,
     responses(
         (status = 200, description = "The answer; with `stream`, server-sent events with names",
          content((MessagesResponse = "application/json"), (MessagesEvent = "text/event-stream"))),
@@ -79,9 +79,10 @@ pub(crate) struct TokenCount {
 )]
 pub(crate) async fn count_tokens(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<CountTokensRequest>,
 ) -> Result<Json<TokenCount>, ApiError> {
-    let entry = app.pool.find_or_first(request.model.as_deref())?.clone();
+    let entry = admit(&app, &caller, request.model.as_deref())?;
     let ask = request.ask()?;
     let lease = app.pool.acquire(&entry).await?;
     let tokens = blocking(move || prepare::tokens(&lease, &ask)).await?;

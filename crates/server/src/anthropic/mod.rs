@@ -5,3 +5,5 @@ pub(crate) mod handlers;
 pub(crate) mod request;
 mod response;
 mod stream;
+
+pub(crate) use request::MessagesRequest;

@@ -22,6 +22,7 @@ pub(crate) struct MessagesRequest {
     /// Which model; the server's first one if absent.
     pub(crate) model: Option<String>,
     /// The conversation so far. If the last message is the assistant's, it is the beginning of the answer.
+    #[schema(min_items = 1)]
     messages: Vec<InputMessage>,
     /// What the model is told before that.
     system: Option<MessageContent>,
@@ -82,6 +83,7 @@ pub(crate) struct CountTokensRequest {
     /// Which model; the server's first one if absent.
     pub(crate) model: Option<String>,
     /// The conversation so far.
+    #[schema(min_items = 1)]
     messages: Vec<InputMessage>,
     /// What the model is told before that.
     system: Option<MessageContent>,

@@ -64,6 +64,23 @@ impl Compiler {
     /// # Errors
     /// A grammar that is not understood, that cannot be honoured in full, or that is too large.
     pub fn compile(&self, grammar: &Grammar) -> Result<Box<dyn Constraint>, ConstraintError> {
+        Ok(Box::new(self.compile_walk(grammar)?))
+    }
+
+    /// [`Compiler::compile`] for so many answers, with the work of one.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_all(
+        &self,
+        grammar: &Grammar,
+        count: usize,
+    ) -> Result<Vec<Box<dyn Constraint>>, ConstraintError> {
+        let walk = self.compile_walk(grammar)?;
+        Ok((0..count).map(|_| Box::new(walk.fork()) as Box<dyn Constraint>).collect())
+    }
+
+    fn compile_walk(&self, grammar: &Grammar) -> Result<Walk, ConstraintError> {
         let what = kind(grammar);
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("grammar".to_owned()).stack_size(STACK);
@@ -75,7 +92,7 @@ impl Compiler {
         })
     }
 
-    fn compile_here(&self, grammar: &Grammar) -> Result<Box<dyn Constraint>, ConstraintError> {
+    fn compile_here(&self, grammar: &Grammar) -> Result<Walk, ConstraintError> {
         let (grammars, signs) = Parts::of(grammar, &self.vocabulary)?;
         let what = kind(grammar);
         let init = GrammarInit::Serialized(TopLevelGrammar { grammars, max_tokens: None });
@@ -85,7 +102,7 @@ impl Compiler {
             Walk { matcher: Matcher::new(Ok(parser)), vocabulary: Arc::clone(&self.vocabulary), signs };
         let mut mask = vec![0; self.vocabulary.text.len()];
         walk.allowed(&mut mask).map_err(|problem| ConstraintError::Invalid { what, problem })?;
-        Ok(Box::new(walk))
+        Ok(walk)
     }
 }
 

@@ -17,6 +17,17 @@ pub(super) struct Walk {
     pub(super) signs: Vec<TokenId>,
 }
 
+impl Walk {
+    /// Another one at the same place.
+    pub(super) fn fork(&self) -> Walk {
+        Walk {
+            matcher: self.matcher.deep_clone(),
+            vocabulary: Arc::clone(&self.vocabulary),
+            signs: self.signs.clone(),
+        }
+    }
+}
+
 impl Constraint for Walk {
     fn allowed(&mut self, mask: &mut [u32]) -> Result<(), String> {
         let set = self.matcher.compute_mask_or_eos().map_err(|error| one_line(&error.to_string()))?;

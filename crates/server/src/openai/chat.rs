@@ -23,6 +23,7 @@ pub(crate) struct ChatRequest {
     /// Which model; the server's first one if absent.
     pub(crate) model: Option<String>,
     /// The conversation so far.
+    #[schema(min_items = 1)]
     messages: Vec<ChatMessage>,
     /// Logits are divided by this; 0 always takes the most probable token. 0 to 2.
     #[schema(minimum = 0)]
@@ -55,6 +56,7 @@ pub(crate) struct ChatRequest {
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
     /// Makes tokens of prompt and answer less probable; 1 changes nothing.
+    #[serde(alias = "repeat_penalty")]
     repetition_penalty: Option<f32>,
     /// Added to logits, by token id.
     logit_bias: Option<BTreeMap<String, f32>>,
@@ -107,6 +109,16 @@ pub(crate) struct ChatRequest {
     /// Accepted and not used: likely continuations are found in the prompt.
     #[serde(rename = "prediction")]
     _prediction: Option<Value>,
+    /// Accepted and not used.
+    #[serde(rename = "verbosity")]
+    _verbosity: Option<Value>,
+    /// Accepted and not used: prompts are always cached.
+    #[serde(rename = "cache_prompt")]
+    _cache_prompt: Option<Value>,
+    /// The answer goes on after the token that would end it.
+    ignore_eos: Option<bool>,
+    /// More tokens that end the answer.
+    stop_token_ids: Option<Vec<u32>>,
     /// `["text"]` is what there is.
     modalities: Option<Vec<String>>,
 }
@@ -186,6 +198,8 @@ impl ChatRequest {
             choices: count("n", self.n, MAX_CHOICES.into())?.unwrap_or(1) as u32,
             max_tokens: max_completion.or(max_tokens),
             stop: Stop::into_vec(self.stop),
+            ignore_end: self.ignore_eos.unwrap_or(false),
+            stop_tokens: self.stop_token_ids.unwrap_or_default(),
             top_logprobs: top_logprobs(logprobs, self.top_logprobs)?,
             format: self.response_format.map(ResponseFormat::grammar).transpose()?.flatten(),
             digest: self.logits_digest.unwrap_or(false),

@@ -81,11 +81,13 @@ pub(crate) struct ChatEncoder {
     tokenizer: Option<Arc<Tokenizer>>,
     /// Answers whose role has been said.
     begun: Vec<u32>,
+    /// The end of an answer that has not been said yet.
+    finished: Option<ChunkChoice>,
 }
 
 impl ChatEncoder {
     pub(crate) fn new(head: Head, wanted: Wanted, tokenizer: Option<Arc<Tokenizer>>) -> ChatEncoder {
-        ChatEncoder { head, wanted, tokenizer, begun: Vec::new() }
+        ChatEncoder { head, wanted, tokenizer, begun: Vec::new(), finished: None }
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>, end: Option<&Summary>) -> ChatChunk<'_> {
@@ -103,6 +105,13 @@ impl ChatEncoder {
 
     fn say(&self, index: u32, delta: ChunkDelta, logprobs: Option<ChatLogprobs>, out: &mut Events) {
         out.data(&self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason: None }], None));
+    }
+
+    /// Says the end of an answer, if one has ended.
+    fn finish(&mut self, end: Option<&Summary>, out: &mut Events) {
+        if let Some(choice) = self.finished.take() {
+            out.data(&self.chunk(vec![choice], end));
+        }
     }
 
     /// Says the role, before anything else of an answer.
@@ -156,16 +165,19 @@ impl Encoder for ChatEncoder {
             News::Delta(delta) => self.delta(delta, out),
             News::Ended(ended) => {
                 self.begin(ended.choice, out);
-                let choice = ChunkChoice {
+                self.finish(None, out);
+                self.finished = Some(ChunkChoice {
                     index: ended.choice,
                     delta: ChunkDelta::default(),
                     logprobs: None,
                     finish_reason: Some(ended.reason.openai()),
-                };
-                out.data(&self.chunk(vec![choice], None));
+                });
             }
             News::Done(summary) => {
-                if self.wanted.include_usage {
+                // Where no chunk is about usage, the last one says what can be known only now.
+                let usage = self.wanted.include_usage;
+                self.finish(Some(&*summary).filter(|_| !usage), out);
+                if usage {
                     out.data(&self.chunk(Vec::new(), Some(&summary)));
                 }
                 out.text("[DONE]");

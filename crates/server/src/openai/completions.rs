@@ -1,6 +1,6 @@
 //! `POST /v1/completions`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,7 @@ pub(crate) struct CompletionRequest {
     #[schema(minimum = 1, maximum = 128)]
     n: Option<i64>,
     /// Must equal n: answers are not made to be thrown away.
+    #[schema(minimum = 1, maximum = 128)]
     best_of: Option<i64>,
     /// Whether the answer comes as it is made.
     pub(crate) stream: Option<bool>,
@@ -72,6 +73,7 @@ pub(crate) struct CompletionRequest {
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
     /// Makes tokens of prompt and answer less probable; 1 changes nothing.
+    #[serde(alias = "repeat_penalty")]
     repetition_penalty: Option<f32>,
     /// Added to logits, by token id.
     logit_bias: Option<BTreeMap<String, f32>>,
@@ -79,6 +81,10 @@ pub(crate) struct CompletionRequest {
     response_format: Option<ResponseFormat>,
     /// Report the BLAKE3 digests of the logits the answers were sampled from.
     logits_digest: Option<bool>,
+    /// The answer goes on after the token that would end it.
+    ignore_eos: Option<bool>,
+    /// More tokens that end the answer.
+    stop_token_ids: Option<Vec<u32>>,
     /// Accepted and not used.
     #[serde(rename = "user")]
     _user: Option<Value>,
@@ -173,6 +179,8 @@ impl CompletionRequest {
             choices: choices as u32,
             max_tokens: Some(max_tokens),
             stop: Stop::into_vec(self.stop),
+            ignore_end: self.ignore_eos.unwrap_or(false),
+            stop_tokens: self.stop_token_ids.unwrap_or_default(),
             top_logprobs: logprobs,
             score_prompt: echo && logprobs.is_some(),
             format: self.response_format.map(ResponseFormat::grammar).transpose()?.flatten(),
@@ -227,7 +235,7 @@ pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
     /// Null for the first token of a prompt, which nothing predicts.
     token_logprobs: Vec<Option<f32>>,
-    top_logprobs: Vec<Option<HashMap<String, f32>>>,
+    top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
     /// Where each token begins, in characters.
     text_offset: Vec<usize>,
 }
@@ -281,12 +289,21 @@ pub(crate) struct CompletionEncoder {
     /// Where each answer's next token begins, once it has begun.
     offsets: Vec<Option<usize>>,
     scores: Vec<Vec<Logprob>>,
+    /// The end of an answer that has not been said yet.
+    finished: Option<CompletionChoice>,
 }
 
 impl CompletionEncoder {
     pub(crate) fn waiting(head: Head, wanted: &Wanted) -> CompletionEncoder {
         let include_usage = wanted.include_usage;
-        CompletionEncoder { head, teller: None, include_usage, offsets: Vec::new(), scores: Vec::new() }
+        CompletionEncoder {
+            head,
+            teller: None,
+            include_usage,
+            offsets: Vec::new(),
+            scores: Vec::new(),
+            finished: None,
+        }
     }
 
     pub(crate) fn new(
@@ -301,6 +318,7 @@ impl CompletionEncoder {
             include_usage,
             offsets: vec![None; count * wanted.choices],
             scores: vec![Vec::new(); count],
+            finished: None,
             teller: Some(Teller { wanted, tokenizer, prompts }),
         }
     }
@@ -341,6 +359,13 @@ impl CompletionEncoder {
 
     fn say(&self, choice: CompletionChoice, out: &mut Events) {
         out.data(&self.completion(vec![choice], None, self.include_usage));
+    }
+
+    /// Says the end of an answer, if one has ended.
+    fn finish(&mut self, end: Option<&Summary>, out: &mut Events) {
+        if let Some(choice) = self.finished.take() {
+            out.data(&self.completion(vec![choice], end, self.include_usage));
+        }
     }
 
     /// Says the prompt before the answer, where that is wanted.
@@ -389,10 +414,14 @@ impl Encoder for CompletionEncoder {
             News::Ended(ended) => {
                 let index = ended.choice as usize;
                 self.begin(index, out);
+                self.finish(None, out);
                 let finish_reason = Some(ended.reason.openai());
-                self.say(CompletionChoice { index, text: String::new(), logprobs: None, finish_reason }, out);
+                self.finished =
+                    Some(CompletionChoice { index, text: String::new(), logprobs: None, finish_reason });
             }
             News::Done(summary) => {
+                // Where no chunk is about usage, the last one says what can be known only now.
+                self.finish(Some(&*summary).filter(|_| !self.include_usage), out);
                 if self.include_usage {
                     out.data(&self.completion(Vec::new(), Some(&summary), true));
                 }

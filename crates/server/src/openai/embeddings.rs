@@ -6,14 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
 use utoipa::ToSchema;
-use wushi_engine::{Event, Pooling, Ticket, normalise};
+use wushi_engine::Pooling;
 
 use crate::app::App;
 use crate::ask::Prompt;
 use crate::auth::Caller;
 use crate::body::JsonBody;
+use crate::embed::embed;
 use crate::error::{ApiError, ErrorBody};
 use crate::handlers::receive;
 use crate::pool::Lease;
@@ -34,6 +34,7 @@ pub(crate) struct EmbeddingRequest {
     /// How numbers are written.
     encoding_format: Option<EncodingFormat>,
     /// Must be the length that the model's vectors have.
+    #[schema(minimum = 1)]
     dimensions: Option<usize>,
     /// How tokens' states become a vector: `mean` if absent. An embedding model's is its own.
     pooling: Option<PoolingChoice>,
@@ -130,11 +131,10 @@ pub(crate) async fn embeddings(
     let format = request.encoding_format.unwrap_or(EncodingFormat::Float);
     let (inputs, pooling) = request.inputs(&lease)?;
     let tokens = tokenize(lease.clone(), inputs).await?;
-    let entry = app.ledger.open_embedding(arrival, &lease, pooling, &tokens);
+    let record = app.ledger.open_embedding(arrival, &lease, pooling, &tokens);
     let prompt_tokens = tokens.iter().map(Vec::len).sum();
-    let embedded = embed_all(&lease, tokens, pooling).await;
-    entry.write_embeddings(&embedded).await?;
-    let data = embedded?.0.into_iter().enumerate().map(|(index, embedding)| Embedding {
+    let embedded = embed(&app, lease.clone(), tokens, pooling, record).await?;
+    let data = embedded.into_iter().enumerate().map(|(index, embedding)| Embedding {
         object: "embedding",
         index,
         embedding: Numbers::new(embedding, format),
@@ -212,42 +212,4 @@ pub(crate) async fn tokenize(lease: Lease, inputs: Vec<Prompt>) -> Result<Vec<Ve
     };
     let ids = tokio::task::spawn_blocking(tokenize).await;
     ids.unwrap_or_else(|error| Err(ApiError::internal(format!("the texts could not be cut: {error}"))))
-}
-
-/// The texts' vectors, and how many tokens were found in the prefix cache. Dropping this cancels what is under way.
-pub(crate) async fn embed_all(
-    lease: &Lease,
-    inputs: Vec<Vec<u32>>,
-    pooling: Pooling,
-) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
-    let (sender, mut events) = mpsc::unbounded_channel();
-    let count = inputs.len();
-    let tickets = inputs.into_iter().enumerate().map(|(index, input)| {
-        let sender = sender.clone();
-        let sink = move |event| drop(sender.send((index, event)));
-        lease
-            .model
-            .engine
-            .embed_with(input, pooling, sink)
-            .map_err(|error| ApiError::from(error).about(&format!("input[{index}]")))
-    });
-    let _tickets: Vec<Ticket> = tickets.collect::<Result<_, _>>()?;
-    drop(sender);
-    let (mut vectors, mut cached, mut left) = (vec![Vec::new(); count], 0, count);
-    while left > 0 {
-        match events.recv().await {
-            Some((index, Event::Embedding(mut vector))) => {
-                normalise(&mut vector);
-                vectors[index] = vector;
-            }
-            Some((_, Event::Finished(finished))) => {
-                cached += finished.usage.cached_tokens;
-                left -= 1;
-            }
-            Some((_, Event::Failed(error))) => return Err(error.into()),
-            Some((_, Event::Prompt(_) | Event::Token(_))) => {}
-            None => return Err(ApiError::internal("the embeddings broke off")),
-        }
-    }
-    Ok((vectors, cached))
 }

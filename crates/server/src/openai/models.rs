@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -59,7 +60,7 @@ impl From<&ModelEntry> for ModelObject {
 
 /// List the models
 #[utoipa::path(
-    get, path = "/v1/models", tag = "OpenAI",
+    get, path = "/v1/models", operation_id = "list_models", tag = "OpenAI",
     responses((status = 200, description = "All that may be asked for", body = ModelList),
               (status = "4XX", description = "What was wrong", body = ErrorBody))
 )]
@@ -70,14 +71,15 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
 
 /// Show a model
 #[utoipa::path(
-    get, path = "/v1/models/{model}", tag = "OpenAI",
+    get, path = "/v1/models/{model}", operation_id = "show_model", tag = "OpenAI",
     params(("model" = String, Path, description = "Its name, slashes included")),
     responses((status = 200, description = "The model", body = ModelObject),
               (status = "4XX", description = "What was wrong", body = ErrorBody))
 )]
 pub(crate) async fn show(
     State(app): State<App>,
-    Path(model): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelObject>, ApiError> {
+    let Path(model) = path.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     Ok(Json(ModelObject::from(&**app.pool.find(&model)?)))
 }

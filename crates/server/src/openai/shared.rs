@@ -91,7 +91,7 @@ impl From<&Summary> for Usage {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Extension {
     /// The seed, drawn if none was given: with it the same request gives the same answer.
-    seed: u64,
+    seed: i64,
     /// The name of the record: `wushi replay` takes it.
     request_id: String,
     /// BLAKE3 of the logits that each answer was sampled from, if asked for.
@@ -113,7 +113,8 @@ impl Extension {
     pub(crate) fn new(id: &str, summary: &Summary) -> Extension {
         let hex = |digest: &[u8; 32]| blake3::Hash::from(*digest).to_hex().to_string();
         Extension {
-            seed: summary.seed,
+            // As it was given: JSON of clients has no larger numbers, and OpenAI's seeds may be negative.
+            seed: summary.seed as i64,
             request_id: id.to_owned(),
             logits_digests: (!summary.digests.is_empty()).then(|| summary.digests.iter().map(hex).collect()),
             queue_ms: summary.queue.as_secs_f64() * 1e3,

@@ -1,16 +1,17 @@
 //! `POST /tokenize` and `POST /detokenize`, as other servers have them.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::ask::{Ask, Chat, Prompt};
+use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::error::{ApiError, ErrorBody};
-use crate::handlers::blocking;
+use crate::handlers::{admit, blocking};
 use crate::pool::Lease;
 use crate::prepare;
 
@@ -27,6 +28,7 @@ pub(crate) struct TokenizeRequest {
     #[serde(alias = "content")]
     prompt: Option<String>,
     /// Instead of a text, a conversation, which goes through the model's template.
+    #[schema(min_items = 1)]
     messages: Option<Vec<ChatMessage>>,
     /// Functions for the template.
     tools: Option<Vec<Tool>>,
@@ -80,9 +82,10 @@ pub(crate) struct Detokenized {
 )]
 pub(crate) async fn tokenize(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<TokenizeRequest>,
 ) -> Result<Json<Tokens>, ApiError> {
-    let entry = app.pool.find_or_first(request.model.as_deref())?.clone();
+    let entry = admit(&app, &caller, request.model.as_deref())?;
     let lease = app.pool.acquire(&entry).await?;
     blocking(move || tokens(&lease, request)).await.map(Json)
 }
@@ -119,9 +122,10 @@ fn tokens(lease: &Lease, request: TokenizeRequest) -> Result<Tokens, ApiError> {
 )]
 pub(crate) async fn detokenize(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<Detokenized>, ApiError> {
-    let entry = app.pool.find_or_first(request.model.as_deref())?.clone();
+    let entry = admit(&app, &caller, request.model.as_deref())?;
     let lease = app.pool.acquire(&entry).await?;
     blocking(move || {
         let tokenizer = &lease.model.tokenizer;

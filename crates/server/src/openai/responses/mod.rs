@@ -24,7 +24,8 @@ use crate::sse;
 use crate::whole::{Said, collect};
 
 use super::chat::Head;
-use request::{ResponsesRequest, Wanted};
+pub(crate) use request::ResponsesRequest;
+use request::Wanted;
 use response::{Items, Response};
 use stream::{ResponseEvent, ResponsesEncoder};
 
@@ -73,7 +74,7 @@ fn settle(wanted: &mut Wanted, sampling: &SamplingWish, lease: &Lease) -> Result
 ///
 /// Nothing is stored: there is no `previous_response_id`, and every request carries its whole conversation.
 #[utoipa::path(
-    post, path = "/v1/responses", tag = "OpenAI", request_body = ResponsesRequest,
+    post, path = "/v1/responses", operation_id = "create_response", tag = "OpenAI", request_body = ResponsesRequest,
     responses(
         (status = 200, description = "The answer; with `stream`, server-sent events with names",
          content((Response = "application/json"), (ResponseEvent = "text/event-stream"))),

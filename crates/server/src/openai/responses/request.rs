@@ -21,7 +21,7 @@ pub(crate) struct ResponsesRequest {
     /// Which model; the server's first one if absent.
     pub(crate) model: Option<String>,
     /// What the user says, or all that happened so far.
-    #[schema(required)]
+    #[schema(required, value_type = Input)]
     input: Option<Input>,
     /// What the model is told before that.
     instructions: Option<String>,
