@@ -114,14 +114,33 @@ fn only_names_of_this_machine_are_asked_for() {
 
 #[test]
 fn other_sites_are_told_nothing() {
-    let (_server, client) = tiny_server(&[]);
-    let asked = "host: localhost\r\norigin: https://example.com\r\naccess-control-request-method: POST\r\n";
-    for (method, status) in [("OPTIONS", "405"), ("GET", "405")] {
-        let request = format!("{method} {CHAT} HTTP/1.1\r\n{asked}connection: close\r\n\r\n");
-        let answer = client.raw(request.as_bytes()).to_lowercase();
-        assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
-        assert!(!answer.contains("access-control"), "{answer}");
+    let (server, client) = tiny_server(&[]);
+    let body = chat("hello", json!({ "max_tokens": 1 })).to_string();
+    let ask = |method: &str, more: &str| {
+        let head = format!("{method} {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}");
+        let length = body.len();
+        // What a page may send without asking first.
+        let request = format!("{head}content-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}");
+        client.raw(request.as_bytes()).to_lowercase()
+    };
+    for origin in ["origin: https://example.com\r\n", "origin: null\r\n", "sec-fetch-site: cross-site\r\n"] {
+        for method in ["POST", "OPTIONS", "GET"] {
+            let answer = ask(method, origin);
+            assert!(answer.starts_with("http/1.1 403"), "{method} {origin}: {answer}");
+            assert!(!answer.contains("access-control"), "{answer}");
+        }
     }
-    let request = format!("GET /v1/models HTTP/1.1\r\n{asked}connection: close\r\n\r\n");
-    assert!(!client.raw(request.as_bytes()).to_lowercase().contains("access-control"));
+    assert!(
+        ask("POST", "origin: http://localhost\r\nsec-fetch-site: same-origin\r\n")
+            .starts_with("http/1.1 200")
+    );
+    // With keys no browser sends one for another site, and it is told nothing either.
+    server.key("first");
+    let begin = std::time::Instant::now();
+    while client.get("/v1/models").status != 401 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "served without a key");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let answer = ask("POST", "origin: https://example.com\r\n");
+    assert!(answer.starts_with("http/1.1 401") && !answer.contains("access-control"), "{answer}");
 }
