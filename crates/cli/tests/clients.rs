@@ -9,7 +9,7 @@ use std::process::Command;
 use support::server::{Server, Setup};
 use support::{programs, smollm2, tiny};
 
-const NEEDED: &str = "the clients' tests need Python 3.9 or newer with venv, Node.js 18 or newer and npm: \
+const NEEDED: &str = "the clients' tests need Python 3.10 or newer with venv, Node.js 18 or newer and npm: \
      apt-get install python3 python3-venv nodejs npm";
 
 /// A tiny model whose template shows the variables it is given.

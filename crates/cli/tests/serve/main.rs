@@ -5,6 +5,7 @@ mod keys;
 mod large;
 mod limits;
 mod pool;
+mod rough;
 mod same_bits;
 mod surface;
 

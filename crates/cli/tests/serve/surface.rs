@@ -64,13 +64,14 @@ fn metrics_are_prometheus() {
             .post(CHAT, &chat(&"hello ".repeat(20), json!({ "max_tokens": 6, "logit_bias": { "2": -100 } })))
             .ok();
     }
+    client.post("/v1/embeddings", &json!({ "input": "hello" })).ok();
     client.post(CHAT, &json!({ "messages": [] })).error(400);
     let answer = client.get("/metrics");
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert!(answer.body.ends_with('\n'));
     let metrics = parse(&answer.body);
     let value = |name: &str| metrics[name].iter().map(|sample| sample.value).sum::<f64>();
-    assert_eq!(value("wushi_requests_total"), 3.0);
+    assert_eq!(value("wushi_requests_total"), 4.0);
     assert_eq!(value("wushi_generated_tokens_total"), 18.0);
     assert!(value("wushi_prefix_hit_tokens_total") > 0.0);
     assert!(value("wushi_prompt_tokens_total") > value("wushi_prefix_hit_tokens_total"));
@@ -81,7 +82,7 @@ fn metrics_are_prometheus() {
     for (name, observed) in [
         ("wushi_time_to_first_token_seconds", 3.0),
         ("wushi_inter_token_seconds", 15.0),
-        ("wushi_request_seconds", 3.0),
+        ("wushi_request_seconds", 4.0),
     ] {
         let ends = |end: &str| {
             metrics[name]
@@ -135,6 +136,9 @@ fn the_api_is_described() {
     for (path, method) in [
         (CHAT, "post"),
         ("/v1/completions", "post"),
+        ("/v1/responses", "post"),
+        ("/v1/messages", "post"),
+        ("/v1/messages/count_tokens", "post"),
         ("/v1/embeddings", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
@@ -147,6 +151,17 @@ fn the_api_is_described() {
     ] {
         assert!(description["paths"][path][method]["responses"]["200"].is_object(), "{method} {path}");
     }
+    let paths = description["paths"].as_object().expect("paths").values();
+    let operations: Vec<&Value> =
+        paths.flat_map(|path| path.as_object().expect("operations").values()).collect();
+    let names: BTreeSet<&str> =
+        operations.iter().filter_map(|operation| operation["operationId"].as_str()).collect();
+    assert_eq!(names.len(), operations.len());
+    // What is described of a stream is what its events carry.
+    let chat = &description["paths"][CHAT]["post"]["responses"]["200"]["content"];
+    let data = &chat["text/event-stream"]["schema"]["properties"]["data"];
+    assert_eq!(data["contentSchema"]["$ref"], "#/components/schemas/ChatChunk");
+    assert_eq!(chat["application/json"]["schema"]["$ref"], "#/components/schemas/ChatCompletion");
     let mut found = Vec::new();
     references(&description, &mut found);
     assert!(!found.is_empty());

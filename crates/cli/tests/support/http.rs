@@ -19,10 +19,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn new(response: Response<Body>) -> Answer {
+    fn read(response: Response<Body>) -> Result<Answer, ureq::Error> {
         let (head, mut body) = response.into_parts();
-        let body = body.read_to_string().expect("a text");
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        let body = body.read_to_string()?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -77,7 +77,8 @@ impl Client {
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        Answer::new(request.call().unwrap_or_else(|error| panic!("GET {path}: {error}")))
+        let answer = request.call().and_then(Answer::read);
+        answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     fn send(&self, path: &str, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
@@ -90,7 +91,8 @@ impl Client {
 
     /// POST of any bytes, whatever comes.
     pub(crate) fn post_bytes(&self, path: &str, body: &[u8]) -> Answer {
-        Answer::new(self.send(path, body).unwrap_or_else(|error| panic!("POST {path}: {error}")))
+        let answer = self.send(path, body).and_then(Answer::read);
+        answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
     /// POST of JSON, whatever comes.
@@ -98,9 +100,9 @@ impl Client {
         self.post_bytes(path, body.to_string().as_bytes())
     }
 
-    /// POST of JSON to a server that may not be there any more.
+    /// POST of JSON to a server that may not be there any more, or may not take it all.
     pub(crate) fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
-        self.send(path, body.to_string().as_bytes()).ok().map(Answer::new)
+        self.send(path, body.to_string().as_bytes()).and_then(Answer::read).ok()
     }
 
     /// POST of JSON, answered as a stream of events. Dropping it closes the connection.

@@ -81,6 +81,11 @@ impl Server {
         std::fs::read_to_string(self.folder.path().join("log")).expect("a log")
     }
 
+    /// Which process it is.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends it SIGTERM.
     pub(crate) fn terminate(&self) {
         let kill = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();

@@ -266,6 +266,11 @@ describe("models, errors and keys", () => {
     await assert.rejects(chat({ messages }), (error) => error.code === "context_length_exceeded");
   });
 
+  it("say that a body is too large", async () => {
+    const messages = [{ role: "user", content: "x".repeat(9 << 20) }];
+    await assert.rejects(chat({ messages }), (error) => error.status === 413);
+  });
+
   it("let in who has one", async () => {
     const keyed = (apiKey) => new OpenAI({ baseURL: `${KEYED_SERVER}/v1`, apiKey, maxRetries: 0 });
     await assert.rejects(keyed("none").models.list(), OpenAI.AuthenticationError);

@@ -196,6 +196,11 @@ class Errors(unittest.TestCase):
                 client.chat.completions.create(**{"model": MODEL, "messages": HELLO, **settings})
             self.assertEqual(caught.exception.param, param, caught.exception.message)
 
+    def test_bodies_that_are_too_large(self):
+        with self.assertRaises(openai.APIStatusError) as caught:
+            client.completions.create(model=MODEL, prompt="x" * (9 << 20))
+        self.assertEqual(caught.exception.status_code, 413)
+
     def test_unknown_paths(self):
         with self.assertRaises(openai.NotFoundError):
             client.post("/fine_tuning/jobs", body={}, cast_to=object)
