@@ -49,7 +49,7 @@ status=0
 # In a folder of its own, for what schemathesis leaves behind. No schema says that a token is in the vocabulary, or
 # that a grammar can be made of another schema: what is as described may still be refused, with 400.
 (cd "$folder" && "$OLDPWD/$environment/bin/schemathesis" run "$address/openapi.json" \
-    --max-time "$seconds" --workers 2 --continue-on-failure --warnings off \
+    --max-time "$seconds" --continue-on-failure --warnings off \
     --exclude-checks positive_data_acceptance "$@") || status=$?
 
 held=$(curl -sf "$address/metrics" | awk '/^wushi_(requests_running|requests_waiting|kv_pages_used)\{/ { sum += $2 } END { print sum + 0 }')

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::strict::Strict;
 
 /// A request's body as JSON.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -81,7 +82,7 @@ async fn read(body: Body, limit: usize, time: Duration) -> Result<axum::body::By
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::invalid("the body is not UTF-8"))?;
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Strict(&mut json)).map_err(|error| {
         let path = error.path().to_string();
         let message = error.inner().to_string();
         // `?` stands for a place before anything has been understood.

@@ -33,6 +33,7 @@ mod service;
 mod speech;
 mod sse;
 pub mod store;
+mod strict;
 #[cfg(test)]
 mod told;
 pub mod tools;

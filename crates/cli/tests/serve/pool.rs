@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::support::http::Client;
-use super::support::server::Server;
+use super::support::server::{PATIENCE, Server};
 use super::support::tiny;
 use super::{CHAT, chat, ready, real_model, tiny_model};
 
@@ -103,7 +104,12 @@ fn what_cannot_be_loaded_is_an_error_of_its_own() {
     assert_eq!(last["error"]["code"], "model_not_loaded");
     stream["model"] = "tiny".into();
     assert!(client.stream(CHAT, &stream).events().len() > 1);
-    // Once it is whole, it is served.
+    // Once it is whole it is served, though nobody tries again at once.
     fs::write(&path, &bytes).expect("written");
-    digest(&client, "broken");
+    let request = chat("hello", json!({ "model": "broken", "max_tokens": 1 }));
+    let begin = Instant::now();
+    while client.post(CHAT, &request).status != 200 {
+        assert!(begin.elapsed() < PATIENCE, "never tried again");
+        thread::sleep(Duration::from_millis(200));
+    }
 }
