@@ -92,9 +92,10 @@ Examples:
 
 /// Serve models over HTTP, with a page to talk to
 ///
-/// OpenAI's and Anthropic's clients work without a change: give them http://127.0.0.1:8000/v1 as base URL. The page is at
-/// http://127.0.0.1:8000/. Without a model, all that are on this disk are served, or the default one if there are none. The
-/// first is loaded at once, others when they are first asked for; what was unused the longest goes when memory runs out.
+/// OpenAI's and Anthropic's clients work without a change: give them http://127.0.0.1:8000/v1 as base URL (Anthropic's:
+/// without /v1). The page is at http://127.0.0.1:8000/. Without a model, all that are on this disk are served, or the
+/// default one if there are none. The first is loaded at once, others when they are first asked for; what has been idle the
+/// longest goes when memory runs out.
 ///
 /// Without keys, only this machine is served. `wushi key add NAME` makes one; from then on every request needs one.
 ///

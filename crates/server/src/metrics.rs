@@ -166,20 +166,20 @@ impl Metrics {
                 page.line("wushi_requests_total", &[("model", name), ("outcome", how)], *count as f64);
             }
         }
-        let counters: [(&str, &str, fn(&ModelMetrics) -> u64); 3] = [
-            ("wushi_prompt_tokens_total", "Tokens of prompts", |model| model.prompt_tokens),
+        let counters: [Figure<u64>; 3] = [
+            ("wushi_prompt_tokens_total", "Tokens of prompts", |model| &model.prompt_tokens),
             ("wushi_prefix_hit_tokens_total", "Tokens of prompts found in the prefix cache", |model| {
-                model.cached_tokens
+                &model.cached_tokens
             }),
-            ("wushi_generated_tokens_total", "Tokens generated", |model| model.completion_tokens),
+            ("wushi_generated_tokens_total", "Tokens generated", |model| &model.completion_tokens),
         ];
         for (name, about, value) in counters {
             page.head(name, "counter", about);
             models
                 .iter()
-                .for_each(|(model, metrics)| page.line(name, &[("model", model)], value(metrics) as f64));
+                .for_each(|(model, metrics)| page.line(name, &[("model", model)], *value(metrics) as f64));
         }
-        let histograms: [(&str, &str, fn(&ModelMetrics) -> &Histogram); 3] = [
+        let histograms: [Figure<Histogram>; 3] = [
             ("wushi_time_to_first_token_seconds", "From submission to the first token", |model| &model.ttft),
             ("wushi_inter_token_seconds", "Between two tokens of an answer", |model| &model.inter_token),
             ("wushi_request_seconds", "From arrival to the last token", |model| &model.duration),
@@ -202,6 +202,9 @@ fn keep(recent: &mut Vec<f32>, time: Duration) {
         recent.push(time.as_secs_f32());
     }
 }
+
+/// Name, what it is about, and where it is found.
+type Figure<T> = (&'static str, &'static str, fn(&ModelMetrics) -> &T);
 
 /// A number of each model at this moment.
 pub(crate) struct Gauge {

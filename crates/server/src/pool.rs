@@ -1,6 +1,6 @@
 //! Models by name: loaded when first asked for, unloaded, the longest unused first, when memory runs out.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -64,8 +64,9 @@ enum State {
     Draining(Arc<Running>),
     Failed {
         why: String,
-        /// Until then nobody tries again.
+        /// Until then nobody tries again, unless the file has changed.
         until: Instant,
+        modified: Option<SystemTime>,
     },
 }
 
@@ -168,8 +169,9 @@ impl Pool {
         if let Some(lease) = entry.lease() {
             return Ok(lease);
         }
-        if let State::Failed { why, until } = &*entry.state()
+        if let State::Failed { why, until, modified: then } = &*entry.state()
             && *until > Instant::now()
+            && *then == modified(&entry.served.load.path)
         {
             return Err(not_loaded(why));
         }
@@ -198,7 +200,8 @@ impl Pool {
             Err(message) => {
                 tracing::error!(model = entry.name(), %message, "not loaded");
                 let error = not_loaded(&message);
-                entry.set(State::Failed { why: message, until: Instant::now() + PAUSE });
+                let modified = modified(&entry.served.load.path);
+                entry.set(State::Failed { why: message, until: Instant::now() + PAUSE, modified });
                 Err(error)
             }
         }
@@ -278,10 +281,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("loading broke off: {error}"))
 }
 
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
 /// When a file was last changed, in seconds since 1970; 0 where nobody knows.
-fn changed(path: &PathBuf) -> u64 {
-    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-    let since = modified.ok().and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
+fn changed(path: &Path) -> u64 {
+    let since = modified(path).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since.map_or(0, |duration| duration.as_secs())
 }
 
@@ -411,7 +417,11 @@ impl Lease {
             && Arc::ptr_eq(running, &self.running)
         {
             tracing::error!(model = self.name(), "its engine has failed");
-            *state = State::Failed { why: "its engine has failed".to_owned(), until: Instant::now() };
+            *state = State::Failed {
+                why: "its engine has failed".to_owned(),
+                until: Instant::now(),
+                modified: None,
+            };
         }
     }
 

@@ -23,8 +23,8 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(handlers::chat_completions))
         .route("/v1/completions", post(handlers::completions))
-        .route("/v1/responses", post(responses::create))
-        .route("/v1/messages", post(messages::create))
+        .route("/v1/responses", post(responses::create_response))
+        .route("/v1/messages", post(messages::create_message))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
@@ -70,7 +70,7 @@ async fn count_refusals(State(app): State<App>, request: Request, next: Next) ->
 #[openapi(
     info(title = "Wushi", description = "Text generation on the machines one already has, reproducible to the bit."),
     paths(
-        handlers::chat_completions, handlers::completions, responses::create, messages::create, messages::count_tokens,
+        handlers::chat_completions, handlers::completions, responses::create_response, messages::create_message, messages::count_tokens,
         embeddings::embeddings, models::list, models::show,
         tokenize::tokenize, tokenize::detokenize, service::health, service::ready, service::metrics, service::status,
     ),

@@ -114,6 +114,39 @@ fn only_names_of_this_machine_are_asked_for() {
 }
 
 #[test]
+fn other_sites_are_told_nothing() {
+    let (server, client) = tiny_server(&[]);
+    let body = chat("hello", json!({ "max_tokens": 1 })).to_string();
+    let ask = |method: &str, more: &str| {
+        let head = format!("{method} {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}");
+        let length = body.len();
+        // What a page may send without asking first.
+        let request = format!("{head}content-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}");
+        client.raw(request.as_bytes()).to_lowercase()
+    };
+    for origin in ["origin: https://example.com\r\n", "origin: null\r\n", "sec-fetch-site: cross-site\r\n"] {
+        for method in ["POST", "OPTIONS", "GET"] {
+            let answer = ask(method, origin);
+            assert!(answer.starts_with("http/1.1 403"), "{method} {origin}: {answer}");
+            assert!(!answer.contains("access-control"), "{answer}");
+        }
+    }
+    assert!(
+        ask("POST", "origin: http://localhost\r\nsec-fetch-site: same-origin\r\n")
+            .starts_with("http/1.1 200")
+    );
+    // With keys no browser sends one for another site, and it is told nothing either.
+    server.key("first");
+    let begin = std::time::Instant::now();
+    while client.get("/v1/models").status != 401 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "served without a key");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let answer = ask("POST", "origin: https://example.com\r\n");
+    assert!(answer.starts_with("http/1.1 401") && !answer.contains("access-control"), "{answer}");
+}
+
+#[test]
 fn pages_of_other_sites_are_told_nothing() {
     let told = |client: &Client, request: &str| {
         let answer = client.raw(format!("{request}connection: close\r\n\r\n").as_bytes()).to_lowercase();

@@ -2,6 +2,7 @@
 
 mod ending;
 mod keys;
+mod large;
 mod limits;
 mod pool;
 mod rough;

@@ -40,7 +40,7 @@ fn misbehave(client: &Client, number: usize) {
     match number % 8 {
         // Leaves in the middle of an answer.
         0 | 1 => {
-            let body = long(number % 8 == 0, number);
+            let body = long(number.is_multiple_of(8), number);
             let mut connection = client.connect();
             connection.write_all((head(body.len()) + &body).as_bytes()).expect("sent");
             thread::sleep(pause);

@@ -31,7 +31,7 @@ use super::stream::{MessagesEncoder, MessagesEvent};
         (status = "5XX", description = "What went wrong", body = MessagesErrorBody),
     )
 )]
-pub(crate) async fn create(
+pub(crate) async fn create_message(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Extension(request_id): Extension<RequestId>,

@@ -168,8 +168,7 @@ pub(crate) struct InputBlock {
     name: Option<String>,
     /// Of `tool_use`: the arguments.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
-    input: Option<Value>,
+    input: Option<Map<String, Value>>,
     /// Of `tool_result`: which call it answers.
     #[serde(default)]
     tool_use_id: Option<String>,
@@ -195,8 +194,8 @@ pub(crate) struct InputTool {
     description: Option<String>,
     /// JSON schema of its arguments. They always follow it.
     #[serde(default)]
-    #[schema(value_type = Object, required)]
-    input_schema: Option<Value>,
+    #[schema(required)]
+    input_schema: Option<Map<String, Value>>,
 }
 
 /// Whether, and what, the model calls.
@@ -272,7 +271,7 @@ pub(crate) enum OutputFormat {
     /// JSON that follows a schema.
     JsonSchema {
         /// The schema.
-        schema: Value,
+        schema: Map<String, Value>,
     },
 }
 
@@ -322,7 +321,7 @@ impl MessagesRequest {
             seed: seed(self.seed),
             max_tokens: Some(max_tokens),
             stop: stops.clone(),
-            format: format.map(|OutputFormat::JsonSchema { schema }| Grammar::JsonSchema(schema)),
+            format: format.map(|OutputFormat::JsonSchema { schema }| Grammar::JsonSchema(schema.into())),
             digest: self.logits_digest.unwrap_or(false),
             ..Ask::new(Prompt::Chat(chat))
         };
@@ -411,7 +410,7 @@ impl InputTool {
         };
         let about =
             |error| ApiError::parameter(format!("tools[{place}]"), format!("tools[{place}]: {error}"));
-        let mut tool = tools::Tool::new(&self.name, Some(schema)).map_err(about)?;
+        let mut tool = tools::Tool::new(&self.name, Some(schema.into())).map_err(about)?;
         tool.description = self.description;
         Ok(tool)
     }
@@ -466,7 +465,7 @@ impl InputBlock {
             (InputRole::Assistant, "tool_use") => {
                 let id = needed(self.id, place, "id")?;
                 let name = needed(self.name, place, "name")?;
-                turns.call(id, &name, needed(self.input, place, "input")?);
+                turns.call(id, &name, needed(self.input, place, "input")?.into());
             }
             (InputRole::User, "tool_result") => {
                 let id = needed(self.tool_use_id, place, "tool_use_id")?;

@@ -37,14 +37,17 @@ pub(crate) enum MessagesEvent {
 
 /// More of a block.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 pub(crate) enum BlockDelta {
     /// Of a text.
-    TextDelta { text: String },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
     /// Of a thought.
-    ThinkingDelta { thinking: String },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
     /// Of a call's arguments.
-    InputJsonDelta { partial_json: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
 }
 
 /// How an answer ended.
@@ -133,20 +136,18 @@ impl MessagesEncoder {
             let delta = match piece {
                 Piece::Text(text) => {
                     self.open(Kind::Text, &Part::Text { text: String::new(), logprobs: Vec::new() }, out);
-                    Some(BlockDelta::TextDelta { text })
+                    Some(BlockDelta::Text { text })
                 }
                 Piece::Reasoning(thinking) => {
                     self.open(Kind::Thinking, &Part::Reasoning(String::new()), out);
-                    self.wanted.thoughts.then_some(BlockDelta::ThinkingDelta { thinking })
+                    self.wanted.thoughts.then_some(BlockDelta::Thinking { thinking })
                 }
                 Piece::Call { id, name, .. } => {
                     let call = Call { id, name, arguments: String::new() };
                     self.open(Kind::Call, &Part::Call(call), out);
                     None
                 }
-                Piece::Arguments { fragment, .. } => {
-                    Some(BlockDelta::InputJsonDelta { partial_json: fragment })
-                }
+                Piece::Arguments { fragment, .. } => Some(BlockDelta::InputJson { partial_json: fragment }),
             };
             if let Some(delta) = delta {
                 MessagesEvent::ContentBlockDelta { index: self.blocks.saturating_sub(1), delta }.tell(out);

@@ -6,6 +6,8 @@ mod response;
 mod stream;
 mod tool;
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::response::IntoResponse;
@@ -20,7 +22,6 @@ use crate::ledger::Arrival;
 use crate::pool::{Lease, ModelEntry};
 use crate::sse;
 use crate::whole::{Said, collect};
-use std::sync::Arc;
 
 use super::chat::Head;
 pub(crate) use request::ResponsesRequest;
@@ -81,7 +82,7 @@ fn settle(wanted: &mut Wanted, sampling: &SamplingWish, lease: &Lease) -> Result
         (status = "5XX", description = "What went wrong", body = ErrorBody),
     )
 )]
-pub(crate) async fn create(
+pub(crate) async fn create_response(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     JsonBody(request): JsonBody<ResponsesRequest>,

@@ -168,13 +168,13 @@ impl ResponsesEncoder {
 
     /// Closes the last part if a piece does not belong to it.
     fn begin_part(&mut self, piece: &Piece, out: &mut Events) {
-        let goes_on = match (piece, self.said.parts.last()) {
+        let goes_on = matches!(
+            (piece, self.said.parts.last()),
             (_, None)
-            | (Piece::Text(_), Some(Part::Text { .. }))
-            | (Piece::Reasoning(_), Some(Part::Reasoning(_)))
-            | (Piece::Arguments { .. }, _) => true,
-            _ => false,
-        };
+                | (Piece::Text(_), Some(Part::Text { .. }))
+                | (Piece::Reasoning(_), Some(Part::Reasoning(_)))
+                | (Piece::Arguments { .. }, _)
+        );
         if !goes_on {
             self.close(Progress::Complete, out);
         }

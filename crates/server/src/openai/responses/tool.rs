@@ -1,7 +1,7 @@
 //! Tools and forms of answers, as the Responses API writes them: without the wrapping of chat completions.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::ask::Tools;
@@ -23,8 +23,7 @@ pub(crate) struct ResponsesTool {
     /// What it is for.
     description: Option<String>,
     /// JSON schema of its arguments.
-    #[schema(value_type = Option<Object>)]
-    parameters: Option<Value>,
+    parameters: Option<Map<String, Value>>,
     /// Arguments always follow the schema; so this changes nothing.
     strict: Option<bool>,
 }
@@ -86,7 +85,7 @@ impl ResponsesTool {
         })?;
         let about =
             |error| ApiError::parameter(format!("tools[{place}]"), format!("tools[{place}]: {error}"));
-        let mut tool = tools::Tool::new(name, self.parameters.clone()).map_err(about)?;
+        let mut tool = tools::Tool::new(name, self.parameters.clone().map(Value::Object)).map_err(about)?;
         tool.description = self.description.clone();
         Ok(tool)
     }
@@ -182,8 +181,7 @@ pub(crate) enum TextFormat {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<String>,
         /// The schema.
-        #[schema(value_type = Object)]
-        schema: Value,
+        schema: Map<String, Value>,
         /// Answers always follow the schema; so this changes nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         strict: Option<bool>,
@@ -206,7 +204,7 @@ impl TextConfig {
         match &self.format {
             TextFormat::Text => None,
             TextFormat::JsonObject => Some(Grammar::JsonObject),
-            TextFormat::JsonSchema { schema, .. } => Some(Grammar::JsonSchema(schema.clone())),
+            TextFormat::JsonSchema { schema, .. } => Some(Grammar::JsonSchema(schema.clone().into())),
             TextFormat::Regex { pattern } => Some(Grammar::Regex(pattern.clone())),
             TextFormat::Grammar { grammar } => Some(Grammar::Lark(grammar.clone())),
         }
