@@ -289,13 +289,7 @@ impl MessagesRequest {
     /// What is asked for, and how the answer is to be told.
     pub(crate) fn ask(self) -> Result<(Ask, Wanted), ApiError> {
         let max_tokens = count("max_tokens", Some(self.max_tokens), i64::MAX)?.unwrap_or(1);
-        if let Some(Thinking::Enabled { budget_tokens, .. }) = &self.thinking
-            && !(1..self.max_tokens).contains(budget_tokens)
-        {
-            let message =
-                format!("thinking.budget_tokens is {budget_tokens}, expected 1 to {}", self.max_tokens - 1);
-            return Err(ApiError::parameter("thinking.budget_tokens", message));
-        }
+        check_budget(self.thinking.as_ref(), self.max_tokens.saturating_sub(1))?;
         let display = match &self.thinking {
             Some(Thinking::Enabled { display, .. } | Thinking::Adaptive { display }) => *display,
             _ => None,
@@ -335,10 +329,21 @@ impl MessagesRequest {
     }
 }
 
+/// Thoughts must leave something of the answer.
+fn check_budget(thinking: Option<&Thinking>, most: i64) -> Result<(), ApiError> {
+    match thinking {
+        Some(Thinking::Enabled { budget_tokens, .. }) => {
+            count("thinking.budget_tokens", Some(*budget_tokens), most).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 impl CountTokensRequest {
     /// The prompt that is counted.
     pub(crate) fn ask(self) -> Result<Ask, ApiError> {
         let effort = self.output_config.and_then(|config| config.effort);
+        check_budget(self.thinking.as_ref(), i64::MAX)?;
         let chat = Chat {
             continue_final: self.messages.last().is_some_and(|last| last.role == InputRole::Assistant),
             messages: conversation(self.system, self.messages)?,

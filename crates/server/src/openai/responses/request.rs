@@ -113,10 +113,8 @@ pub(crate) struct ResponsesRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReasoningConfig {
     /// How much, for templates that know: also given to them as `reasoning_effort`.
-    #[schema(required)]
     effort: Option<ReasoningEffort>,
     /// Accepted: thoughts are told in full, and never summed up.
-    #[schema(required)]
     summary: Option<String>,
     /// An older name of `summary`.
     #[serde(default, rename = "generate_summary", skip_serializing)]
