@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::http::Client;
 use super::support::server::{Server, Setup, command};
 use super::{CHAT, chat, ready, tiny_model, tiny_server};
 
@@ -144,29 +143,4 @@ fn other_sites_are_told_nothing() {
     }
     let answer = ask("POST", "origin: https://example.com\r\n");
     assert!(answer.starts_with("http/1.1 401") && !answer.contains("access-control"), "{answer}");
-}
-
-#[test]
-fn pages_of_other_sites_are_told_nothing() {
-    let told = |client: &Client, request: &str| {
-        let answer = client.raw(format!("{request}connection: close\r\n\r\n").as_bytes()).to_lowercase();
-        assert!(!answer.contains("access-control"), "{answer}");
-        answer
-    };
-    let foreign = "host: localhost\r\norigin: https://example.com\r\n";
-    let preflight = format!("OPTIONS {CHAT} HTTP/1.1\r\n{foreign}access-control-request-method: POST\r\n");
-    let list = format!("GET /v1/models HTTP/1.1\r\n{foreign}");
-    // A browser would send its visitor's requests for them.
-    let (_open, client) = tiny_server(&[]);
-    assert!(told(&client, &preflight).starts_with("http/1.1 403"));
-    assert!(told(&client, &list).starts_with("http/1.1 403"));
-    assert!(
-        told(&client, &list.replace("https://example.com", "http://localhost")).starts_with("http/1.1 200")
-    );
-    // Who has a key may send it from anywhere; a browser still keeps the answer from the page.
-    let setup = Setup::new();
-    let key = setup.key("someone", &[]);
-    let (_keyed, client) = ready(setup.start(&[&tiny_model()]));
-    assert!(told(&client, &preflight).starts_with("http/1.1 401"));
-    assert!(told(&client, &format!("{list}x-api-key: {key}\r\n")).starts_with("http/1.1 200"));
 }
