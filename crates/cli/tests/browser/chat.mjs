@@ -151,7 +151,8 @@ test('settings are sent, what will not do is not', async () => {
 test('a new chat takes a model that is there', async () => {
   const { chat, end } = await profile({ model: 'elsewhere' });
   const page = await chat();
-  assert.equal(await page.inputValue('#model'), 'smollm2');
+  // The list comes a moment after the page.
+  await page.waitForFunction((name) => document.querySelector('#model').value === name, 'smollm2');
   await ask(page, 'Hello');
   await answered(page);
   assert.equal(await page.locator('.answer-head').innerText(), 'smollm2');
