@@ -124,14 +124,17 @@ fn alone_or_among_others_in_any_chunks() {
             speculate: false,
             ..EngineOptions::default()
         };
-        // Rows for all prompts at once: it is the option that cuts them.
         let (_engine, log, answers) =
-            together(ExecutorInfo { max_rows: 4096, pages: 1024, ..info() }, options);
+            together(ExecutorInfo { max_rows: 256, pages: 1024, ..info() }, options);
         expect_alone(&answers);
         let batches = log.batches();
         assert!(batches.iter().any(|batch| batch.spans.len() == 33), "the sequences did run together");
         let longest = batches.iter().flat_map(|batch| &batch.spans).map(|span| span.rows.len()).max();
-        assert_eq!(longest, Some(prefill_chunk.unwrap_or(70)), "chunks are as asked for");
+        // A share of a step's rows has more than 7 for each of 33 prompts.
+        match prefill_chunk {
+            Some(few @ 1..=7) => assert_eq!(longest, Some(few), "chunks are as asked for"),
+            _ => assert!(longest > Some(7) && longest <= Some(prefill_chunk.unwrap_or(70)), "{longest:?}"),
+        }
     }
 }
 
