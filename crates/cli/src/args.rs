@@ -105,6 +105,9 @@ Examples:
 pub(crate) struct ServeArgs {
     /// Which models; NAME=MODEL serves one under another name
     pub(crate) models: Vec<String>,
+    /// What other servers have: said better than guessed
+    #[arg(long, value_name = "KEY", hide = true)]
+    pub(crate) api_key: Option<String>,
     #[command(flatten)]
     pub(crate) serving: Serving,
     #[command(flatten)]

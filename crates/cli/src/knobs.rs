@@ -199,6 +199,7 @@ mod tests {
 
     /// Flags that say what one call is for, and thus have no place in a configuration.
     const NO_KNOBS: &[&str] = &[
+        "api-key",
         "help",
         "version",
         "verbose",

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wushi_cpu::PAGE_TOKENS;
 use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
@@ -30,7 +30,13 @@ pub(crate) fn store(app: &App) -> Result<Store> {
 /// The file that keys, usage and records are in.
 pub(crate) fn database(records: Records, app: &App) -> Result<PathBuf> {
     match records.resolve(&app.layers)?.database {
-        Some(path) => Ok(path),
+        // A typing error must not look like a database without keys.
+        Some(path) => match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                bail!("{}: there is no folder {}", path.display(), folder.display())
+            }
+            _ => Ok(path),
+        },
         None => Ok(home(app)?.join("server.sqlite")),
     }
 }

@@ -10,7 +10,7 @@ use wushi_models::Pooling;
 
 use crate::constraint::{Constraint, panic_message};
 use crate::event::{Event, FinishReason, Finished, Logprob, Timings, Usage};
-use crate::link::{Canceller, Client, Queue, Ticket};
+use crate::link::{Canceller, Client, Place, Queue, Ticket};
 use crate::pool::Pool;
 use crate::request::check_prompt;
 use crate::sequence::Sequence;
@@ -137,11 +137,34 @@ impl Engine {
         constraint: Option<Box<dyn Constraint>>,
         events: impl FnMut(Event) + Send + 'static,
     ) -> Result<Ticket, EngineError> {
+        request.validate(&self.info)?;
+        self.submit_at(&self.place()?, request, constraint, events)
+    }
+
+    /// A place in the queue, for requests that belong together.
+    ///
+    /// # Errors
+    /// [`EngineError::QueueFull`].
+    pub fn place(&self) -> Result<Place, EngineError> {
+        Place::take(self.shared.clone())
+    }
+
+    /// [`Engine::submit_with`], at a place in the queue that is taken already.
+    ///
+    /// # Errors
+    /// As [`Engine::submit_with`], except for a full queue.
+    pub fn submit_at(
+        &self,
+        place: &Place,
+        request: Request,
+        constraint: Option<Box<dyn Constraint>>,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
         if self.states.is_some_and(|states| states.only) {
             return Err(EngineError::NoText);
         }
         request.validate(&self.info)?;
-        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        let (client, ticket) = Client::new(place, Box::new(events));
         self.queue(Sequence::new(request, &self.info, constraint, client), ticket)
     }
 
@@ -155,12 +178,26 @@ impl Engine {
         pooling: Pooling,
         events: impl FnMut(Event) + Send + 'static,
     ) -> Result<Ticket, EngineError> {
+        self.embed_at(&self.place()?, tokens, pooling, events)
+    }
+
+    /// [`Engine::embed_with`], at a place in the queue that is taken already.
+    ///
+    /// # Errors
+    /// As [`Engine::embed_with`], except for a full queue.
+    pub fn embed_at(
+        &self,
+        place: &Place,
+        tokens: Vec<u32>,
+        pooling: Pooling,
+        events: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Ticket, EngineError> {
         let states = self.states.ok_or(EngineError::NoStates)?;
         // What must come in one step must fit one.
         let most = if states.whole { self.info.max_rows } else { usize::MAX };
         let info = ExecutorInfo { context: self.info.context.min(most), ..self.info.clone() };
         check_prompt(&tokens, 0, &info, states.tokens)?;
-        let (client, ticket) = Client::new(self.shared.clone(), Box::new(events))?;
+        let (client, ticket) = Client::new(place, Box::new(events));
         let pool = Pool::new(pooling, tokens.len());
         let request = Request { max_tokens: Some(0), ..Request::new(tokens) };
         let mut sequence = Sequence::new(request, &self.info, None, client);

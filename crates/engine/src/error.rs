@@ -117,7 +117,7 @@ pub enum EngineError {
     Constraint(String),
 
     /// Too many requests wait already.
-    #[error("{waiting} requests are waiting, at most {limit} may: try again later")]
+    #[error("the queue is full: {waiting} of {limit} places are taken; try again later")]
     QueueFull {
         /// Requests that have not begun.
         waiting: usize,

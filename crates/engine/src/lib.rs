@@ -45,7 +45,7 @@ pub use embed::{Embedder, normalise};
 pub use engine::{Embedding, Engine, EngineOptions, Generation, Output};
 pub use error::EngineError;
 pub use event::{Event, FinishReason, Finished, Logprob, Timings, Token, Usage};
-pub use link::{Canceller, Ticket};
+pub use link::{Canceller, Place, Ticket};
 pub use request::{MAX_STOP_STRINGS, Request, Sampling};
 pub use stats::Stats;
 pub use vocabulary::Vocabulary;

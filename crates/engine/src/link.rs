@@ -92,6 +92,31 @@ impl Queue {
     }
 }
 
+/// A place in the queue. Requests that belong together, as several answers to one question do, may share one: it is free
+/// again when all of them have begun, and no handle on it is left.
+#[derive(Clone)]
+pub struct Place(Arc<Held>);
+
+struct Held {
+    shared: Arc<Shared>,
+    /// How many there were before it.
+    before: usize,
+}
+
+impl Place {
+    /// A place, if there is one.
+    pub(crate) fn take(shared: Arc<Shared>) -> Result<Place, EngineError> {
+        let before = shared.queue.enter()?;
+        Ok(Place(Arc::new(Held { shared, before })))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.queue.leave();
+    }
+}
+
 /// What a request's events are handed to.
 pub(crate) type Sink = Box<dyn FnMut(Event) + Send>;
 
@@ -102,16 +127,17 @@ pub(crate) struct Client {
     sink: Option<Sink>,
     link: Arc<Link>,
     shared: Arc<Shared>,
-    /// Whether it still counts as waiting.
-    queued: bool,
+    /// While it counts as waiting.
+    queued: Option<Place>,
 }
 
 impl Client {
-    /// Both ends, if the queue has a place.
-    pub(crate) fn new(shared: Arc<Shared>, sink: Sink) -> Result<(Client, Ticket), EngineError> {
-        let place = AtomicUsize::new(shared.queue.enter()?);
-        let link = Arc::new(Link { cancelled: AtomicBool::new(false), place });
-        Ok((Client { sink: Some(sink), link: link.clone(), shared, queued: true }, Ticket(link)))
+    /// Both ends of a request at this place.
+    pub(crate) fn new(place: &Place, sink: Sink) -> (Client, Ticket) {
+        let before = AtomicUsize::new(place.0.before);
+        let link = Arc::new(Link { cancelled: AtomicBool::new(false), place: before });
+        let (shared, queued) = (place.0.shared.clone(), Some(place.clone()));
+        (Client { sink: Some(sink), link: link.clone(), shared, queued }, Ticket(link))
     }
 
     /// Whether the client wants no more.
@@ -121,16 +147,15 @@ impl Client {
 
     /// Notes how many requests are before this one, if it has not begun.
     pub(crate) fn set_place(&self, place: usize) {
-        if self.queued {
+        if self.queued.is_some() {
             self.link.place.store(place, Ordering::Relaxed);
         }
     }
 
     /// Notes that the request waits no more.
     pub(crate) fn begin(&mut self) {
-        if std::mem::take(&mut self.queued) {
+        if self.queued.take().is_some() {
             self.link.place.store(NO_PLACE, Ordering::Relaxed);
-            self.shared.queue.leave();
         }
     }
 

@@ -372,7 +372,7 @@ mod tests {
     use super::*;
     use crate::Request;
     use crate::engine::Shared;
-    use crate::link::Client;
+    use crate::link::{Client, Place};
     use crate::pages::prefix;
 
     const PAGE_TOKENS: usize = 2;
@@ -388,7 +388,7 @@ mod tests {
 
     fn submit_tokens(scheduler: &mut Scheduler, tokens: Vec<u32>) {
         let shared = Arc::new(Shared::new(info().pages, &EngineOptions::default()));
-        let (client, _) = Client::new(shared, Box::new(drop)).unwrap();
+        let (client, _) = Client::new(&Place::take(shared).unwrap(), Box::new(drop));
         let request = Request::new(tokens);
         scheduler.submit(Sequence::new(request, &info(), None, client));
     }

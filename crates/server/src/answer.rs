@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use wushi_engine::{Constraint, EngineError, Event, FinishReason, Finished, Logprob, Request, Ticket};
+use wushi_engine::{Constraint, EngineError, Event, FinishReason, Finished, Logprob, Place, Request, Ticket};
 
 use crate::app::{App, Closing};
 use crate::error::ApiError;
@@ -158,7 +158,9 @@ pub(crate) fn start(app: &App, lease: Lease, prepared: Prepared, entry: Entry) -
         lease,
         started: Instant::now(),
         closing: app.closing.subscribe(),
+        place: None,
     };
+    driver.place = Some(driver.lease.engine()?.place()?);
     driver.submit()?;
     tokio::spawn(driver.drive());
     Ok(Answers { news: receiver })
@@ -245,22 +247,27 @@ struct Driver {
     lease: Lease,
     started: Instant,
     closing: watch::Receiver<Closing>,
+    /// In the engine's queue, as long as anything is to be submitted.
+    place: Option<Place>,
 }
 
 impl Driver {
     /// Submits answers, as many as one request may have under way. Others follow when these have ended.
     fn submit(&mut self) -> Result<(), ApiError> {
+        let Some(place) = self.place.take() else { return Ok(()) };
         let engine = self.lease.engine()?;
         let mut under_way = self.choices.iter().filter(|choice| choice.is_under_way()).count();
         for (index, choice) in self.choices.iter_mut().enumerate() {
             if under_way == WINDOW {
-                break;
+                // Those that follow keep it.
+                self.place = Some(place);
+                return Ok(());
             }
             let Some((request, constraint)) = choice.prepared.take() else { continue };
             let events = self.events.clone();
             // Where a driver is gone, so is the ticket.
             let sink = move |event| drop(events.send((index, event)));
-            match engine.submit_with(request, constraint, sink) {
+            match engine.submit_at(&place, request, constraint, sink) {
                 Ok(ticket) => choice.ticket = Some(ticket),
                 Err(error) => {
                     choice.failed = true;
@@ -289,6 +296,16 @@ impl Driver {
             Ok(()) if ended.iter().any(is_cancelled) => "cancelled",
             Ok(()) => "ok",
         };
+        tracing::info!(
+            id = entry.id(),
+            model = lease.name(),
+            how,
+            prompt_tokens = summary.prompt_tokens,
+            cached_tokens = summary.cached_tokens,
+            completion_tokens = summary.completion_tokens,
+            ms = started.elapsed().as_millis() as u64,
+            "answered"
+        );
         metrics.ended(lease.name(), (summary.prompt_tokens, summary.cached_tokens), how, started.elapsed());
         let recorded = entry.write(&summary, &ended, ids, &outcome).await;
         // The model may be unloaded from here on; what is told below needs it no more.

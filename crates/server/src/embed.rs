@@ -54,11 +54,17 @@ pub(crate) async fn embed_all(
     let (sender, mut events) = mpsc::unbounded_channel();
     let (mut vectors, mut cached, mut left) = (vec![Vec::new(); inputs.len()], 0, inputs.len());
     let mut waiting = inputs.into_iter().enumerate();
+    // In the engine's queue, as long as anything is to be submitted.
+    let mut place = Some(lease.model.engine.place()?);
     let mut begin = || -> Result<Option<Ticket>, ApiError> {
-        let Some((index, input)) = waiting.next() else { return Ok(None) };
+        let Some((index, input)) = waiting.next() else {
+            place = None;
+            return Ok(None);
+        };
+        let Some(place) = &place else { return Ok(None) };
         let sender = sender.clone();
         let sink = move |event| drop(sender.send((index, event)));
-        let ticket = lease.model.engine.embed_with(input, pooling, sink);
+        let ticket = lease.model.engine.embed_at(place, input, pooling, sink);
         ticket.map(Some).map_err(|error| ApiError::from(error).about(&format!("input[{index}]")))
     };
     // Those that have ended may be dropped with the others.

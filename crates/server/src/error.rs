@@ -9,6 +9,8 @@ use wushi_formats::FormatError;
 
 use crate::constraint::ConstraintError;
 
+/// The code of a model that cannot be loaded.
+pub(crate) const NOT_LOADED: &str = "model_not_loaded";
 /// The code of what no client reads.
 const GONE: &str = "client_closed_request";
 
@@ -132,6 +134,10 @@ impl ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.code == Some(NOT_LOADED) {
+            // OpenAI's and Anthropic's clients would wait and try again otherwise.
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -156,12 +162,13 @@ impl From<EngineError> for ApiError {
                 ApiError::parameter("prompt", message).code("context_length_exceeded")
             }
             EngineError::QueueFull { .. } => ApiError::too_many(message, "queue_full", 2),
-            EngineError::OutOfRange { name, .. } => ApiError::parameter(name, message),
-            EngineError::EmptyPrompt
-            | EngineError::UnknownToken { .. }
-            | EngineError::EmptyStopString { .. }
-            | EngineError::TooManyStopStrings { .. }
-            | EngineError::NoCandidate { .. } => ApiError::invalid(message),
+            EngineError::OutOfRange { name, .. } => ApiError::parameter(name.replace(' ', "_"), message),
+            EngineError::EmptyPrompt => ApiError::parameter("prompt", message),
+            EngineError::UnknownToken { place, .. } => ApiError::parameter(place.replace(' ', "_"), message),
+            EngineError::EmptyStopString { .. } | EngineError::TooManyStopStrings { .. } => {
+                ApiError::parameter("stop", message)
+            }
+            EngineError::NoCandidate { .. } => ApiError::invalid(message),
             EngineError::Panicked(_) => {
                 tracing::error!(%message, "an engine");
                 ApiError::internal("the model's engine has failed; the server's log says why. Try again")

@@ -186,6 +186,11 @@ fn blank(prompt: usize, choice: usize) -> Choice {
 }
 
 impl Entry {
+    /// The record's name.
+    pub(crate) fn id(&self) -> &str {
+        &self.record.id
+    }
+
     /// Writes what became of the answers; returns when it is on the disk.
     pub(crate) async fn write(
         mut self,

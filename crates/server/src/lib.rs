@@ -119,6 +119,9 @@ pub enum ServeError {
         /// Why not.
         error: io::Error,
     },
+    /// The first model cannot be loaded.
+    #[error("{0}")]
+    NotLoaded(String),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -182,15 +185,26 @@ impl Server {
 
     /// Serves until `stop`; then lets nobody in, waits for the answers under way, ends those that take too long, and returns
     /// when every record is written.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// The first model cannot be loaded.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Server { listener, app, drain, keep_records, .. } = self;
         let background = tokio::spawn(watch_over(app.clone()));
         let pruning = tokio::spawn(prune(app.clone(), keep_records));
-        if let Some(first) = app.pool.entries().first() {
-            let (pool, first) = (app.pool.clone(), first.clone());
-            // What goes wrong is seen in the log, in /ready, and by the next request.
-            tokio::spawn(async move { drop(pool.acquire(&first).await) });
-        }
+        let mut failed = None;
+        let first = first_model(&app);
+        let stop = async {
+            tokio::pin!(stop, first);
+            tokio::select! {
+                () = &mut stop => {}
+                // Whoever started the server learns of it at once.
+                error = &mut first => match error {
+                    Err(error) => failed = Some(error),
+                    Ok(()) => stop.await,
+                },
+            }
+        };
         let limits = app.limits.clone();
         let graceful = listen::accept(listener, router::router(app.clone()), &limits, stop).await;
         tracing::info!("no more requests; waiting for the answers under way");
@@ -205,7 +219,14 @@ impl Server {
         }
         background.abort();
         pruning.abort();
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// Loads the first model.
+async fn first_model(app: &App) -> Result<(), ServeError> {
+    let Some(first) = app.pool.entries().first() else { return Ok(()) };
+    app.pool.acquire(first).await.map(drop).map_err(|error| ServeError::NotLoaded(error.message))
 }
 
 /// Removes records that are too old.

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::http::StatusCode;
 use tokio::sync::Notify;
 use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
 use wushi_engine::{Engine, Stats};
 
 use crate::constraint::Compiler;
-use crate::error::ApiError;
+use crate::error::{ApiError, NOT_LOADED};
 use crate::speech::Style;
 use crate::store::Loading;
 
@@ -37,6 +38,8 @@ pub(crate) struct Pool {
     entries: Vec<Arc<ModelEntry>>,
     /// Bytes that all loaded models may take together.
     budget: Option<u64>,
+    /// What the machine had when the first model was loaded.
+    machine: OnceLock<u64>,
     /// Whoever loads holds this; those who wait for it are served in order.
     loading: tokio::sync::Mutex<()>,
     /// Told whenever a model is no longer in use.
@@ -133,7 +136,13 @@ impl Pool {
                 idle: idle.clone(),
             })
         });
-        Pool { entries: entries.collect(), budget, loading: tokio::sync::Mutex::new(()), idle }
+        Pool {
+            entries: entries.collect(),
+            budget,
+            machine: OnceLock::new(),
+            loading: tokio::sync::Mutex::new(()),
+            idle,
+        }
     }
 
     /// All models.
@@ -151,7 +160,7 @@ impl Pool {
         self.entries.iter().find(|entry| entry.served.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.entries.iter().map(|entry| entry.name()).collect();
             let message = format!("there is no model `{name}` here; there are: {}", names.join(", "));
-            ApiError { status: axum::http::StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
+            ApiError { status: StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
                 .code("model_not_found")
         })
     }
@@ -210,12 +219,16 @@ impl Pool {
     async fn plan_and_load(&self, entry: &Arc<ModelEntry>) -> Result<Arc<Running>, String> {
         loop {
             let mut options = entry.served.load.clone();
-            if let Some(budget) = self.budget {
+            if let Some(budget) = self.budget.or(self.machine.get().copied()) {
                 options.memory = Some(budget.saturating_sub(self.taken()));
             }
             let planned = blocking(move || load::plan(&options)).await?;
             match planned {
                 Ok(plan) => {
+                    if let Some(available) = plan.available() {
+                        // Pages of keys and values that no sequence has touched yet look like free memory to the next.
+                        self.machine.get_or_init(|| available);
+                    }
                     let entry = entry.clone();
                     return blocking(move || Running::load(plan, &entry)).await?.map(Arc::new);
                 }
@@ -273,8 +286,9 @@ fn unload(state: State) {
     drop(state);
 }
 
+/// What is wrong with a file stays wrong: nobody is told to try again.
 fn not_loaded(why: &str) -> ApiError {
-    ApiError::unavailable(why, PAUSE.as_secs()).code("model_not_loaded")
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why).code(NOT_LOADED)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {

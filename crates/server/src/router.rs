@@ -1,5 +1,7 @@
 //! Paths, and what every request passes through.
 
+use std::time::Instant;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -46,7 +48,9 @@ pub(crate) fn router(app: App) -> Router {
 }
 
 async fn unknown_path(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", request.uri().path());
+    let path = request.uri().path();
+    let message =
+        format!("there is nothing at {path}: the APIs are under /v1, and /openapi.json lists all paths");
     ApiError::new(StatusCode::NOT_FOUND, message).code("unknown_url")
 }
 
@@ -55,9 +59,18 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).code("method_not_allowed")
 }
 
-/// Counts errors, and says of every response that its type is what it says.
+/// Logs requests, counts errors, and says of every response that its type is what it says.
 async fn count_refusals(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (method, path, begun) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
+    let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
+    match path.as_str() {
+        // Asked for every few seconds.
+        "/health" | "/ready" | "/metrics" | "/status" => {
+            tracing::debug!(%method, path, status, ms, "request")
+        }
+        _ => tracing::info!(%method, path, status, ms, "request"),
+    }
     if response.status().is_client_error() || response.status().is_server_error() {
         app.metrics.refused(response.status().as_u16());
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::Notify;
 use wushi_cpu::Team;
 use wushi_engine::load::DEFAULT_CONTEXT;
@@ -26,6 +26,11 @@ const PORT: u16 = 8000;
 const DRAIN: u64 = 30;
 
 pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
+    if args.api_key.is_some() {
+        bail!(
+            "keys are made with `wushi key add NAME`, not given on the command line, where others see them"
+        );
+    }
     let serving = args.serving.resolve(&app.layers)?;
     let compute = args.compute.resolve(&app.layers)?;
     let references = if args.models.is_empty() { everything(app)? } else { args.models };
@@ -70,13 +75,21 @@ async fn serve(options: Options, app: &App) -> Result<ExitCode> {
     let stop = Arc::new(Notify::new());
     let _guard = app.interrupts.tell({
         let stop = stop.clone();
-        move || stop.notify_one()
+        let quiet = app.quiet();
+        move || {
+            if !quiet {
+                output::note("waiting for the answers under way; Ctrl-C again ends now");
+            }
+            stop.notify_one();
+        }
     });
-    server
-        .run(async move {
-            tokio::select! { () = stop.notified() => {}, () = terminated() => {} }
-        })
-        .await;
+    let told = async move {
+        tokio::select! {
+            () = stop.notified() => {}
+            () = terminated() => {}
+        }
+    };
+    server.run(told).await?;
     Ok(ExitCode::SUCCESS)
 }
 

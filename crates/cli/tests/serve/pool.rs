@@ -95,7 +95,8 @@ fn what_cannot_be_loaded_is_an_error_of_its_own() {
     let (_server, client) = ready(Server::start(&[&tiny, &broken]));
     let refused = client.post(CHAT, &chat("hello", json!({ "model": "broken" })));
     assert_eq!(refused.error(503)["code"], "model_not_loaded");
-    assert!(refused.header("retry-after").is_some());
+    // What is wrong with a file stays wrong: clients need not try again.
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
     let shown = client.get("/v1/models/broken").ok();
     assert_eq!(shown["state"], "failed");
     assert!(shown["failure"].is_string());

@@ -92,7 +92,7 @@ pub(crate) struct CompletionRequest {
 
 /// Prompts in every form that is in use.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, token ids, or a list of either")]
 pub(crate) enum PromptInput {
     /// A text.
     Text(String),

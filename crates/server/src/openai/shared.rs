@@ -8,7 +8,7 @@ use crate::error::ApiError;
 
 /// One stop string or several.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 pub(crate) enum Stop {
     /// One.
     One(String),

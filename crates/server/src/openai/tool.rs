@@ -38,7 +38,7 @@ pub(crate) struct Function {
 
 /// Whether, and what, the model calls.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected none, auto, required, or a function by name")]
 pub(crate) enum ToolChoice {
     /// `none`, `auto` or `required`.
     Mode(ToolMode),
