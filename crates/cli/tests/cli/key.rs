@@ -58,6 +58,9 @@ fn looking_creates_nothing() {
 #[test]
 fn another_database() {
     let sandbox = Sandbox::new().with("WUSHI_DATABASE", "elsewhere/keys.sqlite");
+    // A typing error must not look like a database without keys.
+    assert!(sandbox.run(&["key", "add", "bob"]).error(1).contains("there is no folder elsewhere"));
+    std::fs::create_dir(sandbox.path("elsewhere")).unwrap();
     sandbox.run(&["key", "add", "bob"]).ok();
     assert!(sandbox.path("elsewhere/keys.sqlite").exists() && !sandbox.path("home").exists());
     assert_eq!(
