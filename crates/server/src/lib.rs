@@ -3,7 +3,7 @@
 //! Wire types live here alone and are converted by hand; everything below this crate is plain Rust. The way of a request:
 //!
 //! 1. `listen` accepts the connection, `router` finds the handler, `auth` lets it in.
-//! 2. `body` reads it within limits; a dialect (`openai`, `anthropic`) turns it into an [`ask`], which knows of no API.
+//! 2. `body` reads it within limits; a dialect (`openai`, `anthropic`) turns it into an `ask`, which knows of no API.
 //! 3. `pool` loads its model if need be; `prepare` renders, tokenises and compiles what the answer must look like.
 //! 4. `answer` submits it to the engine and follows it in a task of its own, `speech` tells text, thoughts and calls apart.
 //! 5. The dialect tells the answer, whole or as it comes (`sse`); the `ledger` has its record before the last word.
