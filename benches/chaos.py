@@ -142,8 +142,9 @@ async def main():
         seen, begin = collections.Counter(), time.perf_counter()
         # What is made once and kept is made by these.
         await run(server, args, args.requests // 2, rng, seen)
-        # Large bodies take the most memory when many come at once, which chance might keep for the second half.
-        await asyncio.gather(*(one("too large", server, rng) for _ in range(args.clients)))
+        # Each kind takes the most memory when all clients come with it at once, which chance might keep for the second half.
+        for kind in KINDS:
+            await asyncio.gather(*(one(kind, server, rng) for _ in range(args.clients)))
         await settle(server)
         await asyncio.sleep(12)
         threads, memory = resident(server)
