@@ -7,7 +7,8 @@ Ordinary answers are mixed with clients that go away at any moment, that read sl
 are too large, malformed JSON and invalid UTF-8, from --clients connections at once. Then the server's own counts must
 say that no sequence runs or waits and no page is held, it must have as many threads as before, and its memory must
 have stopped growing: that of the second half of the requests is compared with that of the first. Exits with 1
-otherwise, and when anything is answered as it should not be. Needs nothing but Python, on Linux.
+otherwise, and when anything is answered as it should not be. Set MALLOC_ARENA_MAX=1 where the allocator is glibc's: it
+keeps memory for each thread otherwise, which grows to several percent more before it stays. Needs nothing but Python, on Linux.
 """
 
 import argparse
