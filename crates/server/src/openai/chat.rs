@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 use wushi_engine::Logprob;
 use wushi_formats::Tokenizer;
 
-use crate::ask::{Ask, Chat, MAX_CHOICES, MAX_TOP_LOGPROBS, Prompt, SamplingWish};
+use crate::ask::{Ask, Chat, MAX_CHOICES, MAX_TOP_LOGPROBS, Prompt};
 use crate::error::ApiError;
 use crate::whole::{Call, Said, Whole};
 
 use super::message::{CalledFunction, ChatMessage, ToolCall, conversation};
-use super::shared::{Extension, Stop, StreamOptions, Usage, count, include_usage, logit_bias, seed};
+use super::shared::{Extension, Stop, StreamOptions, Usage, count, include_usage, sampling_wish, seed};
 use super::tool::{ResponseFormat, Tool, ToolChoice, tools};
 
 /// A conversation to be continued.
@@ -184,16 +184,7 @@ impl ChatRequest {
         let max_tokens = count("max_tokens", self.max_tokens, i64::MAX)?;
         let max_completion = count("max_completion_tokens", self.max_completion_tokens, i64::MAX)?;
         let ask = Ask {
-            sampling: SamplingWish {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                presence_penalty: self.presence_penalty,
-                frequency_penalty: self.frequency_penalty,
-                logit_bias: logit_bias(self.logit_bias)?,
-            },
+            sampling: sampling_wish!(self),
             seed: seed(self.seed),
             choices: count("n", self.n, MAX_CHOICES.into())?.unwrap_or(1) as u32,
             max_tokens: max_completion.or(max_tokens),

@@ -10,14 +10,14 @@ use wushi_engine::Logprob;
 use wushi_formats::Tokenizer;
 
 use crate::answer::{News, Summary};
-use crate::ask::{Ask, MAX_CHOICES, MAX_TOP_LOGPROBS, Prompt, SamplingWish};
+use crate::ask::{Ask, MAX_CHOICES, MAX_TOP_LOGPROBS, Prompt};
 use crate::error::ApiError;
 use crate::speech::Piece;
 use crate::sse::{Encoder, Events};
 use crate::whole::Whole;
 
 use super::chat::Head;
-use super::shared::{Extension, Stop, StreamOptions, Usage, count, include_usage, logit_bias, seed};
+use super::shared::{Extension, Stop, StreamOptions, Usage, count, include_usage, sampling_wish, seed};
 use super::tool::ResponseFormat;
 
 /// The most prompts in one request.
@@ -165,16 +165,7 @@ impl CompletionRequest {
             prompts = prompts.into_iter().map(|prompt| gap(prompt, &suffix)).collect::<Result<_, _>>()?;
         }
         let template = Ask {
-            sampling: SamplingWish {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                presence_penalty: self.presence_penalty,
-                frequency_penalty: self.frequency_penalty,
-                logit_bias: logit_bias(self.logit_bias)?,
-            },
+            sampling: sampling_wish!(self),
             seed: seed(self.seed),
             choices: choices as u32,
             max_tokens: Some(max_tokens),

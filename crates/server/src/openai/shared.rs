@@ -152,3 +152,21 @@ pub(crate) fn count(name: &'static str, value: Option<i64>, most: i64) -> Result
 pub(crate) fn seed(seed: Option<i64>) -> Option<u64> {
     seed.map(|seed| seed as u64)
 }
+
+/// The sampling settings of a request, whose fields have these names in every one of OpenAI's endpoints. (They cannot be one
+/// structure within it: `flatten` would let unknown parameters through.)
+macro_rules! sampling_wish {
+    ($request:expr) => {
+        $crate::ask::SamplingWish {
+            temperature: $request.temperature,
+            top_k: $request.top_k,
+            top_p: $request.top_p,
+            min_p: $request.min_p,
+            repetition_penalty: $request.repetition_penalty,
+            presence_penalty: $request.presence_penalty,
+            frequency_penalty: $request.frequency_penalty,
+            logit_bias: $crate::openai::shared::logit_bias($request.logit_bias)?,
+        }
+    };
+}
+pub(crate) use sampling_wish;

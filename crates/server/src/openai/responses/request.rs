@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::ask::{Ask, Chat, MAX_TOP_LOGPROBS, Prompt, SamplingWish};
+use crate::ask::{Ask, Chat, MAX_TOP_LOGPROBS, Prompt};
 use crate::error::ApiError;
 
 use super::super::chat::ReasoningEffort;
-use super::super::shared::{Stop, StreamOptions, count, include_usage, logit_bias, seed};
+use super::super::shared::{Stop, StreamOptions, count, include_usage, sampling_wish, seed};
 use super::items::{Input, conversation};
 use super::tool::{ResponsesTool, ResponsesToolChoice, TextConfig, tools};
 
@@ -187,16 +187,7 @@ impl ResponsesRequest {
         };
         let max_tokens = count("max_output_tokens", self.max_output_tokens, i64::MAX)?;
         let ask = Ask {
-            sampling: SamplingWish {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                presence_penalty: self.presence_penalty,
-                frequency_penalty: self.frequency_penalty,
-                logit_bias: logit_bias(self.logit_bias)?,
-            },
+            sampling: sampling_wish!(self),
             seed: seed(self.seed),
             max_tokens,
             stop: Stop::into_vec(self.stop),
