@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::{
-    Attention, Dim, Graph, Lookup, Mask, Node, Op, Part, Role, Rope, RopeScaling, Routing, Shape, Value,
-    WeightDecl, WeightId,
+    Attention, Dim, Graph, Input, Lookup, Mask, Node, Op, Part, Role, Rope, RopeScaling, Routing, ScoreBias,
+    Shape, Value, WeightDecl, WeightId,
 };
 
 /// A graph that does not fit together: which operator, where, and why.
@@ -52,13 +52,14 @@ impl fmt::Display for At<'_> {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    inner: Rc<RefCell<Inner>>,
+    pub(crate) inner: Rc<RefCell<Inner>>,
     prefix: String,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+pub(crate) struct Inner {
     nodes: Vec<Node>,
+    pub(crate) inputs: Vec<Input>,
     weights: Vec<WeightDecl>,
     /// Declared weights by name and part.
     declared: HashMap<(String, Option<Part>), WeightId>,
@@ -77,7 +78,12 @@ impl Builder {
 
     /// The finished graph, computing `output`.
     pub fn finish(&self, output: Value) -> Result<Graph, GraphError> {
-        self.finished(output, None)
+        self.finished(&[output], None)
+    }
+
+    /// The finished graph, computing all of these, one at least.
+    pub fn finish_all(&self, outputs: &[Value]) -> Result<Graph, GraphError> {
+        self.finished(outputs, None)
     }
 
     /// The finished graph, computing `output` from the final `states` of the rows that want something: a step may be asked
@@ -87,15 +93,24 @@ impl Builder {
         if shape.dims().first() != Some(&Dim::Picked) {
             return Err(self.error("finish", "", format!("states of {shape} are not those of picked rows")));
         }
-        self.finished(output, Some(states))
+        self.finished(&[output], Some(states))
     }
 
-    fn finished(&self, output: Value, states: Option<Value>) -> Result<Graph, GraphError> {
+    fn finished(&self, outputs: &[Value], states: Option<Value>) -> Result<Graph, GraphError> {
         let inner = self.inner.borrow();
-        if inner.nodes.get(output.index()).is_none() {
+        if outputs.is_empty() {
+            return Err(self.error("finish", "", "a graph must compute something".into()));
+        }
+        if outputs.iter().any(|output| inner.nodes.get(output.index()).is_none()) {
             return Err(self.error("finish", "", "the output belongs to another graph".into()));
         }
-        Ok(Graph { nodes: inner.nodes.clone(), weights: inner.weights.clone(), output, states })
+        Ok(Graph {
+            nodes: inner.nodes.clone(),
+            weights: inner.weights.clone(),
+            inputs: inner.inputs.clone(),
+            outputs: outputs.to_vec(),
+            states,
+        })
     }
 
     /// Looks up the batch's token ids in table `name.weight` of shape `[vocab, width]`.
@@ -188,7 +203,13 @@ impl Builder {
         let (shape, width) = self.input("layer_norm", name, x)?;
         let weight = self.weight("layer_norm", name, "weight", &[width], Role::Vector)?;
         let bias = self.weight("layer_norm", name, "bias", &[width], Role::Vector)?;
-        self.push(Op::LayerNorm { weight, bias, eps }, &[x], shape)
+        self.push(Op::LayerNorm { affine: Some([weight, bias]), eps }, &[x], shape)
+    }
+
+    /// Layer norm over the whole width, without weight and bias.
+    pub fn layer_norm_plain(&self, x: Value, eps: f32) -> Result<Value, GraphError> {
+        let (shape, _) = self.input("layer_norm", "", x)?;
+        self.push(Op::LayerNorm { affine: None, eps }, &[x], shape)
     }
 
     /// Rotates every head by its token's position.
@@ -205,22 +226,55 @@ impl Builder {
         self.rope_op(x, rope, Some(factors))
     }
 
-    /// Attention of queries `[tokens, heads * head_dim]` over keys and values `[tokens, kv_heads * head_dim]`.
+    /// Attention of queries `[rows, heads * head_dim]` over keys and values `[rows, kv_heads * head_dim]`. Where no batch says
+    /// which rows belong together, there may be other numbers of queries and keys.
     pub fn attention(&self, q: Value, k: Value, v: Value, attention: Attention) -> Result<Value, GraphError> {
         let fail = |reason: String| Err(self.error("attention", "", reason));
-        let Attention { heads, kv_heads, head_dim, .. } = attention;
+        let Attention { heads, kv_heads, head_dim, sequences, .. } = attention;
         if heads == 0 || kv_heads == 0 || head_dim == 0 || !heads.is_multiple_of(kv_heads) {
             return fail(format!("{heads} heads cannot share {kv_heads} key heads of {head_dim}"));
         }
         if attention.mask == Mask::SlidingWindow(0) {
             return fail("a sliding window of 0 tokens sees nothing".into());
         }
-        for (what, value, heads) in [("queries", q, heads), ("keys", k, kv_heads), ("values", v, kv_heads)] {
+        let mut rows = [None; 3];
+        let values = [("queries", q, heads), ("keys", k, kv_heads), ("values", v, kv_heads)];
+        for (rows, (what, value, heads)) in rows.iter_mut().zip(values) {
             let shape = self.shape("attention", "", value)?;
-            let wanted = heads.checked_mul(head_dim).map(Shape::tokens);
-            if Some(&shape) != wanted.as_ref() {
+            let wanted = heads.checked_mul(head_dim);
+            *rows = shape.known_rows();
+            if wanted.is_none() || shape.width() != wanted || (rows.is_none() && shape.dims().len() != 2) {
                 return fail(format!("{what} have shape {shape}, expected [tokens, {heads} * {head_dim}]"));
             }
+        }
+        match rows {
+            [None, None, None] if sequences == 1 && !matches!(attention.bias, ScoreBias::LastKey(_)) => {}
+            [Some(q), Some(k), Some(v)] => {
+                if k != v || sequences == 0 || !q.is_multiple_of(sequences) || !k.is_multiple_of(sequences) {
+                    return fail(format!("{q} queries, {k} keys and {v} values in {sequences} sequences"));
+                }
+                if attention.mask != Mask::Full {
+                    return fail("only rows of a batch have an order to mask by".into());
+                }
+            }
+            _ => {
+                return fail(
+                    "queries, keys and values must all come from a batch, or none, in one sequence".into(),
+                );
+            }
+        }
+        if let ScoreBias::Relative(bias) = attention.bias
+            && self
+                .inner
+                .borrow()
+                .weights
+                .get(bias.table.index())
+                .is_none_or(|w| w.shape != [bias.buckets, heads])
+        {
+            return fail(format!(
+                "the relative bias has no table of {} buckets and {heads} heads",
+                bias.buckets
+            ));
         }
         let shape = self.shape("attention", "", q)?;
         self.push(Op::Attention(attention), &[q, k, v], shape)
@@ -346,7 +400,7 @@ impl Builder {
         self.push(Op::Rope { rope, factors }, &[x], shape)
     }
 
-    fn elementwise(&self, op: Op, a: Value, b: Value) -> Result<Value, GraphError> {
+    pub(crate) fn elementwise(&self, op: Op, a: Value, b: Value) -> Result<Value, GraphError> {
         let (left, right) = (self.shape(op.name(), "", a)?, self.shape(op.name(), "", b)?);
         if left != right {
             return Err(self.error(op.name(), "", format!("shapes {left} and {right} differ")));
@@ -354,19 +408,19 @@ impl Builder {
         self.push(op, &[a, b], left)
     }
 
-    fn unary(&self, op: Op, x: Value) -> Result<Value, GraphError> {
+    pub(crate) fn unary(&self, op: Op, x: Value) -> Result<Value, GraphError> {
         let shape = self.shape(op.name(), "", x)?;
         self.push(op, &[x], shape)
     }
 
-    fn shape(&self, op: &'static str, name: &str, value: Value) -> Result<Shape, GraphError> {
+    pub(crate) fn shape(&self, op: &'static str, name: &str, value: Value) -> Result<Shape, GraphError> {
         match self.inner.borrow().nodes.get(value.index()) {
             Some(node) => Ok(node.shape.clone()),
             None => Err(self.error(op, name, "an input belongs to another graph".into())),
         }
     }
 
-    fn input(&self, op: &'static str, name: &str, x: Value) -> Result<(Shape, usize), GraphError> {
+    pub(crate) fn input(&self, op: &'static str, name: &str, x: Value) -> Result<(Shape, usize), GraphError> {
         let shape = self.shape(op, name, x)?;
         match shape.width() {
             Some(width) => Ok((shape, width)),
@@ -374,7 +428,7 @@ impl Builder {
         }
     }
 
-    fn weight(
+    pub(crate) fn weight(
         &self,
         op: &'static str,
         name: &str,
@@ -418,7 +472,7 @@ impl Builder {
         Ok(id)
     }
 
-    fn push(&self, op: Op, inputs: &[Value], shape: Shape) -> Result<Value, GraphError> {
+    pub(crate) fn push(&self, op: Op, inputs: &[Value], shape: Shape) -> Result<Value, GraphError> {
         let mut inner = self.inner.borrow_mut();
         inner.nodes.push(Node {
             op,
@@ -429,7 +483,7 @@ impl Builder {
         Ok(Value(inner.nodes.len() as u32 - 1))
     }
 
-    fn error(&self, op: &'static str, name: &str, reason: String) -> GraphError {
+    pub(crate) fn error(&self, op: &'static str, name: &str, reason: String) -> GraphError {
         let name = format!("{}{name}", self.prefix);
         GraphError { op, name: name.trim_end_matches('.').to_string(), reason }
     }

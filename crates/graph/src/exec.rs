@@ -122,6 +122,9 @@ pub enum ExecError {
     /// The batch breaks a rule of [`Batch`] or exceeds [`ExecutorInfo`]; nothing was computed.
     #[error("invalid batch: {0}")]
     InvalidBatch(String),
+    /// The inputs of a function are not those it declares; nothing was computed.
+    #[error("invalid inputs: {0}")]
+    InvalidInputs(String),
 }
 
 /// What an engine needs to know of final states, see [`Graph::states`](crate::Graph::states).
@@ -161,4 +164,20 @@ pub trait Executor: Send {
     ///
     /// The bits of what a row gives depend on the weights and the tokens of its own sequence only.
     fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError>;
+}
+
+/// Computes graphs that turn given values into values. They share weights by name, and the frames that convolutions carry
+/// from run to run.
+pub trait Functions: Send {
+    /// Runs one of the graphs it was made for, by number: on its inputs, row-major, in the order of declaration. What it
+    /// gives is in the order of [`Graph::outputs`](crate::Graph::outputs), row-major.
+    ///
+    /// The bits depend on the weights, the inputs, and the inputs of runs since the last reset only.
+    ///
+    /// # Errors
+    /// Inputs that are not as many or not as long as declared; nothing was computed.
+    fn run(&mut self, graph: usize, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, ExecError>;
+
+    /// Forgets the frames carried: the next run begins anew.
+    fn reset(&mut self);
 }

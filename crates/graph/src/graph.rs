@@ -43,8 +43,19 @@ pub struct Node {
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) weights: Vec<WeightDecl>,
-    pub(crate) output: Value,
+    pub(crate) inputs: Vec<Input>,
+    /// Never empty.
+    pub(crate) outputs: Vec<Value>,
     pub(crate) states: Option<Value>,
+}
+
+/// A value that is given at every run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// What errors and listings call it.
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
 }
 
 impl Graph {
@@ -68,9 +79,19 @@ impl Graph {
         &self.weights[id.index()]
     }
 
-    /// The value the graph is for.
+    /// The values that are given at every run, in the order of declaration.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// The value the graph is for; of several, the first.
     pub fn output(&self) -> Value {
-        self.output
+        self.outputs[0]
+    }
+
+    /// All values the graph is for.
+    pub fn outputs(&self) -> &[Value] {
+        &self.outputs
     }
 
     /// The final states `[picked, width]` that the output is computed from, where the model says which value these are;
@@ -90,7 +111,7 @@ impl Graph {
         for input in self.nodes.iter().flat_map(|n| &n.inputs) {
             uses[input.index()] += 1;
         }
-        for value in [Some(self.output), self.states].into_iter().flatten() {
+        for value in self.outputs.iter().copied().chain(self.states) {
             uses[value.index()] += 1;
         }
         uses

@@ -83,6 +83,51 @@ pub struct Attention {
     pub softcap: Option<f32>,
     /// Which keys a query sees.
     pub mask: Mask,
+    /// Added to the scores.
+    pub bias: ScoreBias,
+    /// The rows are so many sequences of one length, each of which attends to itself alone: the frames of a feature map.
+    /// 1 where a batch says which rows belong together.
+    pub sequences: usize,
+}
+
+/// What is added to the score of a query and a key, after scaling.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ScoreBias {
+    /// Nothing.
+    #[default]
+    None,
+    /// What a table says for a head and the distance from query to key (Raffel et al., 2020).
+    Relative(RelativeBias),
+    /// This for the last key, nothing for the others: a key that stands for `n` equal ones has `ln(n)`.
+    LastKey(f32),
+}
+
+/// A learned bias for every head and bucket of distances, in both directions. Half of the buckets are for keys behind the
+/// query; in each half the first half are distances of their own, the others grow logarithmically.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelativeBias {
+    /// `[buckets, heads]`
+    pub table: WeightId,
+    /// Buckets of both directions together; a multiple of 4.
+    pub buckets: usize,
+    /// Distances from this one on share the last bucket of their direction.
+    pub max_distance: usize,
+}
+
+impl RelativeBias {
+    /// The bucket of `key - query`, as T5 counts it.
+    pub fn bucket(&self, distance: isize) -> usize {
+        let (half, far) = (self.buckets / 2, distance.unsigned_abs());
+        let direction = if distance > 0 { half } else { 0 };
+        let exact = half / 2;
+        if far < exact {
+            return direction + far;
+        }
+        let ratio = (far as f64 / exact as f64).ln() / (self.max_distance as f64 / exact as f64).ln();
+        // The logarithm in single precision, as the models were trained with it.
+        let step = (ratio as f32 * (half - exact) as f32) as usize;
+        direction + (exact + step).min(half - 1)
+    }
 }
 
 impl Attention {
@@ -104,8 +149,83 @@ impl Attention {
             scale: (1.0 / (head_dim as f64).sqrt()) as f32,
             softcap: None,
             mask,
+            bias: ScoreBias::None,
+            sequences: 1,
         }
     }
+}
+
+/// Rotary position embedding of rows that stand on a grid (frames, heights, widths), heads in adjacent pairs: the first
+/// pairs of a head turn by the row's frame, the next ones by its height, the last by its width.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GridRope {
+    /// Frames, heights and widths; their product is the number of rows, widths innermost.
+    pub grid: [usize; 3],
+    /// Elements of a head that turn by each of them, even; their sum is a head.
+    pub axes: [usize; 3],
+    /// Frequencies of an axis are `base^(-2i / elements of the axis)`.
+    pub base: f32,
+}
+
+impl GridRope {
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.axes.iter().sum()
+    }
+
+    /// Where a row stands.
+    pub fn place(&self, row: usize) -> [usize; 3] {
+        let [_, height, width] = self.grid;
+        [row / (height * width), row / width % height, row % width]
+    }
+}
+
+/// A convolution of a feature map `[frames, height, width, channels]`, causal in time: a frame sees itself and those
+/// before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    /// Frames, heights and widths of the kernel.
+    pub kernel: [usize; 3],
+    /// From output to output, in height and width; every frame has an output.
+    pub stride: usize,
+    /// Zeros around every frame.
+    pub padding: usize,
+    /// Every frame is first made so many times as high and wide by repeating its pixels.
+    pub upsample: usize,
+    /// Whether the frames before the first are those of the run before, kept by the executor under the weight's name;
+    /// zeros after a reset. Otherwise they are zeros.
+    pub carry: bool,
+}
+
+impl Conv {
+    /// A kernel of odd size that keeps height and width.
+    pub fn same(kernel: [usize; 3]) -> Conv {
+        Conv { kernel, stride: 1, padding: kernel[1] / 2, upsample: 1, carry: kernel[0] > 1 }
+    }
+
+    /// Non-overlapping patches.
+    pub fn patches(patch: usize) -> Conv {
+        Conv { kernel: [1, patch, patch], stride: patch, padding: 0, upsample: 1, carry: false }
+    }
+}
+
+/// Channels become frames, rows and columns: element `(t, y, x, c)` of a feature map of `[time, space, space]` times as
+/// many is channel `(c·strides[0] + (t % time)·strides[1] + (y % space)·strides[2] + (x % space)·strides[3]) / repeats` of
+/// the element `(t / time, y / space, x / space)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfold {
+    /// Channels of the result.
+    pub channels: usize,
+    /// Frames from one.
+    pub time: usize,
+    /// Rows, and columns, from one.
+    pub space: usize,
+    /// Of channel, frame, row and column.
+    pub strides: [usize; 4],
+    /// How often every channel is taken.
+    pub repeats: usize,
+    /// Frames of the result left out at the beginning.
+    pub skip: usize,
 }
 
 /// Which row of a table a token looks up.
@@ -154,6 +274,34 @@ pub enum Op {
     Mul,
     /// Product with a constant.
     Scale(f32),
+    /// Sum with a constant.
+    Offset(f32),
+    /// `a * b + c`, one rounding; `b` and `c` may have one row for all rows of `a`.
+    MulAdd,
+    /// A value given at every run: by its place in [`Graph::inputs`](crate::Graph::inputs).
+    Input(usize),
+    /// A weight as a value of one row, `[1, width]`.
+    Parameter {
+        /// `[width]`
+        weight: WeightId,
+    },
+    /// Some columns of a value, from this one on; as many as the result is wide.
+    Columns(usize),
+    /// Cosines, then sines, of `t · 10000^(-i / (width / 2))` for a value `t` of one element (Ho et al., 2020).
+    TimestepEmbed,
+    /// Rotary position embedding on a grid.
+    GridRope(GridRope),
+    /// A convolution, plus bias.
+    Conv3d {
+        /// `[outputs, channels, kernel…]`
+        weight: WeightId,
+        /// `[outputs]`
+        bias: Option<WeightId>,
+        /// How.
+        conv: Conv,
+    },
+    /// Channels to frames, rows and columns.
+    Unfold(Unfold),
     /// `x / sqrt(mean(x²) + eps) * w` over groups of consecutive elements (Zhang & Sennrich, 2019).
     RmsNorm {
         /// `[group]`: one group is the whole width, or a head.
@@ -163,10 +311,8 @@ pub enum Op {
     },
     /// `(x - mean) / sqrt(variance + eps) * w + b` over the whole width (Ba et al., 2016).
     LayerNorm {
-        /// `[width]`
-        weight: WeightId,
-        /// `[width]`
-        bias: WeightId,
+        /// Weight and bias, `[width]` each; without them ones and zeros.
+        affine: Option<[WeightId; 2]>,
         /// Added to the variance.
         eps: f32,
     },
@@ -211,6 +357,15 @@ impl Op {
             Op::Add => "add",
             Op::Mul => "mul",
             Op::Scale(_) => "scale",
+            Op::Offset(_) => "offset",
+            Op::MulAdd => "mul_add",
+            Op::Input(_) => "input",
+            Op::Parameter { .. } => "parameter",
+            Op::Columns(_) => "columns",
+            Op::TimestepEmbed => "timestep_embed",
+            Op::GridRope(_) => "grid_rope",
+            Op::Conv3d { .. } => "conv3d",
+            Op::Unfold(_) => "unfold",
             Op::RmsNorm { .. } => "rms_norm",
             Op::LayerNorm { .. } => "layer_norm",
             Op::Rope { .. } => "rope",

@@ -28,6 +28,26 @@ impl Shape {
         Shape(vec![Dim::Tokens, Dim::Fixed(width)])
     }
 
+    /// All dimensions known.
+    pub fn fixed(dims: &[usize]) -> Self {
+        Shape(dims.iter().map(|&n| Dim::Fixed(n)).collect())
+    }
+
+    /// All dimensions, if they are known.
+    pub fn known(&self) -> Option<Vec<usize>> {
+        let known = |dim: &Dim| match dim {
+            Dim::Fixed(n) => Some(*n),
+            _ => None,
+        };
+        self.0.iter().map(known).collect()
+    }
+
+    /// Rows, if all dimensions but the last are known: their product.
+    pub fn known_rows(&self) -> Option<usize> {
+        let dims = self.known()?;
+        Some(dims[..dims.len().saturating_sub(1)].iter().product())
+    }
+
     /// The dimensions.
     pub fn dims(&self) -> &[Dim] {
         &self.0

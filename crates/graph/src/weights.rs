@@ -14,8 +14,10 @@ pub enum Role {
     Matrix,
     /// One matrix for every expert of a mixture, shape `[experts, outputs, inputs]`.
     Experts,
-    /// One value per channel (norm weights, biases, rope frequency factors), shape `[channels]`.
+    /// One value per channel (norm weights, biases, rope frequency factors), shape `[channels]`; or a small table of such.
     Vector,
+    /// A convolution's kernels, shape `[outputs, channels, frames, heights, widths]`.
+    Kernel,
 }
 
 /// Rows of a tensor that several weights share.
