@@ -12,12 +12,18 @@
 //! Inside, latents are `[T, H, W, C]`; in files, and where noise is numbered, `[C, T, H, W]` (`latents`).
 
 mod error;
+mod frames;
+mod latents;
 mod noise;
 mod sampler;
 mod schedule;
+mod tensor_file;
 
 pub use error::{PartError, VideoError};
+pub use frames::{FramesDigest, to_rgb8};
+pub use latents::{LatentShape, read_latents};
 pub use noise::fill_noise;
 pub use sampler::{Sampler, SamplerKind, guide};
 pub use schedule::{MAX_STEPS, Rounding, Schedule, Spacing};
+pub use tensor_file::TensorFile;
 pub use wushi_models::video::{Defaults, VideoModel};
