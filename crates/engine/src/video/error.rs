@@ -25,6 +25,10 @@ pub enum VideoError {
     #[error("sampler `{0}` is unknown: choose unipc or euler")]
     UnknownSampler(String),
 
+    /// A model's description contradicts itself.
+    #[error("the model's description is impossible: {0}")]
+    BadModel(String),
+
     /// The operating system refused something about a file.
     #[error("could not {action} {path}: {source}", path = path.display())]
     Io {

@@ -17,6 +17,7 @@ mod latents;
 mod noise;
 mod sampler;
 mod schedule;
+mod settings;
 mod tensor_file;
 
 pub use error::{PartError, VideoError};
@@ -25,5 +26,6 @@ pub use latents::{LatentShape, read_latents};
 pub use noise::fill_noise;
 pub use sampler::{Sampler, SamplerKind, guide};
 pub use schedule::{MAX_STEPS, Rounding, Schedule, Spacing};
+pub use settings::{Change, Settings, Wanted};
 pub use tensor_file::TensorFile;
 pub use wushi_models::video::{Defaults, VideoModel};
