@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use wushi_formats::FormatError;
 
+use super::plan::{Advice, Fit, Limit, Memory};
+use crate::load::Size;
+
 /// Why a video could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +31,30 @@ pub enum VideoError {
     /// A model's description contradicts itself.
     #[error("the model's description is impossible: {0}")]
     BadModel(String),
+
+    /// A stage takes more memory than there is.
+    #[error(
+        "not enough memory: {width}x{height} with {frames} frames needs {} for {stage} ({} of weights, {} of buffers, \
+         {} of carried frames, {} of latents and context), but {} are {}; {}",
+        Size(memory.total()), Size(memory.weights), Size(memory.arena), Size(memory.carried), Size(memory.kept),
+        Size(limit.bytes), if limit.budget { "allowed" } else { "available" }, Advice(fits)
+    )]
+    TooLittleMemory {
+        /// Pixels.
+        width: usize,
+        /// Pixels.
+        height: usize,
+        /// Frames.
+        frames: usize,
+        /// The stage that needs most.
+        stage: &'static str,
+        /// What it needs.
+        memory: Memory,
+        /// What there is.
+        limit: Limit,
+        /// What would fit.
+        fits: Vec<Fit>,
+    },
 
     /// The operating system refused something about a file.
     #[error("could not {action} {path}: {source}", path = path.display())]
