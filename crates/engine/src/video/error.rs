@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use wushi_formats::FormatError;
 
+use super::pipeline::Part;
 use super::plan::{Advice, Fit, Limit, Memory};
 use crate::load::Size;
 
@@ -70,6 +71,70 @@ pub enum VideoError {
     /// A file is not what it must be.
     #[error(transparent)]
     Format(#[from] FormatError),
+
+    /// Saved latents belong to another video.
+    #[error(
+        "{path}: these latents are of another video: {what} was {found}, now it is {expected}; use the same settings, or \
+         begin anew",
+        path = path.display()
+    )]
+    OtherVideo {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What is wanted.
+        expected: String,
+    },
+
+    /// A part of the model failed.
+    #[error("{part}: {source}")]
+    Part {
+        /// Which.
+        part: Part,
+        /// Why. Part of this error's own text.
+        source: PartError,
+    },
+
+    /// A part of the model gave something else than was asked for.
+    #[error("{part} gave {found}, expected {expected}")]
+    WrongResult {
+        /// Which.
+        part: Part,
+        /// What it gave.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+
+    /// A part of the model gave NaN or an infinity: the weights are damaged or overflow.
+    #[error("{part} gave {value} {place}: the weights are damaged or overflow")]
+    NotFinite {
+        /// Which.
+        part: Part,
+        /// What it gave.
+        value: f32,
+        /// Where.
+        place: String,
+    },
+
+    /// Whoever takes the frames failed.
+    #[error("frame {index} could not be passed on: {source}")]
+    Sink {
+        /// Which frame, from 0.
+        index: usize,
+        /// Why. Part of this error's own text.
+        source: PartError,
+    },
+
+    /// It was stopped.
+    #[error("stopped{}", if *saved { "; the latents are saved, so that decoding can be resumed" } else { "" })]
+    Stopped {
+        /// Whether the denoised latents lie on disk.
+        saved: bool,
+    },
 
     /// A file does not hold the tensor that is wanted of it.
     #[error("{path}: {problem}", path = path.display())]
