@@ -30,6 +30,12 @@ pub enum FormatError {
     /// The bytes are something else, or damaged.
     #[error("not a sound safetensors file: {0}")]
     BadSafetensors(String),
+    /// The bytes are no PyTorch checkpoint, or one that is not read.
+    #[error("not a PyTorch checkpoint that can be read: {0}")]
+    BadTorch(String),
+    /// Files that make no pipeline.
+    #[error(transparent)]
+    Pipeline(#[from] Box<PipelineError>),
     /// A folder without a model that can be read.
     #[error("{0}")]
     BadFolder(String),
@@ -167,6 +173,68 @@ pub enum FormatError {
     /// A chat template that fails, or exceeds its limits.
     #[error("chat template failed: {0}")]
     TemplateRender(String),
+}
+
+/// What is wrong with the files of a pipeline, or with one of them as a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A part that a pipeline needs and that is not there.
+    #[error("the {part} is missing: looked for {looked} in {place}; {advice}", place = place.display())]
+    MissingPart {
+        /// What it is, in words: `text encoder`.
+        part: &'static str,
+        /// Names of files and folders that it could have had.
+        looked: String,
+        /// Where it was looked for.
+        place: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// Several files that could be a part.
+    #[error("{place}: any of {found} could be the {part}; {advice}", place = place.display())]
+    ManyParts {
+        /// What it is, in words.
+        part: &'static str,
+        /// The files.
+        found: String,
+        /// The folder they are in.
+        place: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// A scale of eight-bit floats that is none.
+    #[error(
+        "tensor `{scale}` should be the scale of `{tensor}`, {expected}, but {problem}; the file is damaged"
+    )]
+    BadScale {
+        /// The scale.
+        scale: String,
+        /// What it scales.
+        tensor: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        problem: String,
+    },
+    /// A tensor that is to be seen in another shape, and cannot.
+    #[error("tensor `{tensor}` has shape {found:?}; expected {wanted:?}; {problem}")]
+    OtherShape {
+        /// Its name.
+        tensor: String,
+        /// The file's shape.
+        found: Vec<usize>,
+        /// The one asked for.
+        wanted: Vec<usize>,
+        /// Why not, and what to do.
+        problem: &'static str,
+    },
+}
+
+impl From<PipelineError> for FormatError {
+    fn from(error: PipelineError) -> FormatError {
+        FormatError::Pipeline(Box::new(error))
+    }
 }
 
 /// A file's own words in a message: the beginning of them, with control characters made visible, so that a hostile

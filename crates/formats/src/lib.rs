@@ -6,16 +6,19 @@
 pub mod checkpoint;
 pub mod gguf;
 pub mod huggingface;
+pub mod pipeline;
 pub mod safetensors;
 pub mod template;
 pub mod tokenizer;
 
 mod error;
 mod mapped;
+mod torch;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
-pub use error::FormatError;
+pub use error::{FormatError, PipelineError};
 pub use gguf::{Gguf, Metadata};
 pub use huggingface::Folder;
+pub use pipeline::{Pipeline, Sources};
 pub use template::{ChatPrompt, ChatTemplate, Content, Message, RenderOptions};
 pub use tokenizer::{Infill, Tokenizer};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::f16;
 use wushi_graph::DType;
 
-use super::TensorInfo;
+use super::float8::{self, Float8};
 use crate::mapped::Mapped;
 
 /// A run of bytes in one of a checkpoint's files.
@@ -21,6 +21,8 @@ pub(crate) struct Piece {
 pub(crate) enum Made {
     /// Pieces one after the other, then changed.
     Stored { pieces: Vec<Piece>, change: Change },
+    /// Floats of eight bits, each row times its scale, or all times one: they become BF16.
+    Scaled { piece: Piece, format: Float8, scales: Vec<f32> },
     /// F32 values that are in no file.
     Computed(Vec<f32>),
 }
@@ -42,16 +44,20 @@ impl Made {
     pub(crate) fn pieces(&self) -> &[Piece] {
         match self {
             Made::Stored { pieces, .. } => pieces,
+            Made::Scaled { piece, .. } => std::slice::from_ref(piece),
             Made::Computed(_) => &[],
         }
     }
 
-    /// The bytes of `tensor`, which is made this way.
-    pub(crate) fn bytes<'a>(&self, files: &'a [Mapped], tensor: &TensorInfo) -> Cow<'a, [u8]> {
+    /// The bytes of a tensor of this shape that is made this way, or what is wrong with it.
+    pub(crate) fn bytes<'a>(&self, files: &'a [Mapped], shape: &[usize]) -> Result<Cow<'a, [u8]>, String> {
         let (pieces, change) = match self {
             Made::Stored { pieces, change } => (pieces, change),
+            Made::Scaled { piece, format, scales } => {
+                return float8::to_bf16(slice(files, piece), *format, scales).map(Cow::Owned);
+            }
             Made::Computed(values) => {
-                return Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+                return Ok(Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()));
             }
         };
         let mut bytes = match pieces.as_slice() {
@@ -59,12 +65,12 @@ impl Made {
             pieces => pieces.iter().map(|piece| slice(files, piece)).collect::<Vec<_>>().concat().into(),
         };
         if let Some(heads) = change.pair_heads {
-            bytes = pair_heads(&bytes, tensor.shape.first().copied().unwrap_or(1), heads).into();
+            bytes = pair_heads(&bytes, shape.first().copied().unwrap_or(1), heads).into();
         }
         if let Some((dtype, plus)) = change.to_f32 {
             bytes = to_f32(&bytes, dtype, plus).into();
         }
-        bytes
+        Ok(bytes)
     }
 
     /// Feeds what determines the bytes to a digest, of each piece at most `sample` bytes.
@@ -78,6 +84,12 @@ impl Made {
                     let bytes = slice(files, piece);
                     feed(bytes.get(..sample).unwrap_or(bytes));
                 }
+            }
+            Made::Scaled { piece, format, scales } => {
+                feed(format!("{format:?}\n").as_bytes());
+                scales.iter().for_each(|scale| feed(&scale.to_le_bytes()));
+                let bytes = slice(files, piece);
+                feed(bytes.get(..sample).unwrap_or(bytes));
             }
             Made::Computed(values) => values.iter().for_each(|value| feed(&value.to_le_bytes())),
         }

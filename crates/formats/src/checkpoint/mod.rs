@@ -14,12 +14,14 @@ use crate::FormatError;
 use crate::gguf::{self, GgmlType, Gguf, Metadata};
 use crate::mapped::Mapped;
 
+mod float8;
 mod made;
 mod recipe;
 mod shards;
 
 pub use recipe::Recipe;
 
+pub(crate) use float8::Float8;
 pub(crate) use made::{Change, Made, Piece};
 pub(crate) use recipe::Source;
 
@@ -181,6 +183,11 @@ impl Checkpoint {
         self.made.push(Made::stored(Piece { file, range }));
     }
 
+    /// Files, metadata, and the tensors with how they are made.
+    pub(crate) fn into_parts(self) -> (Vec<Mapped>, Metadata, Vec<TensorInfo>, Vec<Made>) {
+        (self.files, self.metadata, self.tensors, self.made)
+    }
+
     /// The metadata.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -275,7 +282,9 @@ impl WeightSource for Checkpoint {
 
     fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
         let place = *self.by_name.get(name).ok_or_else(|| ReadError::missing(name))?;
-        Ok(self.made[place].bytes(&self.files, &self.tensors[place]))
+        self.made[place]
+            .bytes(&self.files, &self.tensors[place].shape)
+            .map_err(|problem| ReadError { name: name.to_owned(), problem })
     }
 
     fn release(&self, name: &str) {

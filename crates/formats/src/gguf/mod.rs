@@ -64,7 +64,7 @@ impl Gguf {
         Gguf::read(Mapped::owned(bytes))
     }
 
-    fn read(bytes: Mapped) -> Result<Gguf, FormatError> {
+    pub(crate) fn read(bytes: Mapped) -> Result<Gguf, FormatError> {
         let header = parse::parse(bytes.as_slice())?;
         let mut by_name = HashMap::with_capacity(header.tensors.len());
         for (index, tensor) in header.tensors.iter().enumerate() {

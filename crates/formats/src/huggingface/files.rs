@@ -12,14 +12,14 @@ use crate::mapped::Mapped;
 const MAX_TEXT: u64 = 256 << 20;
 
 #[derive(Debug)]
-pub(super) enum Files {
+pub(crate) enum Files {
     Disk(PathBuf),
     Memory(BTreeMap<String, Vec<u8>>),
 }
 
 impl Files {
     /// For messages, and to tell people what they opened.
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Files::Disk(path) => Some(path),
             Files::Memory(_) => None,
@@ -27,7 +27,7 @@ impl Files {
     }
 
     /// The names in the folder, in order.
-    pub(super) fn names(&self) -> Result<Vec<String>, FormatError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, FormatError> {
         let folder = match self {
             Files::Disk(path) => path,
             Files::Memory(files) => return Ok(files.keys().cloned().collect()),
@@ -43,7 +43,7 @@ impl Files {
     }
 
     /// Whether there is such a file. Links are followed: caches are made of them.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         match self {
             Files::Disk(path) => path.join(name).is_file(),
             Files::Memory(files) => files.contains_key(name),
@@ -51,7 +51,7 @@ impl Files {
     }
 
     /// A small file's bytes.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
         if !self.has(name) {
             return Ok(None);
         }
@@ -69,7 +69,7 @@ impl Files {
     }
 
     /// A large file's bytes.
-    pub(super) fn map(&self, name: &str) -> Result<Mapped, FormatError> {
+    pub(crate) fn map(&self, name: &str) -> Result<Mapped, FormatError> {
         match self {
             Files::Disk(path) => {
                 let path = path.join(name);

@@ -17,7 +17,7 @@ use crate::tokenizer::huggingface::{TokenizerFiles, import};
 use crate::{FormatError, Metadata};
 
 mod assemble;
-mod files;
+pub(crate) mod files;
 
 use files::Files;
 
@@ -208,7 +208,8 @@ impl Folder {
     }
 }
 
-fn json(files: &Files, name: &str) -> Result<Option<Value>, FormatError> {
+/// A file of JSON, if it is there.
+pub(crate) fn json(files: &Files, name: &str) -> Result<Option<Value>, FormatError> {
     let Some(bytes) = files.read(name)? else { return Ok(None) };
     serde_json::from_slice(&bytes)
         .map(Some)
@@ -216,14 +217,22 @@ fn json(files: &Files, name: &str) -> Result<Option<Value>, FormatError> {
 }
 
 /// The files with weights, and what the index says is in which, if there is one.
-type WeightFiles = (Vec<String>, Vec<(String, String)>);
+pub(crate) type WeightFiles = (Vec<String>, Vec<(String, String)>);
 
 fn weight_files(files: &Files) -> Result<WeightFiles, FormatError> {
     if files.has(WEIGHTS) {
         return Ok((vec![WEIGHTS.to_owned()], Vec::new()));
     }
-    let index = json(files, INDEX)?.ok_or_else(|| absent(files, WEIGHTS))?;
-    let bad = |problem: String| FormatError::BadJson { file: INDEX.to_owned(), problem };
+    match indexed(files, INDEX)? {
+        Some(found) => Ok(found),
+        None => Err(absent(files, WEIGHTS)),
+    }
+}
+
+/// What the index of this name says, if it is there: the files with weights, all of which are there.
+pub(crate) fn indexed(files: &Files, name: &str) -> Result<Option<WeightFiles>, FormatError> {
+    let Some(index) = json(files, name)? else { return Ok(None) };
+    let bad = |problem: String| FormatError::BadJson { file: name.to_owned(), problem };
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| bad("it has no `weight_map`".to_owned()))?;
     let mut entries = Vec::new();
@@ -243,9 +252,9 @@ fn weight_files(files: &Files) -> Result<WeightFiles, FormatError> {
     }
     let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !files.has(name)).collect();
     match missing.as_slice() {
-        [] => Ok((names, entries)),
+        [] => Ok(Some((names, entries))),
         some => Err(FormatError::BadFolder(format!(
-            "of the {} files that {INDEX} names, {} missing: {}",
+            "of the {} files that {name} names, {} missing: {}",
             names.len(),
             if some.len() == 1 { "one is".to_owned() } else { format!("{} are", some.len()) },
             excerpt(&some.join(", ")),
