@@ -36,6 +36,7 @@ mod sequence;
 mod softmax;
 mod speculate;
 mod stats;
+pub mod video;
 mod vocabulary;
 mod weights;
 mod worker;

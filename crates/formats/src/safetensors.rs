@@ -3,13 +3,18 @@
 //! `u64` length of the header, little-endian; the header, a JSON object of `{dtype, shape, data_offsets}` by tensor
 //! name; the tensors' bytes, without gap or overlap.
 
+mod write;
+
+pub use write::{NewTensor, header};
+
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
 use wushi_graph::DType;
 
 use crate::FormatError;
@@ -67,6 +72,7 @@ pub struct StoredTensor {
 pub struct Safetensors {
     bytes: Mapped,
     tensors: Vec<StoredTensor>,
+    metadata: Map<String, Value>,
 }
 
 impl Safetensors {
@@ -83,8 +89,8 @@ impl Safetensors {
     }
 
     pub(crate) fn read(bytes: Mapped) -> Result<Safetensors, FormatError> {
-        let tensors = parse(bytes.as_slice())?;
-        Ok(Safetensors { bytes, tensors })
+        let (tensors, metadata) = parse(bytes.as_slice())?;
+        Ok(Safetensors { bytes, tensors, metadata })
     }
 
     /// All tensors, in the order of their bytes.
@@ -95,6 +101,11 @@ impl Safetensors {
     /// A tensor's bytes.
     pub fn tensor_bytes(&self, tensor: &StoredTensor) -> &[u8] {
         self.bytes.as_slice().get(tensor.range.clone()).unwrap_or_default()
+    }
+
+    /// What the file says under `key` besides its tensors, if that is text.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key)?.as_str()
     }
 
     pub(crate) fn into_parts(self) -> (Mapped, Vec<StoredTensor>) {
@@ -112,13 +123,17 @@ struct Described {
 }
 
 /// The header: as a map, but no name may come twice, which a map would not notice.
-struct Header(IndexMap<String, Described>);
+struct Header {
+    tensors: IndexMap<String, Described>,
+    /// What `__metadata__` says: text by key, in files that keep to the format.
+    metadata: Map<String, Value>,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Names;
         impl<'de> Visitor<'de> for Names {
-            type Value = IndexMap<String, Described>;
+            type Value = Header;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of tensors")
@@ -126,9 +141,12 @@ impl<'de> Deserialize<'de> for Header {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut tensors = IndexMap::new();
+                let mut metadata = Map::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        if let Value::Object(said) = map.next_value()? {
+                            metadata = said;
+                        }
                         continue;
                     }
                     let described = map.next_value()?;
@@ -138,14 +156,14 @@ impl<'de> Deserialize<'de> for Header {
                         return Err(serde::de::Error::custom("a tensor appears twice"));
                     }
                 }
-                Ok(tensors)
+                Ok(Header { tensors, metadata })
             }
         }
-        deserializer.deserialize_map(Names).map(Header)
+        deserializer.deserialize_map(Names)
     }
 }
 
-fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, FormatError> {
+fn parse(file: &[u8]) -> Result<(Vec<StoredTensor>, Map<String, Value>), FormatError> {
     let bad = |problem: String| FormatError::BadSafetensors(problem);
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
         return Err(bad(guess(file).to_owned()));
@@ -158,7 +176,7 @@ fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, FormatError> {
     if !header.starts_with(b"{") {
         return Err(bad(guess(file).to_owned()));
     }
-    let Header(described) = serde_json::from_slice(header)
+    let Header { tensors: described, metadata } = serde_json::from_slice(header)
         .map_err(|error| bad(format!("its header is damaged: {}", excerpt(&error.to_string()))))?;
     let start = 8 + header.len();
     let mut tensors: Vec<StoredTensor> = described
@@ -180,7 +198,7 @@ fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, FormatError> {
         end = tensor.range.end;
     }
     match end == file.len() {
-        true => Ok(tensors),
+        true => Ok((tensors, metadata)),
         false => Err(bad(format!("{} bytes behind the last tensor belong to none", file.len() - end))),
     }
 }

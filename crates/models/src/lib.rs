@@ -12,6 +12,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
+pub mod video;
 
 pub use config::ModelError;
 pub use rope::{Positions, Stretch};
