@@ -68,7 +68,8 @@ impl Config {
 
     fn layer(&self, b: &Builder, x: Value) -> Result<Value, GraphError> {
         let h = b.rms_norm(x, "attn_norm", self.width, self.eps)?;
-        let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|name| b.linear(h, name, self.heads * self.head_dim));
+        let [q, k, v] =
+            ["attn_q", "attn_k", "attn_v"].map(|name| b.linear(h, name, self.heads * self.head_dim));
         let bias = b.relative_bias("attn_rel_b", self.heads, self.buckets, self.max_distance)?;
         // T5's scores are not scaled: training made the matrices small instead.
         let full = Attention { scale: 1.0, bias, ..Attention::full(self.heads, self.heads, self.head_dim) };

@@ -34,7 +34,8 @@ impl<'a> Settings<'a> {
 
     pub(crate) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let list = value.as_array().ok_or_else(|| invalid(key, value, "it must be a list of whole numbers"))?;
+        let list =
+            value.as_array().ok_or_else(|| invalid(key, value, "it must be a list of whole numbers"))?;
         list.iter().map(|value| self.whole(key, value)).collect::<Result<_, _>>().map(Some)
     }
 
@@ -51,7 +52,8 @@ impl<'a> Settings<'a> {
         let number = |value: &Value| value.as_f64().map(|n| n as f32).filter(|n| n.is_finite());
         let list = value.as_array().and_then(|list| list.iter().map(number).collect::<Option<Vec<f32>>>());
         let list = list.filter(|list| list.len() == length);
-        list.map(Some).ok_or_else(|| invalid(key, value, "it must have a number for every channel of the latent"))
+        list.map(Some)
+            .ok_or_else(|| invalid(key, value, "it must have a number for every channel of the latent"))
     }
 
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
@@ -99,9 +101,7 @@ impl<'a> Settings<'a> {
 
     pub(crate) fn agree_on(&self, key: &str, found: bool) -> Result<(), ModelError> {
         match self.truth(key)? {
-            Some(told) if told != found => {
-                Err(self.contradiction(key, told.to_string(), found.to_string()))
-            }
+            Some(told) if told != found => Err(self.contradiction(key, told.to_string(), found.to_string())),
             _ => Ok(()),
         }
     }

@@ -89,7 +89,12 @@ impl Config {
 
     /// The velocity of a latent `[frames, height, width, channels]` at a timestep, given what [`Config::context`] made of
     /// `rows` rows of text, the last of which stands for `padding` equal ones (if any).
-    pub(crate) fn denoise(&self, latent: [usize; 3], rows: usize, padding: usize) -> Result<Graph, ModelError> {
+    pub(crate) fn denoise(
+        &self,
+        latent: [usize; 3],
+        rows: usize,
+        padding: usize,
+    ) -> Result<Graph, ModelError> {
         let [frames, height, width] = latent;
         let patch = self.patch;
         if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
@@ -246,7 +251,11 @@ fn patches(tensors: &Tensors, settings: &Settings<'_>, width: usize) -> Result<(
         return Err(settings.contradiction("patch_size", format!("{told:?}"), format!("{patch:?}")));
     }
     if frames != 1 || height != across || height == 0 || channels == 0 {
-        return Err(settings.unsupported("patch_size", format!("{patch:?}"), "square patches of one frame are"));
+        return Err(settings.unsupported(
+            "patch_size",
+            format!("{patch:?}"),
+            "square patches of one frame are",
+        ));
     }
     Ok((channels, height))
 }
@@ -261,7 +270,9 @@ fn heads(settings: &Settings<'_>, width: usize) -> Result<usize, ModelError> {
         (Some(heads), _) => heads,
         (None, head) => width / head.unwrap_or(HEAD),
     };
-    let fits = heads != 0 && width.is_multiple_of(heads) && head.is_none_or(|head| head.checked_mul(heads) == Some(width));
+    let fits = heads != 0
+        && width.is_multiple_of(heads)
+        && head.is_none_or(|head| head.checked_mul(heads) == Some(width));
     match fits && (width / heads).is_multiple_of(2) {
         true => Ok(heads),
         false => Err(ModelError::Invalid {

@@ -150,9 +150,8 @@ impl Tensors {
 
     /// The first tensor without a name here that begins like this.
     pub(crate) fn unknown(&self, beginnings: &[&str]) -> Option<&str> {
-        let strange = |name: &&str| {
-            beginnings.iter().any(|start| name.contains(start)) && self.ours(name).is_none()
-        };
+        let strange =
+            |name: &&str| beginnings.iter().any(|start| name.contains(start)) && self.ours(name).is_none();
         self.part.names().find(strange)
     }
 
@@ -331,9 +330,13 @@ mod tests {
         ] {
             assert!(same_order(file, ours) && same_order(ours, file), "{file:?} {ours:?}");
         }
-        for (file, ours) in
-            [(&[64, 32][..], &[32, 64][..]), (&[6, 4], &[4, 6]), (&[2, 3, 4], &[4, 6]), (&[0], &[4]), (&[], &[4])]
-        {
+        for (file, ours) in [
+            (&[64, 32][..], &[32, 64][..]),
+            (&[6, 4], &[4, 6]),
+            (&[2, 3, 4], &[4, 6]),
+            (&[0], &[4]),
+            (&[], &[4]),
+        ] {
             assert!(!same_order(file, ours), "{file:?} {ours:?}");
         }
     }

@@ -54,11 +54,8 @@ enum Chunk {
 }
 
 impl Config {
-    pub(crate) fn read(
-        tensors: &Tensors,
-        settings: &Settings<'_>,
-        shortcuts: bool,
-    ) -> Result<Config, ModelError> {
+    pub(crate) fn read(tensors: &Tensors, settings: &Settings<'_>) -> Result<Config, ModelError> {
+        let shortcuts = tensors.layout().shortcuts;
         let levels = (0..tensors.blocks("up")).map(|level| Level::read(tensors, level));
         let levels = levels.collect::<Result<Vec<Level>, ModelError>>()?;
         if let Some(uneven) = levels.iter().position(|level| level.blocks.len() != levels[0].blocks.len()) {
