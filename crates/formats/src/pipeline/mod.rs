@@ -6,6 +6,7 @@
 
 mod part;
 mod sources;
+pub mod tokenizer;
 
 pub use part::{Part, PartTensor};
 pub use sources::{Layout, Pipeline, Sources};

@@ -21,7 +21,9 @@ mod literal;
 mod merge;
 mod pre;
 mod sentencepiece;
+mod spaces;
 mod special;
+pub(crate) mod spiece;
 mod unigram;
 mod vocabulary;
 mod wordpiece;
@@ -82,15 +84,22 @@ const KNOWN_KEYS: &[&str] = &[
     "chat_template.",
     "chat_templates",
     "wushi.normalizer",
+    "wushi.replaced",
     "wushi.space_prefix",
+    "wushi.spaces",
     "wushi.strip_left",
     "wushi.strip_right",
 ];
 
 /// Where SentencePiece puts a space in front, if not as llama.cpp does.
 const SPACE_PREFIX_KEY: &str = "tokenizer.wushi.space_prefix";
-/// What is done to text before everything else: `nfc`, Unicode's composed form.
+/// What is done to text before everything else: `nfc` or `nfkc`, Unicode's composed forms.
 const NORMALIZER_KEY: &str = "tokenizer.wushi.normalizer";
+/// Whether a unigram model sees spaces as the `tokenizers` library shows them rather than as SentencePiece does: `kept`
+/// or `joined`.
+const SPACES_KEY: &str = "tokenizer.wushi.spaces";
+/// A text, and what a unigram model sees in its place.
+const REPLACED_KEY: &str = "tokenizer.wushi.replaced";
 
 /// Turns text into token ids and back.
 ///
@@ -105,13 +114,20 @@ pub struct Tokenizer {
     /// User-defined tokens only.
     user_defined: SpecialTokens,
     stripping: Stripping,
-    composes: bool,
+    composition: Option<Composition>,
     special: SpecialIds,
     infill: Option<Infill>,
     /// What every token stands for, one after the other.
     bytes: Vec<u8>,
     /// Where each token ends in `bytes`.
     ends: Vec<u32>,
+}
+
+/// Unicode's composed forms.
+#[derive(Clone, Copy)]
+enum Composition {
+    Nfc,
+    Nfkc,
 }
 
 /// How the text between special tokens becomes ids.
@@ -176,7 +192,7 @@ impl Tokenizer {
             all_special: SpecialTokens::new(&vocabulary, &[Kind::Control, Kind::UserDefined])?,
             user_defined: SpecialTokens::new(&vocabulary, &[Kind::UserDefined])?,
             stripping: Stripping::read(metadata, &vocabulary)?,
-            composes: composes(metadata)?,
+            composition: composition(metadata)?,
             vocabulary,
             model,
             special,
@@ -262,14 +278,18 @@ impl Tokenizer {
     /// Appends the ids of a text without special tokens, which is the start of the whole or stands behind such a token.
     fn encode_plain(&self, text: &str, at_start: bool, ids: &mut Vec<u32>) -> Result<(), FormatError> {
         let composed;
-        let text = if self.composes && !text.is_ascii() {
-            let mut normalized = NormalizedString::from(text);
-            let done = tokenizers::normalizers::NFC.normalize(&mut normalized);
-            done.map_err(|error| FormatError::Tokenize(error.to_string()))?;
-            composed = normalized;
-            composed.get()
-        } else {
-            text
+        let text = match self.composition.filter(|_| !text.is_ascii()) {
+            Some(composition) => {
+                let mut normalized = NormalizedString::from(text);
+                let done = match composition {
+                    Composition::Nfc => tokenizers::normalizers::NFC.normalize(&mut normalized),
+                    Composition::Nfkc => tokenizers::normalizers::NFKC.normalize(&mut normalized),
+                };
+                done.map_err(|error| FormatError::Tokenize(error.to_string()))?;
+                composed = normalized;
+                composed.get()
+            }
+            None => text,
         };
         match &self.model {
             Model::Bpe(model) => model.encode(&self.vocabulary, text, ids),
@@ -406,15 +426,16 @@ fn defaults(kind: ModelKind, pre: &PreTokenizer) -> Defaults {
     }
 }
 
-/// Whether text is composed first.
-fn composes(metadata: &Metadata) -> Result<bool, FormatError> {
+/// Whether and how text is composed first.
+fn composition(metadata: &Metadata) -> Result<Option<Composition>, FormatError> {
     match metadata.str(NORMALIZER_KEY)? {
-        None => Ok(false),
-        Some("nfc") => Ok(true),
+        None => Ok(None),
+        Some("nfc") => Ok(Some(Composition::Nfc)),
+        Some("nfkc") => Ok(Some(Composition::Nfkc)),
         Some(other) => Err(FormatError::UnsupportedTokenizer {
             key: NORMALIZER_KEY,
             found: excerpt(other),
-            supported: "nfc".to_owned(),
+            supported: "nfc, nfkc".to_owned(),
         }),
     }
 }

@@ -5,6 +5,7 @@ use crate::gguf::{Array, Value};
 use crate::{FormatError, Metadata};
 
 use super::charsmap::CharsMap;
+use super::spaces::Marked;
 use super::special::Kind;
 use super::vocabulary::{self, Vocabulary};
 
@@ -46,6 +47,8 @@ pub(super) struct Unigram {
     add_space_prefix: bool,
     prefix: Prefix,
     remove_extra_whitespaces: bool,
+    /// Where spaces are not as SentencePiece sees them.
+    marked: Option<Marked>,
     unknown: u32,
     unknown_score: f64,
 }
@@ -96,6 +99,7 @@ impl Unigram {
             remove_extra_whitespaces: metadata
                 .bool("tokenizer.ggml.remove_extra_whitespaces")?
                 .unwrap_or(false),
+            marked: Marked::read(metadata)?,
             unknown,
             unknown_score: f64::from(lowest) - UNKNOWN_PENALTY,
             scores,
@@ -109,7 +113,21 @@ impl Unigram {
             Prefix::UnlessSpace => !text.starts_with('▁'),
             Prefix::StartUnlessSpace => at_start && !text.starts_with('▁'),
         };
-        let text = self.normalize(text, may_prefix);
+        let Some(marked) = &self.marked else {
+            let text = self.normalize(text, may_prefix);
+            self.encode_word(vocabulary, &text, ids);
+            return;
+        };
+        for word in marked.words(&self.mapped(text), |text| match self.prefix {
+            Prefix::Words | Prefix::UnlessSpace => !text.starts_with('▁'),
+            Prefix::StartUnlessSpace => at_start && !text.starts_with('▁'),
+        }) {
+            self.encode_word(vocabulary, &word, ids);
+        }
+    }
+
+    /// Appends the ids of a text that is as the model sees it.
+    fn encode_word(&self, vocabulary: &Vocabulary, text: &str, ids: &mut Vec<u32>) {
         let none = Best { id: self.unknown, start: 0, score: f64::NEG_INFINITY };
         let mut best = vec![none; text.len() + 1];
         best[0].score = 0.0;
@@ -142,6 +160,18 @@ impl Unigram {
             end = start as usize;
         }
         ids[before..].reverse();
+    }
+
+    /// The text with characters replaced by the table.
+    fn mapped(&self, text: &str) -> String {
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        while let Some(c) = rest.chars().next() {
+            let (consumed, replacement) =
+                self.charsmap.prefix(rest).unwrap_or((c.len_utf8(), &rest[..c.len_utf8()]));
+            out.push_str(replacement);
+            rest = &rest[consumed..];
+        }
+        out
     }
 
     /// Tells of every token that the text begins with, the shortest first.

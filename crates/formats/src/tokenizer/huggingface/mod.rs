@@ -13,7 +13,7 @@ use crate::gguf::StringArray;
 use crate::{FormatError, Metadata};
 
 use super::special::{STRIP_LEFT_KEY, STRIP_RIGHT_KEY};
-use super::{NORMALIZER_KEY, SPACE_PREFIX_KEY};
+use super::{NORMALIZER_KEY, REPLACED_KEY, SPACE_PREFIX_KEY, SPACES_KEY};
 
 mod ids;
 mod json;
@@ -26,13 +26,13 @@ use json::{AddedToken, TokenizerJson, Vocab};
 const MAX_UNUSED: usize = 1 << 16;
 
 /// Numbers of `tokenizer.ggml.token_type`.
-mod token_type {
-    pub(super) const NORMAL: i32 = 1;
-    pub(super) const UNKNOWN: i32 = 2;
-    pub(super) const CONTROL: i32 = 3;
-    pub(super) const USER_DEFINED: i32 = 4;
-    pub(super) const UNUSED: i32 = 5;
-    pub(super) const BYTE: i32 = 6;
+pub(super) mod token_type {
+    pub(in crate::tokenizer) const NORMAL: i32 = 1;
+    pub(in crate::tokenizer) const UNKNOWN: i32 = 2;
+    pub(in crate::tokenizer) const CONTROL: i32 = 3;
+    pub(in crate::tokenizer) const USER_DEFINED: i32 = 4;
+    pub(in crate::tokenizer) const UNUSED: i32 = 5;
+    pub(in crate::tokenizer) const BYTE: i32 = 6;
 }
 
 /// The files of a model's folder that concern its tokenizer.

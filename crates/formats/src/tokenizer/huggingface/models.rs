@@ -8,8 +8,10 @@ use crate::{FormatError, Metadata};
 
 use super::super::vocabulary::byte_of;
 use super::json::{TokenizerJson, Vocab};
-use super::steps::{self, Enclosure, SpacePrefix};
-use super::{NORMALIZER_KEY, SPACE_PREFIX_KEY, Table, invalid, token_type, unsupported_model};
+use super::steps::{self, Enclosure, SpacePrefix, UnigramSteps};
+use super::{
+    NORMALIZER_KEY, REPLACED_KEY, SPACE_PREFIX_KEY, SPACES_KEY, Table, invalid, token_type, unsupported_model,
+};
 
 /// Scores that llama.cpp's converter gives to tokens without one, and to places without a token.
 const ADDED_SCORE: f32 = -1000.0;
@@ -265,12 +267,22 @@ pub(super) fn unigram(
         return Err(unsupported_model("Unigram without a token for what is unknown"));
     };
     table.types[unknown as usize] = token_type::UNKNOWN;
-    let (charsmap, prefix) = steps::unigram_settings(&json.normalizer, &json.pre_tokenizer)?;
+    let UnigramSteps { charsmap, prefix, composes, replaced, spaces } =
+        steps::unigram_settings(&json.normalizer, &json.pre_tokenizer)?;
     write_prefix(prefix, metadata);
+    if let Some(form) = composes {
+        metadata.set(NORMALIZER_KEY, form);
+    }
+    if let Some((from, to)) = replaced {
+        metadata.set(REPLACED_KEY, [from, to].iter().collect::<StringArray>());
+    }
+    if let Some(spaces) = spaces {
+        metadata.set(SPACES_KEY, spaces);
+    }
     metadata.set("tokenizer.ggml.model", "t5");
     metadata.set("tokenizer.ggml.pre", "default");
     metadata.set("tokenizer.ggml.add_space_prefix", true);
-    metadata.set("tokenizer.ggml.remove_extra_whitespaces", true);
+    metadata.set("tokenizer.ggml.remove_extra_whitespaces", spaces != Some("kept"));
     metadata.set("tokenizer.ggml.unknown_token_id", unknown);
     if let Some(charsmap) = charsmap {
         let bytes = base64(&charsmap).ok_or_else(|| {

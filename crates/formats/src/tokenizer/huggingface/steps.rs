@@ -203,51 +203,81 @@ fn scheme(part: &Value) -> Option<&str> {
     }
 }
 
-/// The normalisation table of a unigram tokenizer, and where it puts a space in front; spaces must be handled as
-/// SentencePiece does.
+/// What a unigram tokenizer does to text.
+pub(super) struct UnigramSteps {
+    /// The table of replacements.
+    pub(super) charsmap: Option<String>,
+    /// Unicode's composed form, before everything else.
+    pub(super) composes: Option<&'static str>,
+    /// A text with another in its place.
+    pub(super) replaced: Option<(String, String)>,
+    /// Where a space is put in front.
+    pub(super) prefix: SpacePrefix,
+    /// If spaces are not handled as SentencePiece does: `joined` or `kept`.
+    pub(super) spaces: Option<&'static str>,
+}
+
+/// The steps of a unigram tokenizer, which handles spaces as SentencePiece does, or marks each of them.
 pub(super) fn unigram_settings(
     normalizer: &Value,
     pre_tokenizer: &Value,
-) -> Result<(Option<String>, SpacePrefix), FormatError> {
+) -> Result<UnigramSteps, FormatError> {
     let refused_normalizer = || {
-        let supported = "Precompiled, then Strip on the right and Replace \" {2,}\" (with Unigram)";
+        let supported = "Precompiled, NFC or NFKC or none, then Replace of one text, Strip on the right, Replace \" {2,}\" (with Unigram)";
         unsupported("tokenizer.json's normalizer", normalizer, supported)
     };
     let mut steps = parts(normalizer, "normalizers");
-    let mut charsmap = None;
-    if let Some(first) = steps.first().filter(|part| kind(part) == "Precompiled") {
-        let table = first.get("precompiled_charsmap").and_then(Value::as_str);
-        charsmap = Some(table.ok_or_else(refused_normalizer)?.to_owned());
-        steps.remove(0);
-    }
-    let strips = |part: &Value| {
+    let mut take = |wanted: &dyn Fn(&Value) -> bool| match steps.first() {
+        Some(&first) if wanted(first) => Some(steps.remove(0)),
+        _ => None,
+    };
+    let composes = match take(&|part| matches!(kind(part), "NFC" | "NFKC")).map(kind) {
+        Some("NFC") => Some("nfc"),
+        Some(_) => Some("nfkc"),
+        None => None,
+    };
+    let charsmap = take(&|part| kind(part) == "Precompiled").map(|part| {
+        let table = part.get("precompiled_charsmap").and_then(Value::as_str);
+        table.map(str::to_owned).ok_or_else(refused_normalizer)
+    });
+    let charsmap = charsmap.transpose()?;
+    let text = |part: &Value| {
+        let from = part.get("pattern")?.get("String")?.as_str().filter(|from| !from.is_empty())?;
+        Some((from.to_owned(), part.get("content")?.as_str()?.to_owned())).filter(|_| kind(part) == "Replace")
+    };
+    let replaced = take(&|part| text(part).is_some()).and_then(text);
+    let strips = take(&|part| {
         kind(part) == "Strip" && flag(part, "strip_right", false) && !flag(part, "strip_left", false)
-    };
-    let joins = |part: &Value| {
-        kind(part) == "Replace"
-            && part.get("pattern").and_then(|pattern| pattern.get("Regex")).and_then(Value::as_str)
-                == Some(" {2,}")
-    };
-    let stripped = match steps[..] {
-        [] => false,
-        [join] if joins(join) => false,
-        [strip, join] if strips(strip) && joins(join) => true,
-        _ => return Err(refused_normalizer()),
-    };
-    let metaspace = match parts(pre_tokenizer, "pretokenizers")[..] {
-        [metaspace] if stripped => metaspace,
-        [split, metaspace] if kind(split) == "WhitespaceSplit" && charsmap.is_some() => metaspace,
-        _ => &Value::Null,
-    };
-    match scheme(metaspace) {
-        Some("always") => Ok((charsmap, SpacePrefix::SegmentsUnlessSpace)),
-        // Behind WhitespaceSplit, every word would be the first.
-        Some("first") if stripped => Ok((charsmap, SpacePrefix::StartUnlessSpace)),
-        _ => {
-            let supported = "Metaspace that puts `▁` in front, after WhitespaceSplit or a normalizer that strips (with Unigram)";
-            Err(unsupported("tokenizer.json's pre_tokenizer", pre_tokenizer, supported))
-        }
+    });
+    let joins = take(&|part| {
+        let pattern = part.get("pattern").and_then(|pattern| pattern.get("Regex")).and_then(Value::as_str);
+        kind(part) == "Replace" && pattern == Some(" {2,}")
+    });
+    let (stripped, joined) = (strips.is_some(), joins.is_some());
+    if !steps.is_empty() || stripped && !joined {
+        return Err(refused_normalizer());
     }
+    let plain = composes.is_none() && replaced.is_none();
+    let (metaspace, spaces) = match parts(pre_tokenizer, "pretokenizers")[..] {
+        [metaspace] if stripped && plain => (metaspace, None),
+        [split, metaspace] if kind(split) == "WhitespaceSplit" && charsmap.is_some() && plain => {
+            (metaspace, None)
+        }
+        [metaspace] if !stripped && flag(metaspace, "split", true) => {
+            (metaspace, Some(if joined { "joined" } else { "kept" }))
+        }
+        _ => (&Value::Null, None),
+    };
+    let prefix = match scheme(metaspace) {
+        Some("always") => SpacePrefix::SegmentsUnlessSpace,
+        // Behind WhitespaceSplit, every word would be the first.
+        Some("first") if stripped || spaces.is_some() => SpacePrefix::StartUnlessSpace,
+        _ => {
+            let supported = "Metaspace that puts `▁` in front, alone or after WhitespaceSplit (with Unigram)";
+            return Err(unsupported("tokenizer.json's pre_tokenizer", pre_tokenizer, supported));
+        }
+    };
+    Ok(UnigramSteps { charsmap, composes, replaced, prefix, spaces })
 }
 
 /// Lower case, and accents removed if it says so, of a BERT normalizer.
