@@ -14,6 +14,8 @@ pub(crate) enum Packing {
     Int8,
     /// Blocks of 256 signed bytes with an F32 scale.
     Int8K,
+    /// No activations: bytes, such as pages of keys and values.
+    Bytes,
 }
 
 /// Elements of an [`Packing::Int8`] block.
@@ -83,6 +85,11 @@ impl Activations {
         Activations { packing, width, extent: rows, base }
     }
 
+    /// The form its rows have.
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
     /// Bytes of `rows` rows.
     pub(crate) fn bytes(packing: Packing, width: usize, rows: usize) -> usize {
         rows * match packing {
@@ -90,6 +97,7 @@ impl Activations {
             Packing::Bf16 => width.div_ceil(2) * 4,
             Packing::Int8 => width + width / BLOCK * 12,
             Packing::Int8K => width + width / SUPERBLOCK * size_of::<Side>(),
+            Packing::Bytes => width,
         }
     }
 
@@ -185,7 +193,7 @@ impl Activations {
         // SAFETY: the caller's.
         unsafe {
             match self.packing {
-                Packing::F32 => unreachable!("F32 rows are used where they are"),
+                Packing::F32 | Packing::Bytes => unreachable!("such rows are used where they are"),
                 Packing::Bf16 => self.pack_bf16(x, row),
                 Packing::Int8 => self.pack_int8::<S>(x, row),
                 Packing::Int8K => self.pack_int8k::<S>(x, row),

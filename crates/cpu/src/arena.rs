@@ -2,10 +2,17 @@
 
 use crate::program::{Buffer, BufferId, Step};
 
-/// Sets every buffer's offset and returns the arena's size in bytes. Those of `keep` stay valid after the last step.
-pub(crate) fn lay_out(steps: &[Step], buffers: &mut [Buffer], keep: &[BufferId]) -> usize {
+/// Sets every buffer's offset and returns the arena's size in bytes. Those `given` are written before the first step, those
+/// of `keep` stay valid after the last one.
+pub(crate) fn lay_out(
+    steps: &[Step],
+    buffers: &mut [Buffer],
+    given: &[BufferId],
+    keep: &[BufferId],
+) -> usize {
     // Threads may be at different steps of one phase, so lifetimes are counted in phases.
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
+    given.iter().for_each(|id| lives[id.0] = Some((0, 0)));
     let mut phase = 0;
     for step in steps {
         phase += usize::from(step.barrier);
@@ -71,7 +78,7 @@ mod tests {
         };
         // 0 dies in the phase in which 2 is born, 1 and 2 live together, 3 comes a phase later.
         let steps = [copy(0, 1, true), copy(1, 2, false), copy(2, 3, true)];
-        let size = lay_out(&steps, &mut buffers, &[BufferId(3)]);
+        let size = lay_out(&steps, &mut buffers, &[], &[BufferId(3)]);
         let bytes = buffers[0].bytes();
         assert_eq!(size, 3 * bytes);
         for (a, b) in [(0, 1), (0, 2), (1, 2), (2, 3)] {

@@ -3,15 +3,19 @@
 //! Three things are fused here: linear layers that read one value become one step; a linear layer takes the addition
 //! of a residual, or the product with an activated gate, that follows it; and rope works in place.
 
+mod given;
+
 use std::collections::HashMap;
 use std::ops::Range;
 
-use wushi_graph::{DType, Dim, Graph, Op, Routing, Value, WeightId};
+use wushi_graph::{CacheType, DType, Dim, Graph, Op, Routing, ScoreBias, Value, WeightId};
 
 use crate::activations::Packing;
 use crate::arena;
 use crate::kernels::{Binary, Heads, Unary};
-use crate::program::{Buffer, BufferId, Kind, Layer, Part, Program, RopeKind, Rows, Step, Then};
+use crate::program::{
+    BiasKind, Buffer, BufferId, Kind, Layer, NormKind, Part, Program, RopeKind, Rows, Step, Then,
+};
 use crate::simd::PANEL;
 use crate::weights::{Matrix, MatrixShape, packing_of};
 
@@ -23,6 +27,10 @@ pub(crate) struct Target {
     pub(crate) rows: usize,
     /// The most rows that want logits.
     pub(crate) picked: usize,
+    /// The longest sequence.
+    pub(crate) context: usize,
+    /// In what type keys and values are kept.
+    pub(crate) cache: CacheType,
 }
 
 /// Compiles a graph whose weights have these dtypes (by [`WeightId`]).
@@ -49,6 +57,11 @@ pub(crate) fn compile(graph: &Graph, dtypes: &[DType], target: Target) -> Progra
             arena: 0,
             output: BufferId(0),
             states: None,
+            given: Vec::new(),
+            results: Vec::new(),
+            carried: Vec::new(),
+            attends: Vec::new(),
+            biases: Vec::new(),
         },
     };
     for value in graph.values() {
@@ -111,14 +124,25 @@ impl Lowering<'_> {
         match node.op {
             Op::Linear { .. } => return self.lower_linear(value),
             Op::ExpertLinear { .. } => return self.lower_expert_linear(value),
-            Op::Rope { rope, factors } => return self.lower_rope(value, RopeKind { rope, factors }),
+            Op::Rope { rope, factors } => {
+                return self.lower_rope(value, RopeKind::Sequence { rope, factors });
+            }
+            Op::GridRope(rope) => return self.lower_rope(value, RopeKind::Grid(rope)),
+            Op::Conv3d { .. } => return self.lower_conv(value),
+            Op::Attention(_) if self.rows_of(value) != Rows::Tokens => self.lower_attend(value),
             Op::Attention(_) => self.lower_attention(value),
+            Op::Input(_)
+            | Op::Parameter { .. }
+            | Op::Columns(_)
+            | Op::MulAdd
+            | Op::TimestepEmbed
+            | Op::Unfold(_) => self.lower_given(value),
             Op::Embed { table, lookup } => {
                 let out = self.define(value);
                 self.push(value, Kind::Embed { table, lookup, out });
             }
-            Op::RmsNorm { weight, eps } => self.lower_norm(value, weight, None, eps),
-            Op::LayerNorm { weight, bias, eps } => self.lower_norm(value, weight, Some(bias), eps),
+            Op::RmsNorm { weight, eps } => self.lower_norm(value, NormKind::Rms(weight), eps),
+            Op::LayerNorm { affine, eps } => self.lower_norm(value, NormKind::Layer(affine), eps),
             Op::Route(routing) => {
                 let (scores, out) = (self.operand(node.inputs[0]), self.define(value));
                 self.push(value, Kind::Route { scores, routing, out });
@@ -135,7 +159,7 @@ impl Lowering<'_> {
             }
             Op::Add => self.lower_zip(value, Binary::Add),
             Op::Mul => self.lower_zip(value, Binary::Mul),
-            Op::Scale(_) | Op::Silu | Op::GeluTanh | Op::GeluErf | Op::Softcap(_) => {
+            Op::Scale(_) | Op::Offset(_) | Op::Silu | Op::GeluTanh | Op::GeluErf | Op::Softcap(_) => {
                 let op = unary(&node.op).expect("an elementwise operator");
                 let (x, out) = (self.operand(node.inputs[0]), self.define(value));
                 self.push(value, Kind::Map { op, x, out });
@@ -144,10 +168,13 @@ impl Lowering<'_> {
         self.done[value.index()] = true;
     }
 
-    fn lower_norm(&mut self, value: Value, weight: WeightId, bias: Option<WeightId>, eps: f32) {
+    fn lower_norm(&mut self, value: Value, norm: NormKind, eps: f32) {
         let (x, out) = (self.operand(self.graph.node(value).inputs[0]), self.define(value));
-        let group = self.graph.weight(weight).shape[0];
-        self.push(value, Kind::Norm { x, weight, bias, group, eps, out });
+        let group = match norm {
+            NormKind::Rms(weight) => self.graph.weight(weight).shape[0],
+            NormKind::Layer(_) => self.program.buffer(x).width,
+        };
+        self.push(value, Kind::Norm { x, norm, group, eps, out });
     }
 
     fn lower_zip(&mut self, value: Value, op: Binary) {
@@ -193,7 +220,7 @@ impl Lowering<'_> {
 
     /// One linear layer, with what follows it where that can be fused.
     fn linear_part(&mut self, value: Value) -> Part {
-        let fused = self.gated(value).or_else(|| self.residual(value));
+        let fused = self.gated(value).or_else(|| self.residual(value)).or_else(|| self.mapped(value));
         // Of a gated pair the layer that is multiplied, whichever of the two was met first.
         let (main, result, then) = fused.unwrap_or((value, value, Then::Store));
         let (weight, bias) =
@@ -219,6 +246,13 @@ impl Lowering<'_> {
         // A sibling in this very step is not there yet, whichever thread computes it.
         let residual = self.values[other.index()].filter(|_| self.ready[other.index()])?;
         Some((linear, add, Then::Add(residual)))
+    }
+
+    /// `linear` whose only reader is a function of each element.
+    fn mapped(&self, linear: Value) -> Option<(Value, Value, Then)> {
+        let map = self.only_consumer(linear)?;
+        let op = unary(&self.graph.node(map).op)?;
+        Some((linear, map, Then::Map(op)))
     }
 
     /// `activation(gate) * up`, both linear layers of one input, shape and dtype, read by nobody else. Returns up.
@@ -263,7 +297,7 @@ impl Lowering<'_> {
             Some(rope) => rope,
             None => {
                 let rope = self.program.ropes.len();
-                let out = self.buffer(Packing::F32, Rows::Tokens, kind.rope.rotary_dim);
+                let out = self.buffer(Packing::F32, self.rows_of(value), kind.head().1);
                 self.program.ropes.push(kind);
                 self.tables.push(out);
                 rope
@@ -292,11 +326,24 @@ impl Lowering<'_> {
             kinds.len() - 1
         });
         let layer = self.program.layers.len();
-        self.program.layers.push(Layer { heads, kind });
+        let bias = self.bias(attention.bias, attention.heads, self.target.context);
+        self.program.layers.push(Layer { heads, kind, bias });
         let [q, k, v] = [0, 1, 2].map(|i| self.operand(node.inputs[i]));
         self.push(value, Kind::Cache { layer, k, v });
         let out = self.define(value);
         self.push(value, Kind::Attention { layer, q, out });
+    }
+
+    /// The bias of scores, if there is one, shared by all layers that have the same.
+    fn bias(&mut self, bias: ScoreBias, heads: usize, keys: usize) -> Option<usize> {
+        if bias == ScoreBias::None {
+            return None;
+        }
+        let (kind, biases) = (BiasKind { bias, heads, keys }, &mut self.program.biases);
+        Some(biases.iter().position(|other| *other == kind).unwrap_or_else(|| {
+            biases.push(kind);
+            biases.len() - 1
+        }))
     }
 
     /// Where a computed value is, in F32.
@@ -332,6 +379,7 @@ impl Lowering<'_> {
         let capacity = match rows {
             Rows::Tokens => self.target.rows,
             Rows::Slots(used) => self.target.rows * used,
+            Rows::Fixed(rows) => rows,
             // What comes in one step may all want states.
             Rows::Picked if self.graph.states().is_some() => self.target.rows,
             Rows::Picked | Rows::Logits => self.target.picked,
@@ -345,7 +393,7 @@ impl Lowering<'_> {
             [Dim::Picked, ..] if self.beyond[value.index()] => Rows::Logits,
             [Dim::Picked, ..] => Rows::Picked,
             [Dim::Tokens, Dim::Fixed(used), _] => Rows::Slots(used),
-            _ => Rows::Tokens,
+            _ => self.graph.node(value).shape.known_rows().map_or(Rows::Tokens, Rows::Fixed),
         }
     }
 
@@ -356,12 +404,17 @@ impl Lowering<'_> {
     }
 
     fn finish(mut self) -> Program {
-        let tables = self.tables.iter().enumerate().map(|(rope, &out)| Step {
-            kind: Kind::RopeTable { rope, out },
-            rows: Rows::Tokens,
-            block: String::new(),
-            barrier: true,
-        });
+        let tables: Vec<Step> = self
+            .tables
+            .iter()
+            .enumerate()
+            .map(|(rope, &out)| Step {
+                kind: Kind::RopeTable { rope, out },
+                rows: self.program.buffer(out).rows,
+                block: String::new(),
+                barrier: true,
+            })
+            .collect();
         self.program.steps.splice(0..0, tables);
         let steps = &mut self.program.steps;
         for i in (0..steps.len()).rev() {
@@ -373,11 +426,12 @@ impl Lowering<'_> {
                 && (steps[i - 1].kind.is_row_local() || matches!(steps[i - 1].kind, Kind::Rows { .. }));
             steps[i].barrier = i > 0 && !follows;
         }
+        self.program.results = self.graph.outputs().iter().map(|&value| self.operand(value)).collect();
         self.program.output = self.operand(self.graph.output());
         self.program.states = self.graph.states().map(|states| self.operand(states));
-        let kept: Vec<BufferId> =
-            [Some(self.program.output), self.program.states].into_iter().flatten().collect();
-        self.program.arena = arena::lay_out(&self.program.steps, &mut self.program.buffers, &kept);
+        let kept: Vec<BufferId> = self.program.results.iter().copied().chain(self.program.states).collect();
+        let Program { steps, buffers, given, .. } = &mut self.program;
+        self.program.arena = arena::lay_out(steps, buffers, given, &kept);
         self.program
     }
 }
@@ -397,6 +451,7 @@ fn unary(op: &Op) -> Option<Unary> {
         Op::GeluTanh => Some(Unary::GeluTanh),
         Op::GeluErf => Some(Unary::GeluErf),
         Op::Scale(c) => Some(Unary::Scale(c)),
+        Op::Offset(c) => Some(Unary::Offset(c)),
         Op::Softcap(c) => Some(Unary::Softcap(c)),
         _ => None,
     }

@@ -3,7 +3,7 @@
 use wushi_graph::{CacheType, DType, Graph, Op, WeightId};
 
 use crate::kernels::Heads;
-use crate::program::{Kind, Part, Program, Rows, Step, StepCost, Then};
+use crate::program::{Attend, Kind, NormKind, Part, Program, Rows, Step, StepCost, Then};
 
 /// The attention layers of a graph, in order.
 pub(crate) fn layers(graph: &Graph) -> impl Iterator<Item = Heads> {
@@ -39,6 +39,7 @@ impl Counter<'_> {
             Rows::Tokens => self.rows,
             Rows::Slots(used) => self.rows * used as u64,
             Rows::Picked | Rows::Logits => 1,
+            Rows::Fixed(rows) => rows as u64,
         };
         let buffers = step.kind.buffers();
         let row_bytes = |b: &crate::program::Buffer| (b.bytes() / b.capacity.max(1)) as u64;
@@ -65,9 +66,29 @@ impl Counter<'_> {
                 cost.weight_bytes = rows * self.bytes(*table) / table_rows;
                 cost.what = format!("{} {}", self.short_name(*table), self.dtypes[table.index()]);
             }
-            Kind::Norm { weight, .. } => {
+            Kind::Norm { norm: NormKind::Rms(weight) | NormKind::Layer(Some([weight, _])), .. } => {
                 cost.what = self.short_name(*weight).to_string();
                 cost.weight_bytes = 4 * self.elements(*weight);
+            }
+            Kind::Conv(conv) => {
+                cost.macs = rows * self.elements(conv.weight);
+                cost.weight_bytes = self.bytes(conv.weight);
+                // Rows of input and output differ.
+                let positions = |[t, h, w, _]: [usize; 4]| (t * h * w) as u64;
+                let row = |id| row_bytes(self.program.buffer(id));
+                cost.activation_bytes =
+                    positions(conv.input) * row(conv.x) + positions(conv.output) * row(conv.out);
+                let [t, h, w] = conv.conv.kernel;
+                cost.what = format!("{} {}, {t}x{h}x{w}", self.conv_name(conv.weight), conv.dtype);
+            }
+            Kind::Attend { attend, .. } => {
+                let Attend { heads, queries, keys, .. } = self.program.attends[*attend];
+                let a = heads.attention;
+                cost.macs = 2 * (a.sequences * queries * keys * a.heads * a.head_dim) as u64;
+                let position = heads.page_bytes(self.cache) / crate::kernels::PAGE_TOKENS;
+                cost.activation_bytes += (a.sequences * keys * position) as u64;
+                cost.what =
+                    format!("{} heads of {}, {queries} by {keys}, {}", a.heads, a.head_dim, self.cache);
             }
             Kind::Pack { out, .. } => {
                 cost.what = format!("{:?}", self.program.buffer(*out).packing).to_lowercase();
@@ -119,6 +140,11 @@ impl Counter<'_> {
     fn bytes(&self, id: WeightId) -> u64 {
         let dtype = self.dtypes[id.index()];
         self.elements(id) / dtype.block_elements() as u64 * dtype.block_bytes() as u64
+    }
+
+    /// The name within its block.
+    fn conv_name(&self, id: WeightId) -> &str {
+        self.graph.weight(id).name.trim_end_matches(".weight")
     }
 
     /// The name without its block and without `.weight`.

@@ -12,8 +12,9 @@ use crate::isa::InstructionSet;
 use crate::kernels::{Kernels, PAGE_TOKENS};
 use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
-use crate::program::{Program, StepCost};
-use crate::reference::rope_frequencies;
+use crate::program::{Program, RopeKind, StepCost};
+use crate::rope_table::Turns;
+use crate::score_table::ScoreTable;
 use crate::scratch::{Scratch, ScratchSize};
 use crate::step;
 use crate::team::Team;
@@ -91,11 +92,22 @@ pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Resu
     check(graph, options)?;
     let program = compile(graph, &dtypes, target(options));
     let scratch = options.threads * ScratchSize::of(&program, options.max_rows).bytes();
+    let tables: usize = program.biases.iter().map(ScoreTable::bytes).sum();
     Ok(MemoryPlan {
-        weights: model::planned_bytes(graph, &dtypes),
+        weights: model::planned_bytes(&[(graph, &dtypes)]),
         cache: page_bytes(graph, options.cache).saturating_mul(options.pages),
-        arena: program.arena + scratch,
+        arena: program.arena + scratch + tables,
     })
+}
+
+/// What kernels look up: angles of rope, biases of scores.
+pub(crate) fn tables(program: &Program, weights: &Weights) -> (Vec<Turns>, Vec<ScoreTable>) {
+    let factors = |kind: &RopeKind| match kind {
+        RopeKind::Sequence { factors: Some(id), .. } => Some(weights.vector(*id).values()),
+        _ => None,
+    };
+    let turns = program.ropes.iter().map(|kind| Turns::new(kind, factors(kind))).collect();
+    (turns, program.biases.iter().map(|kind| ScoreTable::new(kind, weights)).collect())
 }
 
 /// The schedule, with its operations and bytes for a batch of the first `rows` tokens of one sequence, the last of which
@@ -118,6 +130,9 @@ fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
             "the graph must compute the rows that want output, see `Builder::rows`",
         ));
     }
+    if !graph.inputs().is_empty() || graph.outputs().len() > 1 {
+        return Err(CpuError::Options("a graph over given values is no model of sequences"));
+    }
     let Options { threads, context, pages, max_rows, max_logit_rows, .. } = *options;
     if [threads, context, pages, max_rows, max_logit_rows].contains(&0) {
         return Err(CpuError::Options("threads, context, pages and rows must be at least 1"));
@@ -129,8 +144,8 @@ fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
 }
 
 fn target(options: &Options) -> Target {
-    let Options { threads, max_rows, max_logit_rows, .. } = *options;
-    Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows) }
+    let Options { threads, max_rows, max_logit_rows, context, cache, .. } = *options;
+    Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows), context, cache }
 }
 
 /// Rows of the smallest table that is looked up in this way.
@@ -151,7 +166,9 @@ pub struct CpuExecutor {
     team: Team,
     program: Program,
     /// By rope kind.
-    frequencies: Vec<Vec<f64>>,
+    turns: Vec<Turns>,
+    /// By kind of bias.
+    biases: Vec<ScoreTable>,
     arena: SharedBytes,
     /// By layer.
     cache: Vec<SharedBytes>,
@@ -186,11 +203,7 @@ impl CpuExecutor {
         let dtypes = model::dtypes(&graph, source)?;
         let weights = Weights::load(&graph, source, &team)?;
         let program = compile(&graph, &dtypes, target(&options));
-        let frequencies = program
-            .ropes
-            .iter()
-            .map(|kind| rope_frequencies(&kind.rope, kind.factors.map(|id| weights.vector(id).values())))
-            .collect();
+        let (turns, biases) = tables(&program, &weights);
         let cache_layer = |heads: crate::kernels::Heads| {
             SharedBytes::zeroed(options.pages * heads.page_bytes(options.cache))
         };
@@ -213,7 +226,8 @@ impl CpuExecutor {
             scratch_size,
             checks: BatchChecks::new(options.pages, &program),
             kernels: options.instruction_set.kernels(),
-            frequencies,
+            turns,
+            biases,
             team,
             weights,
             program,
@@ -231,7 +245,9 @@ impl CpuExecutor {
         MemoryPlan {
             weights: self.weights.bytes(),
             cache: self.cache.iter().map(SharedBytes::len).sum(),
-            arena: self.arena.len() + self.scratch.len() * self.scratch_size.bytes(),
+            arena: self.arena.len()
+                + self.scratch.len() * self.scratch_size.bytes()
+                + self.program.biases.iter().map(ScoreTable::bytes).sum::<usize>(),
         }
     }
 }
@@ -261,7 +277,10 @@ impl Executor for CpuExecutor {
             data: &self.data,
             weights: &self.weights,
             kernels: self.kernels,
-            frequencies: &self.frequencies,
+            turns: &self.turns,
+            biases: &self.biases,
+            carried: &[],
+            attends: &[],
             arena: &self.arena,
             cache: &self.cache,
             cache_type: self.options.cache,

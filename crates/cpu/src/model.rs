@@ -1,18 +1,21 @@
 //! Weights bound to a graph: checked first, then repacked by the whole team, tensor by tensor.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
-use wushi_graph::{DType, Graph, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
+use wushi_graph::{DType, Graph, Op, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
 
 use crate::executor::CpuError;
 use crate::simd::PANEL;
 use crate::team::Team;
 use crate::weights::{Matrix, MatrixShape, Vector, WeightError};
 
-/// A graph's weights as kernels read them.
+/// A graph's weights as kernels read them. Graphs that are loaded together share those that they declare alike.
 pub(crate) struct Weights {
-    slots: Vec<Slot>,
+    slots: Vec<Arc<Slot>>,
+    /// Ones and zeros for norms without weights, as long as the widest of them.
+    plain: [Vec<f32>; 2],
 }
 
 enum Slot {
@@ -34,6 +37,9 @@ fn check<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorDe
     if quantised_vector {
         return Err(WeightError::QuantisedVector { name, dtype: found.dtype });
     }
+    if decl.role == Role::Kernel && found.dtype.block_elements() > 1 {
+        return Err(WeightError::QuantisedKernel { name, dtype: found.dtype });
+    }
     Ok(found)
 }
 
@@ -42,11 +48,13 @@ pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DTy
     graph.weights().iter().map(|decl| Ok(check(source, decl)?.dtype)).collect()
 }
 
-/// Bytes all weights take.
-pub(crate) fn planned_bytes(graph: &Graph, dtypes: &[DType]) -> usize {
-    let sizes = graph.weights().iter().zip(dtypes).map(|(decl, &dtype)| match decl.role {
-        Role::Vector => decl.shape[0].next_multiple_of(PANEL) * 4,
-        Role::Embedding | Role::Matrix | Role::Experts => {
+/// Bytes all weights of these graphs take, with their dtypes; what is declared alike counts once.
+pub(crate) fn planned_bytes(graphs: &[(&Graph, &[DType])]) -> usize {
+    let all = graphs.iter().flat_map(|(graph, dtypes)| graph.weights().iter().zip(*dtypes));
+    let decls: HashMap<&WeightDecl, &DType> = all.collect();
+    let sizes = decls.into_iter().map(|(decl, &dtype)| match decl.role {
+        Role::Vector => decl.shape.iter().product::<usize>().next_multiple_of(PANEL) * 4,
+        Role::Embedding | Role::Matrix | Role::Experts | Role::Kernel => {
             Matrix::planned_bytes(dtype, MatrixShape::of(&decl.shape))
         }
     });
@@ -57,7 +65,37 @@ impl Weights {
     /// Repacks every weight; the source's pages are released one tensor after the other. The largest come first, so that
     /// little of the source is in memory when nearly all of the weights are.
     pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &Team) -> Result<Self, CpuError> {
-        let decls = graph.weights();
+        Ok(Self::load_all(&[graph], source, team)?.remove(0))
+    }
+
+    /// The weights of several graphs, by graph.
+    pub(crate) fn load_all(
+        graphs: &[&Graph],
+        source: &dyn WeightSource,
+        team: &Team,
+    ) -> Result<Vec<Self>, CpuError> {
+        let mut places = HashMap::new();
+        let mut decls = Vec::new();
+        for decl in graphs.iter().flat_map(|graph| graph.weights()) {
+            places.entry(decl).or_insert_with(|| {
+                decls.push(decl);
+                decls.len() - 1
+            });
+        }
+        let slots = Self::load_slots(&decls, source, team)?;
+        let bound = graphs.iter().map(|graph| {
+            let slots = graph.weights().iter().map(|decl| Arc::clone(&slots[places[decl]])).collect();
+            let plain = plain_width(graph).next_multiple_of(PANEL);
+            Weights { slots, plain: [vec![1.0; plain], vec![0.0; plain]] }
+        });
+        Ok(bound.collect())
+    }
+
+    fn load_slots(
+        decls: &[&WeightDecl],
+        source: &dyn WeightSource,
+        team: &Team,
+    ) -> Result<Vec<Arc<Slot>>, CpuError> {
         let mut order = Vec::with_capacity(decls.len());
         for (place, decl) in decls.iter().enumerate() {
             let found = check(source, decl)?;
@@ -69,7 +107,7 @@ impl Weights {
         // A shared tensor is read, and made if need be, once for all of its weights.
         let mut held = None::<(&str, Cow<'_, [u8]>)>;
         for (_, place) in order {
-            let decl = &decls[place];
+            let decl = decls[place];
             let TensorDesc { dtype, shape } = check(source, decl)?;
             let (_, bytes) = match held.take().filter(|(name, _)| *name == decl.name) {
                 Some(same) => held.insert(same),
@@ -79,14 +117,23 @@ impl Weights {
             slots[place] = Some(match decl.role {
                 Role::Vector => Slot::Vector(Vector::read(&view).ok_or_else(|| not_finite(decl, 0))?),
                 Role::Embedding | Role::Matrix | Role::Experts => Slot::Matrix(pack(decl, &view, team)?),
+                Role::Kernel => {
+                    let bytes = channels_last(&view);
+                    Slot::Matrix(pack(decl, &TensorView { bytes: &bytes, ..view }, team)?)
+                }
             });
             source.release(&decl.name);
         }
-        Ok(Weights { slots: slots.into_iter().map(|slot| slot.expect("every place was filled")).collect() })
+        Ok(slots.into_iter().map(|slot| Arc::new(slot.expect("every place was filled"))).collect())
+    }
+
+    /// Ones and zeros, as long as the widest norm without weights.
+    pub(crate) fn plain(&self) -> [&[f32]; 2] {
+        [&self.plain[0], &self.plain[1]]
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let bytes = |slot: &Slot| match slot {
+        let bytes = |slot: &Arc<Slot>| match &**slot {
             Slot::Matrix(matrix) => matrix.bytes(),
             Slot::Vector(vector) => vector.bytes(),
         };
@@ -94,18 +141,42 @@ impl Weights {
     }
 
     pub(crate) fn matrix(&self, id: WeightId) -> &Matrix {
-        match &self.slots[id.index()] {
+        match &*self.slots[id.index()] {
             Slot::Matrix(matrix) => matrix,
             Slot::Vector(_) => unreachable!("declared as a matrix"),
         }
     }
 
     pub(crate) fn vector(&self, id: WeightId) -> &Vector {
-        match &self.slots[id.index()] {
+        match &*self.slots[id.index()] {
             Slot::Vector(vector) => vector,
             Slot::Matrix(_) => unreachable!("declared as a vector"),
         }
     }
+}
+
+/// The widest norm that has no weights.
+fn plain_width(graph: &Graph) -> usize {
+    let widths = graph.nodes().iter().filter_map(|node| match node.op {
+        Op::LayerNorm { affine: None, .. } => node.shape.width(),
+        _ => None,
+    });
+    widths.max().unwrap_or(0)
+}
+
+/// A convolution's `[outputs, channels, taps…]` as `[outputs, taps…, channels]`: as the patches of a feature map are.
+fn channels_last(view: &TensorView<'_>) -> Vec<u8> {
+    let (element, channels) = (view.dtype.block_bytes(), view.shape[1]);
+    let taps: usize = view.shape[2..].iter().product();
+    let mut out = Vec::with_capacity(view.bytes.len());
+    for kernel in view.bytes.chunks_exact(channels * taps * element) {
+        for tap in 0..taps {
+            for channel in 0..channels {
+                out.extend_from_slice(&kernel[(channel * taps + tap) * element..][..element]);
+            }
+        }
+    }
+    out
 }
 
 fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {

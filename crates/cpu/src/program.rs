@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use wushi_graph::{DType, Lookup, Routing, WeightId};
+use wushi_graph::{Conv, DType, GridRope, Lookup, Rope, RopePairs, Routing, ScoreBias, Unfold, WeightId};
 
 use crate::activations::{Activations, Packing};
-use crate::kernels::{Binary, Heads, Unary};
+use crate::kernels::{Binary, Heads, PAGE_TOKENS, Unary};
 use crate::memory::ALIGN;
 use crate::simd::PANEL;
 
@@ -20,6 +20,8 @@ pub(crate) enum Rows {
     Picked,
     /// One per row that wants logits.
     Logits,
+    /// So many, known when the graph was built.
+    Fixed(usize),
 }
 
 /// Index of a [`Buffer`].
@@ -78,6 +80,85 @@ pub(crate) enum Then {
         bias: Option<WeightId>,
         activation: Unary,
     },
+    /// This function of it.
+    Map(Unary),
+}
+
+impl Then {
+    /// What it reads besides the result.
+    pub(crate) fn residual(&self) -> Option<BufferId> {
+        match self {
+            Then::Add(residual) => Some(*residual),
+            _ => None,
+        }
+    }
+}
+
+/// Which norm, with its weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NormKind {
+    Rms(WeightId),
+    /// Weight and bias; without them ones and zeros.
+    Layer(Option<[WeightId; 2]>),
+}
+
+/// A convolution: a linear layer of the patches around its output positions.
+#[derive(Clone, Debug)]
+pub(crate) struct Convolution {
+    pub(crate) conv: Conv,
+    pub(crate) weight: WeightId,
+    pub(crate) bias: Option<WeightId>,
+    pub(crate) dtype: DType,
+    /// Frames, height, width, channels.
+    pub(crate) input: [usize; 4],
+    pub(crate) output: [usize; 4],
+    pub(crate) x: BufferId,
+    pub(crate) out: BufferId,
+    pub(crate) then: Then,
+    /// Where the frames before the first are: index into [`Program::carried`].
+    pub(crate) carried: Option<usize>,
+}
+
+impl Convolution {
+    /// Elements of a patch.
+    pub(crate) fn patch(&self) -> usize {
+        self.conv.kernel.iter().product::<usize>() * self.input[3]
+    }
+}
+
+/// Frames that a convolution carries from run to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Its weight's name.
+    pub(crate) name: String,
+    /// Frames, height, width, channels.
+    pub(crate) shape: [usize; 4],
+}
+
+/// Attention within a run: its work is known when it is compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct Attend {
+    pub(crate) heads: Heads,
+    /// Of one sequence.
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    /// Index into [`Program::biases`].
+    pub(crate) bias: Option<usize>,
+}
+
+impl Attend {
+    /// Pages of one sequence's keys.
+    pub(crate) fn pages(&self) -> usize {
+        self.keys.div_ceil(PAGE_TOKENS)
+    }
+}
+
+/// What is added to the scores of some attention layer, for sequences of up to so many keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BiasKind {
+    pub(crate) bias: ScoreBias,
+    pub(crate) heads: usize,
+    pub(crate) keys: usize,
 }
 
 /// What a step computes.
@@ -87,8 +168,8 @@ pub(crate) enum Kind {
     RopeTable { rope: usize, out: BufferId },
     /// Rows of a table.
     Embed { table: WeightId, lookup: Lookup, out: BufferId },
-    /// RMS norm, or layer norm if there is a bias.
-    Norm { x: BufferId, weight: WeightId, bias: Option<WeightId>, group: usize, eps: f32, out: BufferId },
+    /// A norm over groups of elements.
+    Norm { x: BufferId, norm: NormKind, group: usize, eps: f32, out: BufferId },
     /// A value in the form a weight format takes.
     Pack { x: BufferId, out: BufferId },
     /// Linear layers over one value; `ranges[thread][part]` are the panels a thread computes.
@@ -114,6 +195,24 @@ pub(crate) enum Kind {
     Attention { layer: usize, q: BufferId, out: BufferId },
     /// Gathers the rows that want something.
     Rows { x: BufferId, out: BufferId },
+    /// A weight as a row.
+    Parameter { weight: WeightId, out: BufferId },
+    /// Columns from the `first` on.
+    Columns { x: BufferId, first: usize, out: BufferId },
+    /// `a * b + c`; `b` and `c` may have one row for all.
+    MulAdd { a: BufferId, b: BufferId, c: BufferId, out: BufferId },
+    /// Cosines and sines of a timestep.
+    TimestepEmbed { x: BufferId, out: BufferId },
+    /// Convolution.
+    Conv(Convolution),
+    /// Keeps the last frames that a convolution read for the next run.
+    Carry { x: BufferId, carried: usize, frames: usize },
+    /// Channels of a feature map (frames, height, width, channels) to frames, rows and columns.
+    Unfold { x: BufferId, input: [usize; 4], unfold: Unfold, out: BufferId },
+    /// Keys and values of this run into pages.
+    Keep { attend: usize, k: BufferId, v: BufferId, pages: BufferId },
+    /// Attention over them.
+    Attend { attend: usize, q: BufferId, pages: BufferId, out: BufferId },
 }
 
 impl Kind {
@@ -122,8 +221,17 @@ impl Kind {
         match self {
             Kind::RopeTable { .. } => "rope_table",
             Kind::Embed { .. } => "embed",
-            Kind::Norm { bias: None, .. } => "rms_norm",
+            Kind::Norm { norm: NormKind::Rms(_), .. } => "rms_norm",
             Kind::Norm { .. } => "layer_norm",
+            Kind::Parameter { .. } => "parameter",
+            Kind::Columns { .. } => "columns",
+            Kind::MulAdd { .. } => "mul_add",
+            Kind::TimestepEmbed { .. } => "timestep_embed",
+            Kind::Conv(_) => "conv3d",
+            Kind::Carry { .. } => "carry",
+            Kind::Unfold { .. } => "unfold",
+            Kind::Keep { .. } => "cache_write",
+            Kind::Attend { .. } => "attention",
             Kind::Pack { .. } => "pack",
             Kind::Linear { .. } => "linear",
             Kind::ExpertLinear { .. } => "expert_linear",
@@ -144,14 +252,27 @@ impl Kind {
     pub(crate) fn is_row_local(&self) -> bool {
         !matches!(
             self,
-            Kind::Linear { .. } | Kind::ExpertLinear { .. } | Kind::Attention { .. } | Kind::Rows { .. }
+            Kind::Linear { .. }
+                | Kind::ExpertLinear { .. }
+                | Kind::Attention { .. }
+                | Kind::Rows { .. }
+                | Kind::Conv(_)
+                | Kind::Unfold { .. }
+                | Kind::Attend { .. }
         )
     }
 
     /// Buffers read and written.
     pub(crate) fn buffers(&self) -> Vec<BufferId> {
         match self {
-            Kind::RopeTable { out, .. } | Kind::Embed { out, .. } => vec![*out],
+            Kind::RopeTable { out, .. } | Kind::Embed { out, .. } | Kind::Parameter { out, .. } => vec![*out],
+            Kind::Carry { x, .. } => vec![*x],
+            Kind::MulAdd { a, b, c, out } => vec![*a, *b, *c, *out],
+            Kind::Keep { k, v, pages, .. } => vec![*k, *v, *pages],
+            Kind::Attend { q, pages, out, .. } => vec![*q, *pages, *out],
+            Kind::Conv(conv) => {
+                [Some(conv.x), Some(conv.out), conv.then.residual()].into_iter().flatten().collect()
+            }
             Kind::Rope { table, x, .. } => vec![*table, *x],
             Kind::Cache { k, v, .. } => vec![*k, *v],
             Kind::Zip { a, b, out, .. } => vec![*a, *b, *out],
@@ -163,16 +284,13 @@ impl Kind {
             | Kind::Pack { x, out }
             | Kind::Map { x, out, .. }
             | Kind::Copy { x, out }
+            | Kind::Columns { x, out, .. }
+            | Kind::TimestepEmbed { x, out }
+            | Kind::Unfold { x, out, .. }
             | Kind::Rows { x, out } => vec![*x, *out],
             Kind::Linear { parts, .. } => parts
                 .iter()
-                .flat_map(|part| {
-                    let residual = match part.then {
-                        Then::Add(residual) => Some(residual),
-                        _ => None,
-                    };
-                    [Some(part.x), Some(part.out), residual].into_iter().flatten()
-                })
+                .flat_map(|part| [Some(part.x), Some(part.out), part.then.residual()].into_iter().flatten())
                 .collect(),
         }
     }
@@ -191,9 +309,29 @@ pub(crate) struct Step {
 
 /// Rope of one kind, shared by all layers that use it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RopeKind {
-    pub(crate) rope: wushi_graph::Rope,
-    pub(crate) factors: Option<WeightId>,
+pub(crate) enum RopeKind {
+    /// By the place in a sequence.
+    Sequence { rope: Rope, factors: Option<WeightId> },
+    /// By the place on a grid.
+    Grid(GridRope),
+}
+
+impl RopeKind {
+    /// Elements of a head, and how many of them turn.
+    pub(crate) fn head(&self) -> (usize, usize) {
+        match self {
+            RopeKind::Sequence { rope, .. } => (rope.head_dim, rope.rotary_dim),
+            RopeKind::Grid(rope) => (rope.head_dim(), rope.head_dim()),
+        }
+    }
+
+    /// What turns together.
+    pub(crate) fn pairs(&self) -> RopePairs {
+        match self {
+            RopeKind::Sequence { rope, .. } => rope.pairs,
+            RopeKind::Grid(_) => RopePairs::Adjacent,
+        }
+    }
 }
 
 /// A layer that keeps keys and values.
@@ -202,6 +340,8 @@ pub(crate) struct Layer {
     pub(crate) heads: Heads,
     /// Index into [`Program::attention_kinds`].
     pub(crate) kind: usize,
+    /// Index into [`Program::biases`].
+    pub(crate) bias: Option<usize>,
 }
 
 /// A compiled schedule.
@@ -219,6 +359,13 @@ pub(crate) struct Program {
     pub(crate) output: BufferId,
     /// Where the states that they are computed from are, if they can be asked for.
     pub(crate) states: Option<BufferId>,
+    /// Where given values are put, by their place among the graph's inputs.
+    pub(crate) given: Vec<BufferId>,
+    /// Where all outputs are.
+    pub(crate) results: Vec<BufferId>,
+    pub(crate) carried: Vec<Carried>,
+    pub(crate) attends: Vec<Attend>,
+    pub(crate) biases: Vec<BiasKind>,
 }
 
 impl Program {

@@ -2,17 +2,35 @@
 
 use wushi_graph::Routing;
 
+use crate::activations::{Activations, Packing};
 use crate::kernels::{AttentionScratch, Output};
-use crate::program::{Kind, Program};
+use crate::program::{Convolution, Kind, Program};
+use crate::weights::packing_of;
+
+/// Bytes of patches that are computed together, as F32: a good part of a second-level cache.
+const PATCH_BYTES: usize = 1 << 20;
+
+/// How many of a convolution's patches are gathered at once: whole tiles of rows.
+pub(crate) fn patch_rows(conv: &Convolution) -> usize {
+    (PATCH_BYTES / (4 * conv.patch())).clamp(16, 256) / 16 * 16
+}
 
 /// What a thread works with besides the arena.
 pub(crate) struct Scratch {
     pub(crate) attention: AttentionScratch,
     pub(crate) experts: ExpertLists,
+    pub(crate) patches: Patches,
+}
+
+/// Room for the patches of some output positions of a convolution.
+pub(crate) struct Patches {
+    /// One patch, or all of them where they are not packed.
+    pub(crate) f32: Vec<f32>,
+    pub(crate) packed: Vec<u32>,
 }
 
 /// How much of it a program needs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct ScratchSize {
     /// Elements of the widest head as stored.
     head: usize,
@@ -20,6 +38,8 @@ pub(crate) struct ScratchSize {
     experts: usize,
     /// The most rows experts have in one step.
     slots: usize,
+    /// Elements of [`Patches::f32`] and [`Patches::packed`].
+    patches: [usize; 2],
 }
 
 impl ScratchSize {
@@ -29,8 +49,19 @@ impl ScratchSize {
             Kind::ExpertLinear { routing, .. } => Some(routing),
             _ => None,
         });
-        let mut size = ScratchSize { head: 0, experts: 0, slots: 0 };
-        size.head = program.attention_kinds.iter().map(|heads| heads.padded).max().unwrap_or(0);
+        let mut size = ScratchSize::default();
+        let heads = program.attention_kinds.iter().chain(program.attends.iter().map(|attend| &attend.heads));
+        size.head = heads.map(|heads| heads.padded).max().unwrap_or(0);
+        for step in &program.steps {
+            if let Kind::Conv(conv) = &step.kind {
+                let (rows, packing) = (patch_rows(conv), packing_of(conv.dtype));
+                let needed = match packing {
+                    Packing::F32 => [rows * conv.patch(), 0],
+                    packing => [conv.patch(), Activations::bytes(packing, conv.patch(), rows).div_ceil(4)],
+                };
+                size.patches = std::array::from_fn(|i| size.patches[i].max(needed[i]));
+            }
+        }
         for Routing { experts, used, .. } in routings {
             size.experts = size.experts.max(experts);
             size.slots = size.slots.max(used * rows);
@@ -38,9 +69,20 @@ impl ScratchSize {
         size
     }
 
+    /// What serves both.
+    pub(crate) fn max(self, other: ScratchSize) -> ScratchSize {
+        ScratchSize {
+            head: self.head.max(other.head),
+            experts: self.experts.max(other.experts),
+            slots: self.slots.max(other.slots),
+            patches: std::array::from_fn(|i| self.patches[i].max(other.patches[i])),
+        }
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(self) -> usize {
-        AttentionScratch::bytes(self.head) + 4 * (self.experts + 1 + self.slots)
+        let patches: usize = self.patches.iter().sum();
+        AttentionScratch::bytes(self.head) + 4 * (self.experts + 1 + self.slots + patches)
     }
 }
 
@@ -52,6 +94,7 @@ impl Scratch {
                 ends: Vec::with_capacity(size.experts + 1),
                 slots: Vec::with_capacity(size.slots),
             },
+            patches: Patches { f32: vec![0.0; size.patches[0]], packed: vec![0; size.patches[1]] },
         }
     }
 }

@@ -6,14 +6,16 @@ use wushi_graph::{Batch, CacheType, Lookup};
 
 use crate::activations::{Activations, Packing};
 use crate::batch::StepData;
+use crate::given::AttendWork;
 use crate::kernels::{
-    AttentionCall, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall, Output, PackCall,
-    Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
+    AttentionCall, Bias, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall, Output,
+    PackCall, Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
-use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
-use crate::rope_table::fill_table;
+use crate::program::{BufferId, Kind, NormKind, Part, Program, Rows, Step, Then};
+use crate::rope_table::Turns;
+use crate::score_table::ScoreTable;
 use crate::scratch::Scratch;
 use crate::simd::PANEL;
 
@@ -24,7 +26,14 @@ pub(crate) struct Context<'a> {
     pub(crate) data: &'a StepData,
     pub(crate) weights: &'a Weights,
     pub(crate) kernels: &'static Kernels,
-    pub(crate) frequencies: &'a [Vec<f64>],
+    /// By rope kind.
+    pub(crate) turns: &'a [Turns],
+    /// By kind of bias.
+    pub(crate) biases: &'a [ScoreTable],
+    /// By place in [`Program::carried`].
+    pub(crate) carried: &'a [&'a SharedBytes],
+    /// By place in [`Program::attends`].
+    pub(crate) attends: &'a [AttendWork],
     pub(crate) arena: &'a SharedBytes,
     pub(crate) cache: &'a [SharedBytes],
     pub(crate) cache_type: CacheType,
@@ -66,10 +75,11 @@ impl Context<'_> {
             Rows::Slots(used) => self.batch.tokens.len() * used,
             Rows::Picked => self.batch.logit_rows.len() + self.batch.state_rows.len(),
             Rows::Logits => self.batch.logit_rows.len(),
+            Rows::Fixed(rows) => rows,
         }
     }
 
-    fn f32(&self, id: BufferId) -> Output {
+    pub(crate) fn f32(&self, id: BufferId) -> Output {
         let buffer = self.program.buffer(id);
         debug_assert_eq!(buffer.packing, Packing::F32);
         // SAFETY: the buffer lies in the arena.
@@ -120,6 +130,15 @@ impl Context<'_> {
                     }
                 }
                 Kind::Attention { layer, q, out } => self.attention(*layer, *q, *out, thread),
+                Kind::Conv(conv) => self.convolve(conv, share, thread),
+                Kind::Unfold { x, input, unfold, out } => self.unfold(*x, *input, unfold, *out, share),
+                Kind::Attend { attend, q, pages, out } => self.attend(*attend, *q, *pages, *out, thread),
+                Kind::Parameter { .. }
+                | Kind::Columns { .. }
+                | Kind::MulAdd { .. }
+                | Kind::TimestepEmbed { .. }
+                | Kind::Carry { .. }
+                | Kind::Keep { .. } => self.given(&step.kind, share),
                 _ => self.row_local(&step.kind, share),
             }
         }
@@ -141,6 +160,7 @@ impl Context<'_> {
                 Then::Gate { weight, bias: gate_bias, activation } => {
                     Epilogue::Gate { matrix: self.weights.matrix(weight), bias: bias(gate_bias), activation }
                 }
+                Then::Map(op) => Epilogue::Map(op),
             },
         };
         // SAFETY: as `run`.
@@ -155,6 +175,7 @@ impl Context<'_> {
             heads: layer_info.heads,
             pages: self.pages(layer),
             tables: self.batch.pages.as_ptr(),
+            bias: self.score_bias(layer_info.bias),
             q: q.base,
             out: out.base,
             stride: q.stride,
@@ -167,16 +188,23 @@ impl Context<'_> {
         unsafe { self.kernels.attention(self.cache_type)(&call) }
     }
 
+    pub(crate) fn score_bias(&self, bias: Option<usize>) -> Option<Bias> {
+        bias.map(|place| self.biases[place].bias())
+    }
+
     unsafe fn row_local(&self, kind: &Kind, rows: Range<usize>) {
         // SAFETY: as `run`; this thread alone touches these rows.
         unsafe {
             match *kind {
                 Kind::RopeTable { rope, out } => {
-                    let (out, width) = (self.f32(out), self.program.ropes[rope].rope.rotary_dim);
+                    let (width, rows_of, out) =
+                        (self.program.buffer(out).width, self.program.buffer(out).rows, self.f32(out));
                     for row in rows {
                         let table = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), width);
-                        let magnitude = self.program.ropes[rope].rope.magnitude;
-                        fill_table(&self.frequencies[rope], magnitude, self.data.place(row).position, table);
+                        // On a grid, rows are places.
+                        let position =
+                            if rows_of == Rows::Tokens { self.data.place(row).position } else { row };
+                        self.turns[rope].fill(position, table);
                     }
                 }
                 Kind::Embed { table, lookup, out } => {
@@ -191,12 +219,18 @@ impl Context<'_> {
                         matrix.unpack_row(entry, x);
                     }
                 }
-                Kind::Norm { x, weight, bias, group, eps, out } => {
-                    let norm = match bias {
-                        None => Norm::Rms,
-                        Some(bias) => Norm::Layer { bias: self.weights.vector(bias).as_ptr() },
+                Kind::Norm { x, norm, group, eps, out } => {
+                    let vector = |id| self.weights.vector(id).as_ptr();
+                    let (norm, weight) = match norm {
+                        NormKind::Rms(weight) => (Norm::Rms, vector(weight)),
+                        NormKind::Layer(Some([weight, bias])) => {
+                            (Norm::Layer { bias: vector(bias) }, vector(weight))
+                        }
+                        NormKind::Layer(None) => {
+                            let [ones, zeros] = self.weights.plain();
+                            (Norm::Layer { bias: zeros.as_ptr() }, ones.as_ptr())
+                        }
                     };
-                    let weight = self.weights.vector(weight).as_ptr();
                     let (width, x, out) = (self.program.buffer(x).width, self.f32(x), self.f32(out));
                     let call = NormCall {
                         norm,
@@ -251,12 +285,13 @@ impl Context<'_> {
                 }
                 Kind::Rope { rope, table, x } => {
                     let (width, x, table) = (self.program.buffer(x).width, self.f32(x), self.f32(table));
-                    let rope = self.program.ropes[rope].rope;
+                    let kind = &self.program.ropes[rope];
                     for row in rows {
                         (self.kernels.rope)(&RopeCall {
                             x: x.base.add(row * x.stride),
-                            heads: 0..width / rope.head_dim,
-                            rope,
+                            heads: 0..width / kind.head().0,
+                            head: kind.head(),
+                            pairs: kind.pairs(),
                             table: table.base.add(row * table.stride),
                         });
                     }
@@ -291,9 +326,7 @@ impl Context<'_> {
                         std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
                     }
                 }
-                Kind::Linear { .. } | Kind::ExpertLinear { .. } | Kind::Attention { .. } => {
-                    unreachable!("split otherwise")
-                }
+                _ => unreachable!("run by other functions"),
             }
         }
     }

@@ -30,7 +30,7 @@ pub struct Part {
 }
 
 /// A weight as the graph declares it, once, by canonical name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightDecl {
     /// Canonical name, e.g. `blk.0.attn_q.weight`.
     pub name: String,

@@ -138,6 +138,15 @@ pub(crate) struct AttentionItem {
     pub(crate) kv_head: usize,
 }
 
+/// What is added to scores: for a head's query at position `p` and key `j`, `base[head * heads + j - p * queries]`. Readable
+/// for a page beyond the last key.
+#[derive(Clone, Copy)]
+pub(crate) struct Bias {
+    pub(crate) base: *const f32,
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+}
+
 /// A thread's working memory for attention.
 pub(crate) struct AttentionScratch {
     /// `[QUERIES][SEGMENT]`
@@ -170,6 +179,7 @@ pub(crate) struct AttentionCall {
     pub(crate) pages: Pages,
     /// The batch's page tables.
     pub(crate) tables: *const PageId,
+    pub(crate) bias: Option<Bias>,
     /// Rotated queries, and outputs, `[row][heads][head_dim]`, `stride` elements from row to row.
     pub(crate) q: *const f32,
     pub(crate) out: *mut f32,
@@ -214,10 +224,14 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
         let group = attention.heads / attention.kv_heads;
         let mut visible: [Range<usize>; Q] = [const { 0..0 }; Q];
         let mut offset = [0; Q];
+        let mut bias = [std::ptr::null(); Q];
         for t in 0..Q {
             let (row, head) = ((first + t) / group, item.kv_head * group + (first + t) % group);
             visible[t] = call.heads.visible(item.position + row, item.length);
             offset[t] = (item.row + row) * call.stride + head * dim;
+            if let Some(Bias { base, heads, queries }) = call.bias {
+                bias[t] = base.add(head * heads).wrapping_sub((item.position + row) * queries);
+            }
             let query = scratch.queries.as_mut_ptr().add(t * padded);
             std::ptr::copy_nonoverlapping(call.q.add(offset[t]), query, dim);
         }
@@ -230,7 +244,7 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
                 let within = |at: usize| at.clamp(start, start + SEGMENT) - start;
                 keys[t] = within(visible[t].start)..within(visible[t].end);
             }
-            segment::<S, C, Q>(call, item, start, &keys, scratch, &visible, &mut state);
+            segment::<S, C, Q>(call, item, start, &keys, scratch, &visible, &bias, &mut state);
         }
         for t in 0..Q {
             let sum = state[t].1;
@@ -245,6 +259,7 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
 
 /// One segment of keys: scores, weights, weighted values, merged into what came before.
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "what is known of the queries, as arrays of one size")]
 unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
     call: &AttentionCall,
     item: &AttentionItem,
@@ -252,6 +267,7 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
     keys: &[Range<usize>; Q],
     scratch: &mut AttentionScratch,
     visible: &[Range<usize>; Q],
+    bias: &[*const f32; Q],
     state: &mut [(f32, f32); Q],
 ) {
     // SAFETY: see `Entry`.
@@ -265,7 +281,7 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
         let first_page = keys[0].start / PAGE_TOKENS;
         let last_page = keys[Q - 1].end.div_ceil(PAGE_TOKENS);
         for page in first_page..last_page {
-            scores::<S, C, Q>(call, head(page)[0], page * PAGE_TOKENS, scratch);
+            scores::<S, C, Q>(call, head(page)[0], start, page * PAGE_TOKENS, bias, scratch);
         }
         let mut partial = [(0.0, 0.0); Q];
         for t in 0..Q {
@@ -301,12 +317,14 @@ unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
     }
 }
 
-/// Scores of one page's keys for `Q` queries, at `at` in the segment.
+/// Scores of one page's keys for `Q` queries, at `at` in the segment that begins at `start`.
 #[inline(always)]
 unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
     call: &AttentionCall,
     keys: Half,
+    start: usize,
     at: usize,
+    bias: &[*const f32; Q],
     scratch: &mut AttentionScratch,
 ) {
     // SAFETY: see `Entry`.
@@ -334,7 +352,14 @@ unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
             }
             for t in 0..Q {
                 for part in 0..2 {
-                    let mut score = S::mul(sum[t][part], S::splat(attention.scale));
+                    let scale = S::splat(attention.scale);
+                    let mut score = match call.bias {
+                        None => S::mul(sum[t][part], scale),
+                        Some(_) => {
+                            let key = start + at + slot + part * S::LANES;
+                            S::fma(sum[t][part], scale, S::load(bias[t].wrapping_add(key)))
+                        }
+                    };
                     if let Some(cap) = attention.softcap {
                         score = unary::<S>(Unary::Softcap(cap), score);
                     }

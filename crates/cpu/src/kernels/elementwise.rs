@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Output;
 use crate::simd::{self, Isa};
 
 /// A function of one element.
@@ -17,6 +18,8 @@ pub(crate) enum Unary {
     Exp,
     /// `x * c`
     Scale(f32),
+    /// `x + c`
+    Offset(f32),
     /// `c * tanh(x / c)`
     Softcap(f32),
 }
@@ -57,6 +60,7 @@ pub(super) unsafe fn unary<S: Isa>(op: Unary, x: S::V) -> S::V {
             Unary::GeluTanh => simd::gelu_tanh::<S>(x),
             Unary::GeluErf => simd::gelu_erf::<S>(x),
             Unary::Scale(c) => S::mul(x, S::splat(c)),
+            Unary::Offset(c) => S::add(x, S::splat(c)),
             Unary::Softcap(c) => S::mul(S::splat(c), simd::tanh::<S>(S::div(x, S::splat(c)))),
         }
     }
@@ -81,6 +85,32 @@ pub(super) unsafe fn zip<S: Isa>(call: &ZipCall) {
                 Binary::Mul => S::mul(a, b),
             };
             S::store(call.out.add(i), y);
+        }
+    }
+}
+
+/// `out = a * b + c` for some rows; whole panels.
+pub(crate) struct MulAddCall {
+    pub(crate) a: Output,
+    /// Of `b` and `c` one row may serve all: its stride is then 0.
+    pub(crate) b: Output,
+    pub(crate) c: Output,
+    pub(crate) out: Output,
+    pub(crate) rows: Range<usize>,
+}
+
+#[inline(always)]
+pub(super) unsafe fn mul_add<S: Isa>(call: &MulAddCall) {
+    for row in call.rows.clone() {
+        for i in (0..call.out.stride).step_by(S::LANES) {
+            // SAFETY: see `Entry`.
+            unsafe {
+                let at = |x: Output| S::load(x.base.add(row * x.stride + i));
+                S::store(
+                    call.out.base.add(row * call.out.stride + i),
+                    S::fma(at(call.a), at(call.b), at(call.c)),
+                );
+            }
         }
     }
 }

@@ -79,6 +79,8 @@ pub(crate) enum Epilogue {
     Add(Output),
     /// `activation(g) * y`, `g` being the result of the gate matrix of the same shape and format on the same rows.
     Gate { matrix: *const Matrix, bias: Option<*const f32>, activation: Unary },
+    /// `activation(y)`
+    Map(Unary),
 }
 
 /// Rows that are computed before the next panel is looked at: their activations stay in the second-level cache.
@@ -169,6 +171,7 @@ unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usiz
                     Epilogue::Gate { activation, .. } => {
                         S::mul(unary::<S>(activation, S::load(gate[t].as_ptr().add(part))), y)
                     }
+                    Epilogue::Map(activation) => unary::<S>(activation, y),
                 };
                 S::store(call.out.base.add(to[t] * call.out.stride + at), y);
             }

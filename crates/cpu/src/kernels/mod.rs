@@ -2,6 +2,7 @@
 
 mod attention;
 mod cache;
+mod conv;
 mod elementwise;
 mod experts;
 mod linear;
@@ -14,9 +15,10 @@ use wushi_graph::{CacheType, DType};
 
 pub use attention::PAGE_TOKENS;
 pub(crate) use attention::{
-    AttentionCall, AttentionItem, AttentionScratch, Heads, Pages, QUERY_TILE, WriteCall,
+    AttentionCall, AttentionItem, AttentionScratch, Bias, Heads, Pages, QUERY_TILE, WriteCall,
 };
-pub(crate) use elementwise::{Binary, MapCall, Unary, ZipCall};
+pub(crate) use conv::{Frames, PatchCall};
+pub(crate) use elementwise::{Binary, MapCall, MulAddCall, Unary, ZipCall};
 pub(crate) use experts::{CombineCall, RouteCall};
 pub(crate) use linear::{Epilogue, LinearCall, Output, RowSet};
 pub(crate) use norm::{Norm, NormCall};
@@ -44,6 +46,8 @@ pub(crate) struct Kernels {
     pub(crate) norm: Entry<NormCall>,
     pub(crate) map: Entry<MapCall>,
     pub(crate) zip: Entry<ZipCall>,
+    pub(crate) mul_add: Entry<MulAddCall>,
+    pub(crate) patches: Entry<PatchCall>,
     pub(crate) rope: Entry<RopeCall>,
     pub(crate) route: Entry<RouteCall>,
     pub(crate) combine: Entry<CombineCall>,
@@ -113,6 +117,8 @@ impl Kernels {
             norm: entry!(NormCall, norm::run::<S>),
             map: entry!(MapCall, elementwise::map::<S>),
             zip: entry!(ZipCall, elementwise::zip::<S>),
+            mul_add: entry!(MulAddCall, elementwise::mul_add::<S>),
+            patches: entry!(PatchCall, conv::patches::<S>),
             rope: entry!(RopeCall, rope::run::<S>),
             route: entry!(RouteCall, experts::route::<S>),
             combine: entry!(CombineCall, experts::combine::<S>),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wushi_graph::{Rope, RopePairs};
+use wushi_graph::RopePairs;
 
 use crate::simd::Isa;
 
@@ -12,7 +12,9 @@ pub(crate) struct RopeCall {
     pub(crate) x: *mut f32,
     /// Which heads.
     pub(crate) heads: Range<usize>,
-    pub(crate) rope: Rope,
+    /// Elements of a head, and how many of them turn.
+    pub(crate) head: (usize, usize),
+    pub(crate) pairs: RopePairs,
     /// Cosines of the row's position, then sines, `rotary_dim / 2` each.
     pub(crate) table: *const f32,
 }
@@ -24,7 +26,7 @@ pub(crate) fn rotate(x: f32, y: f32, cosine: f32, sine: f32) -> (f32, f32) {
 
 #[inline(always)]
 pub(super) unsafe fn run<S: Isa>(call: &RopeCall) {
-    let Rope { head_dim, rotary_dim, pairs, .. } = call.rope;
+    let (head_dim, rotary_dim) = call.head;
     let half = rotary_dim / 2;
     for head in call.heads.clone() {
         // SAFETY: see `Entry`; the table has `rotary_dim` elements.
@@ -32,7 +34,7 @@ pub(super) unsafe fn run<S: Isa>(call: &RopeCall) {
             let x = call.x.add(head * head_dim);
             let (cosines, sines) = (call.table, call.table.add(half));
             for i in 0..half {
-                let (a, b) = match pairs {
+                let (a, b) = match call.pairs {
                     RopePairs::Adjacent => (2 * i, 2 * i + 1),
                     RopePairs::Halves => (i, i + half),
                 };

@@ -1,12 +1,18 @@
 //! A whole graph over a whole sequence.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use half::bf16;
-use wushi_graph::{CacheType, DType, Graph, Lookup, Mask, Op, Value, WeightId, WeightSource};
+use wushi_graph::{
+    CacheType, DType, Graph, Lookup, Mask, Node, Op, ScoreBias, Value, WeightId, WeightSource,
+};
 use wushi_quant::dequantize;
 
-use super::{Activations, Row, attention, cached, combine, layer_norm, rms_norm, rope, route};
+use super::{
+    Activations, Frames, Row, attention, cached, combine, convolve, grid_rope, layer_norm, rms_norm, rope,
+    route, timestep_embed, unfold,
+};
 use crate::math;
 use crate::weights::{WeightError, flush_bf16};
 
@@ -28,7 +34,42 @@ pub fn evaluate_value(
     cache: CacheType,
     wanted: Value,
 ) -> Result<Vec<f32>, WeightError> {
+    let run = Run { tokens, inputs: &[], cache };
+    let mut values = values(graph, source, &run, &mut Carried::new())?;
+    Ok(values.swap_remove(wanted.index()))
+}
+
+/// Frames that convolutions carry from run to run, by the weight's name; those that are not there are zeros.
+pub type Carried = HashMap<String, Vec<f32>>;
+
+/// All outputs of a graph over given values, row-major.
+pub fn evaluate_function(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    inputs: &[&[f32]],
+    cache: CacheType,
+    carried: &mut Carried,
+) -> Result<Vec<Vec<f32>>, WeightError> {
+    let values = values(graph, source, &Run { tokens: &[], inputs, cache }, carried)?;
+    Ok(graph.outputs().iter().map(|output| values[output.index()].clone()).collect())
+}
+
+/// What one run is given.
+struct Run<'a> {
+    tokens: &'a [u32],
+    inputs: &'a [&'a [f32]],
+    cache: CacheType,
+}
+
+/// The values of all nodes.
+fn values(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    run: &Run<'_>,
+    carried: &mut Carried,
+) -> Result<Vec<Vec<f32>>, WeightError> {
     let weights = Weights { graph, source };
+    let (tokens, cache) = (run.tokens, run.cache);
     let mut values: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
         let input = |i: usize| values[node.inputs[i].index()].as_slice();
@@ -76,8 +117,12 @@ pub fn evaluate_value(
                 let weight = weights.vector(weight)?;
                 input(0).chunks(weight.len()).flat_map(|x| rms_norm(x, &weight, eps)).collect()
             }
-            Op::LayerNorm { weight, bias, eps } => {
-                let (weight, bias) = (weights.vector(weight)?, weights.vector(bias)?);
+            Op::LayerNorm { affine, eps } => {
+                let width = width(node.inputs[0]);
+                let (weight, bias) = match affine {
+                    Some([weight, bias]) => (weights.vector(weight)?, weights.vector(bias)?),
+                    None => (vec![1.0; width], vec![0.0; width]),
+                };
                 input(0).chunks(weight.len()).flat_map(|x| layer_norm(x, &weight, &bias, eps)).collect()
             }
             Op::Rope { rope: how, factors } => {
@@ -90,15 +135,26 @@ pub fn evaluate_value(
                 }
                 x
             }
-            Op::Attention(how) => attend(&how, [input(0), input(1), input(2)], tokens.len(), cache),
+            Op::Attention(how) => {
+                let table = match how.bias {
+                    ScoreBias::Relative(bias) => weights.vector(bias.table)?,
+                    _ => Vec::new(),
+                };
+                let sequence = |i: usize| input(i).chunks(input(i).len() / how.sequences);
+                let sequences = sequence(0).zip(sequence(1)).zip(sequence(2));
+                sequences.flat_map(|((q, k), v)| attend(&how, [q, k, v], &table, cache)).collect()
+            }
+            _ => weights.given(node, input, run, carried)?,
         };
         values.push(value);
     }
-    Ok(values.swap_remove(wanted.index()))
+    Ok(values)
 }
 
-fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cache: CacheType) -> Vec<f32> {
+/// One sequence's attention; `table` is that of a relative bias.
+fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], table: &[f32], cache: CacheType) -> Vec<f32> {
     let dim = how.head_dim;
+    let (rows, length) = (q.len() / (how.heads * dim), k.len() / (how.kv_heads * dim));
     // Keys and values are read only after rounding to the cache's type. By head: `[position][head_dim]`.
     let by_head = |x: &[f32]| -> Vec<Vec<f32>> {
         (0..how.kv_heads)
@@ -112,14 +168,28 @@ fn attend(how: &wushi_graph::Attention, [q, k, v]: [&[f32]; 3], rows: usize, cac
     let mut out = Vec::with_capacity(q.len());
     for position in 0..rows {
         let visible = match how.mask {
-            Mask::Full => 0..rows,
+            Mask::Full => 0..length,
             Mask::Causal => 0..position + 1,
             Mask::SlidingWindow(n) => (position + 1).saturating_sub(n)..position + 1,
         };
         for head in 0..how.heads {
             let query = &q[(position * how.heads + head) * dim..][..dim];
             let kv = head / (how.heads / how.kv_heads);
-            out.extend(attention(query, &keys[kv], &values[kv], visible.clone(), how));
+            let bias = |key: usize| match how.bias {
+                ScoreBias::None => 0.0,
+                ScoreBias::LastKey(last) => {
+                    if key + 1 == length {
+                        last
+                    } else {
+                        0.0
+                    }
+                }
+                ScoreBias::Relative(bias) => {
+                    table[bias.bucket(key as isize - position as isize) * how.heads + head]
+                }
+            };
+            let bias = (how.bias != ScoreBias::None).then_some(&bias as &dyn Fn(usize) -> f32);
+            out.extend(attention(query, &keys[kv], &values[kv], visible.clone(), how, bias));
         }
     }
     out
@@ -178,6 +248,102 @@ impl Weights<'_> {
                 let y = row.dot(x);
                 out[t * outputs + n] = bias.as_ref().map_or(y, |bias| y + bias[n]);
             }
+        }
+        Ok(out)
+    }
+
+    /// Operators over given values.
+    fn given<'v>(
+        &self,
+        node: &Node,
+        input: impl Fn(usize) -> &'v [f32],
+        run: &Run<'_>,
+        carried: &mut Carried,
+    ) -> Result<Vec<f32>, WeightError> {
+        let known =
+            |value: Value| self.graph.node(value).shape.known().expect("given values have known shapes");
+        let map = |value| <[usize; 4]>::try_from(known(value)).expect("a feature map");
+        Ok(match node.op {
+            Op::Input(place) => run.inputs[place].to_vec(),
+            Op::Parameter { weight } => self.vector(weight)?,
+            Op::Offset(c) => input(0).iter().map(|x| x + c).collect(),
+            Op::Columns(first) => {
+                let (all, width) =
+                    (*known(node.inputs[0]).last().expect("rows"), node.shape.width().expect("rows"));
+                input(0).chunks(all).flat_map(|row| &row[first..first + width]).copied().collect()
+            }
+            Op::MulAdd => {
+                // One row may serve all.
+                let (b, c) = (input(1), input(2));
+                let all = input(0).iter().enumerate();
+                all.map(|(i, a)| a.mul_add(b[i % b.len()], c[i % c.len()])).collect()
+            }
+            Op::TimestepEmbed => {
+                let mut out = vec![0.0; node.shape.width().expect("rows")];
+                timestep_embed(input(0)[0], &mut out);
+                out
+            }
+            Op::GridRope(how) => {
+                let mut x = input(0).to_vec();
+                let width = node.shape.width().expect("rows");
+                for (row, values) in x.chunks_mut(width).enumerate() {
+                    values.chunks_mut(how.head_dim()).for_each(|head| grid_rope(head, &how, row));
+                }
+                x
+            }
+            Op::Unfold(how) => unfold(input(0), map(node.inputs[0]), &how),
+            Op::Conv3d { weight, bias, conv } => {
+                let (shape, [frames, height, width, _]) = (map(node.inputs[0]), self.output_map(node));
+                let before = (conv.kernel[0] - 1) * shape[1..].iter().product::<usize>();
+                let mut seen = carried.remove(&self.graph.weight(weight).name).unwrap_or_default();
+                seen.resize(before, 0.0);
+                let patches = Frames { values: input(0), shape, before: &seen };
+                let out = self.convolve(weight, bias, &convolve(&patches, &conv, [frames, height, width]))?;
+                if conv.carry {
+                    seen.extend_from_slice(input(0));
+                    let kept = seen.split_off(seen.len() - before);
+                    carried.insert(self.graph.weight(weight).name.clone(), kept);
+                }
+                out
+            }
+            _ => unreachable!("evaluated otherwise"),
+        })
+    }
+
+    fn output_map(&self, node: &Node) -> [usize; 4] {
+        <[usize; 4]>::try_from(node.shape.known().expect("known")).expect("a feature map")
+    }
+
+    /// The linear layer that a convolution is, over its patches.
+    fn convolve(
+        &self,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        patches: &[f32],
+    ) -> Result<Vec<f32>, WeightError> {
+        let (dtype, bytes) = self.read(weight)?;
+        let [_, channels, ref kernel @ ..] = self.graph.weight(weight).shape[..] else {
+            unreachable!("declared with five dimensions")
+        };
+        let (taps, element) = (kernel.iter().product::<usize>(), dtype.block_bytes());
+        let width = channels * taps;
+        let bias = bias.map(|id| self.vector(id)).transpose()?;
+        // In a patch channels come last, in the file they come before the taps.
+        let kernels: Vec<Vec<u8>> = bytes
+            .chunks(width * element)
+            .map(|kernel| {
+                let place = |i: usize| (i % channels * taps + i / channels) * element;
+                (0..width).flat_map(|i| &kernel[place(i)..place(i) + element]).copied().collect()
+            })
+            .collect();
+        let rows: Vec<Row> = kernels.iter().map(|kernel| Row::new(dtype, kernel)).collect();
+        let mut out = Vec::new();
+        for patch in patches.chunks(width) {
+            let x = Activations::new(dtype, patch);
+            out.extend(rows.iter().enumerate().map(|(n, row)| {
+                let y = row.dot(&x);
+                bias.as_ref().map_or(y, |bias| y + bias[n])
+            }));
         }
         Ok(out)
     }

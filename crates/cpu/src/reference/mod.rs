@@ -6,6 +6,7 @@
 mod attention;
 mod evaluate;
 mod linear;
+mod maps;
 mod rope;
 mod route;
 
@@ -13,9 +14,10 @@ use half::f16;
 use wushi_graph::CacheType;
 
 pub use attention::attention;
-pub use evaluate::{evaluate, evaluate_value};
+pub use evaluate::{Carried, evaluate, evaluate_function, evaluate_value};
 pub use linear::{Activations, Block, Row};
-pub use rope::{rope, rope_frequencies};
+pub use maps::{Frames, convolve, unfold};
+pub use rope::{grid_frequencies, grid_rope, rope, rope_frequencies};
 pub use route::{combine, route};
 
 use crate::math::sum_lanes;
@@ -42,6 +44,16 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32>
     }
     let scale = 1.0 / (sum_lanes(lanes) / n + eps).sqrt();
     x.iter().zip(weight).zip(bias).map(|((x, w), b)| ((x - mean) * scale).mul_add(*w, *b)).collect()
+}
+
+/// Cosines, then sines, of `t · 10000^(-i / (width / 2))`, in double precision, rounded.
+pub fn timestep_embed(t: f32, out: &mut [f32]) {
+    let (cosines, sines) = out.split_at_mut(out.len() / 2);
+    let half = cosines.len();
+    for (i, (cosine, sine)) in cosines.iter_mut().zip(sines).enumerate() {
+        let (s, c) = libm::sincos(f64::from(t) * libm::pow(10_000.0, -(i as f64) / half as f64));
+        (*cosine, *sine) = (c as f32, s as f32);
+    }
 }
 
 /// What is read back of one head's key or value from a cache of this type.

@@ -1,6 +1,6 @@
 //! Rotary position embedding: its frequencies, and the rotation of one head.
 
-use wushi_graph::{Rope, RopePairs, RopeScaling};
+use wushi_graph::{GridRope, Rope, RopePairs, RopeScaling};
 
 /// Radians per position of each pair, `[rotary_dim / 2]`, in double precision; `factors` divide them.
 pub fn rope_frequencies(rope: &Rope, factors: Option<&[f32]>) -> Vec<f64> {
@@ -26,6 +26,29 @@ pub fn rope_frequencies(rope: &Rope, factors: Option<&[f32]>) -> Vec<f64> {
             scaled / factors.map_or(1.0, |f| f64::from(f[i]))
         })
         .collect()
+}
+
+/// Radians of each pair of a head per step along its axis, in double precision.
+pub fn grid_frequencies(rope: &GridRope) -> Vec<f64> {
+    let base = f64::from(rope.base);
+    let axis = |n: &usize| {
+        let n = *n;
+        (0..n / 2).map(move |i| libm::pow(base, -2.0 * i as f64 / n as f64))
+    };
+    rope.axes.iter().flat_map(axis).collect()
+}
+
+/// Rotates one head of a row on a grid, in adjacent pairs.
+pub fn grid_rope(head: &mut [f32], rope: &GridRope, row: usize) {
+    let place = rope.place(row);
+    let axes = (0..3).flat_map(|axis| std::iter::repeat_n(axis, rope.axes[axis] / 2));
+    for (i, (frequency, axis)) in grid_frequencies(rope).into_iter().zip(axes).enumerate() {
+        let (sine, cosine) = libm::sincos(place[axis] as f64 * frequency);
+        let (sine, cosine) = (sine as f32, cosine as f32);
+        let (x, y) = (head[2 * i], head[2 * i + 1]);
+        head[2 * i] = x.mul_add(cosine, -(y * sine));
+        head[2 * i + 1] = x.mul_add(sine, y * cosine);
+    }
 }
 
 /// Rotates one head at `position`; angles are computed in double precision, their cosine and sine times the magnitude

@@ -64,6 +64,14 @@ pub enum WeightError {
         /// In the file.
         dtype: DType,
     },
+    /// A convolution in a block format.
+    #[error("tensor `{name}` is a convolution in {dtype}; convolutions must be F32, F16 or BF16")]
+    QuantisedKernel {
+        /// Canonical name.
+        name: String,
+        /// In the file.
+        dtype: DType,
+    },
     /// A value or a block's scale is infinite or not a number.
     #[error("tensor `{name}` holds a value that is not finite, in row {row}; the file is damaged")]
     NotFinite {
@@ -168,12 +176,13 @@ pub(crate) struct MatrixShape {
 }
 
 impl MatrixShape {
-    /// From a tensor's shape: `[outputs, inputs]` or `[experts, outputs, inputs]`.
+    /// From a tensor's shape: `[outputs, inputs]`, `[experts, outputs, inputs]`, or a convolution's of five dimensions.
     pub(crate) fn of(shape: &[usize]) -> Self {
         match *shape {
             [outputs, inputs] => MatrixShape { experts: 1, outputs, inputs },
             [experts, outputs, inputs] => MatrixShape { experts, outputs, inputs },
-            _ => unreachable!("matrices are declared with two or three dimensions"),
+            [outputs, ref patch @ ..] => MatrixShape { experts: 1, outputs, inputs: patch.iter().product() },
+            [] => unreachable!("matrices are declared with two dimensions at least"),
         }
     }
 

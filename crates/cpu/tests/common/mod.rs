@@ -123,6 +123,12 @@ impl RandomWeights {
                 Role::Matrix | Role::Experts => {
                     (dtype, 1.5 / (decl.shape[decl.shape.len() - 1] as f32).sqrt())
                 }
+                // Convolutions are never in blocks.
+                Role::Kernel => {
+                    let patch: usize = decl.shape[1..].iter().product();
+                    let plain = if dtype.block_elements() > 1 { DType::F32 } else { dtype };
+                    (plain, 1.5 / (patch as f32).sqrt())
+                }
             };
             let bytes = random_bytes(dtype, elements, size, fill, random);
             weights.tensors.insert(decl.name.clone(), Stored { dtype, shape, bytes });

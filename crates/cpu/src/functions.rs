@@ -1,0 +1,297 @@
+//! The executor of graphs over given values: diffusion transformers, decoders of latents.
+
+use wushi_graph::{Batch, CacheType, DType, Dim, ExecError, Functions, Graph, WeightSource};
+
+use crate::batch::StepData;
+use crate::compile::{Target, compile};
+use crate::cost;
+use crate::executor::{CpuError, MemoryPlan, tables};
+use crate::given::AttendWork;
+use crate::isa::InstructionSet;
+use crate::kernels::Kernels;
+use crate::memory::SharedBytes;
+use crate::model::{self, Weights};
+use crate::program::{Carried, Program, StepCost};
+use crate::rope_table::Turns;
+use crate::score_table::ScoreTable;
+use crate::scratch::{Scratch, ScratchSize};
+use crate::step;
+use crate::team::Team;
+
+/// What functions are compiled for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionOptions {
+    /// Threads that compute, the calling one included.
+    pub threads: usize,
+    /// Which kernels; all give the same bits.
+    pub instruction_set: InstructionSet,
+    /// The type that keys and values of attention are rounded to.
+    pub cache: CacheType,
+}
+
+/// Checks that every weight is there in its shape, and says what memory [`CpuFunctions::on`] will take: carried frames count
+/// as cache.
+pub fn plan_functions(
+    graphs: &[&Graph],
+    source: &dyn WeightSource,
+    options: &FunctionOptions,
+) -> Result<MemoryPlan, CpuError> {
+    let compiled = compile_all(graphs, source, options)?;
+    let weights: Vec<(&Graph, &[DType])> =
+        graphs.iter().zip(&compiled).map(|(graph, (dtypes, _))| (*graph, dtypes.as_slice())).collect();
+    let programs: Vec<&Program> = compiled.iter().map(|(_, program)| program).collect();
+    Ok(MemoryPlan {
+        weights: model::planned_bytes(&weights),
+        cache: carried_frames(&programs)?.0.iter().map(carried_bytes).sum(),
+        arena: working_bytes(&programs, options),
+    })
+}
+
+/// The schedule of one graph, with its operations and bytes.
+pub fn function_schedule(
+    graph: &Graph,
+    source: &dyn WeightSource,
+    options: &FunctionOptions,
+) -> Result<Vec<StepCost>, CpuError> {
+    let (dtypes, program) = compile_all(&[graph], source, options)?.remove(0);
+    Ok(cost::costs(graph, &dtypes, &program, 1, options.cache))
+}
+
+fn compile_all(
+    graphs: &[&Graph],
+    source: &dyn WeightSource,
+    options: &FunctionOptions,
+) -> Result<Vec<(Vec<DType>, Program)>, CpuError> {
+    let FunctionOptions { threads, cache, .. } = *options;
+    if threads == 0 {
+        return Err(CpuError::Options("threads must be at least 1"));
+    }
+    let target = Target { threads, rows: 1, picked: 1, context: 1, cache };
+    let compiled = graphs.iter().map(|graph| {
+        let open = |dim: &Dim| !matches!(dim, Dim::Fixed(_));
+        if graph.nodes().iter().any(|node| node.shape.dims().iter().any(open)) {
+            return Err(CpuError::Options("a graph over tokens is no function of given values"));
+        }
+        let dtypes = model::dtypes(graph, source)?;
+        let program = compile(graph, &dtypes, target);
+        Ok((dtypes, program))
+    });
+    compiled.collect()
+}
+
+/// All frames that convolutions of these programs carry, and which of them each program's are. Those of one name are the same.
+fn carried_frames(programs: &[&Program]) -> Result<(Vec<Carried>, Vec<Vec<usize>>), CpuError> {
+    let mut all: Vec<Carried> = Vec::new();
+    let mut places = Vec::new();
+    for program in programs {
+        let mut own = Vec::new();
+        for carried in &program.carried {
+            let place = match all.iter().position(|other| other.name == carried.name) {
+                Some(place) if all[place] == *carried => place,
+                Some(_) => {
+                    let what = "a convolution carries frames of different sizes in two graphs";
+                    return Err(CpuError::Options(what));
+                }
+                None => {
+                    all.push(carried.clone());
+                    all.len() - 1
+                }
+            };
+            own.push(place);
+        }
+        places.push(own);
+    }
+    Ok((all, places))
+}
+
+fn carried_bytes(carried: &Carried) -> usize {
+    4 * carried.shape.iter().product::<usize>()
+}
+
+fn scratch_size(programs: &[&Program]) -> ScratchSize {
+    programs.iter().map(|program| ScratchSize::of(program, 1)).fold(ScratchSize::default(), ScratchSize::max)
+}
+
+/// Bytes of the arena that all programs use in turn, of the threads' working memory, and of tables.
+fn working_bytes(programs: &[&Program], options: &FunctionOptions) -> usize {
+    let arena = programs.iter().map(|program| program.arena).max().unwrap_or(0);
+    let tables: usize = programs.iter().flat_map(|p| &p.biases).map(ScoreTable::bytes).sum();
+    arena + tables + options.threads * scratch_size(programs).bytes()
+}
+
+/// One graph, compiled.
+struct Function {
+    graph: Graph,
+    program: Program,
+    weights: Weights,
+    turns: Vec<Turns>,
+    biases: Vec<ScoreTable>,
+    attends: Vec<AttendWork>,
+    /// By place in the program's list: index into [`CpuFunctions::carried`].
+    carried: Vec<usize>,
+}
+
+/// Runs graphs that share weights on this machine's processor. The bits of what they give depend on weights and inputs.
+pub struct CpuFunctions {
+    functions: Vec<Function>,
+    carried: Vec<SharedBytes>,
+    kernels: &'static Kernels,
+    team: Team,
+    arena: SharedBytes,
+    scratch: Vec<Scratch>,
+    /// Of no batch.
+    data: StepData,
+    memory: MemoryPlan,
+    options: FunctionOptions,
+}
+
+impl CpuFunctions {
+    /// Loads the weights and allocates all memory that will be needed, on a team of its own.
+    pub fn new(
+        graphs: Vec<Graph>,
+        source: &dyn WeightSource,
+        options: FunctionOptions,
+    ) -> Result<Self, CpuError> {
+        let team = Team::new(options.threads)?;
+        Self::on(team, graphs, source, options)
+    }
+
+    /// The same on a team that others may compute with too, in turn with this one. It must have as many threads as the
+    /// options say.
+    pub fn on(
+        team: Team,
+        graphs: Vec<Graph>,
+        source: &dyn WeightSource,
+        options: FunctionOptions,
+    ) -> Result<Self, CpuError> {
+        if team.threads() != options.threads {
+            return Err(CpuError::Options("functions must be made for as many threads as their team has"));
+        }
+        let refs: Vec<&Graph> = graphs.iter().collect();
+        let memory = plan_functions(&refs, source, &options)?;
+        let compiled = compile_all(&refs, source, &options)?;
+        let programs: Vec<&Program> = compiled.iter().map(|(_, program)| program).collect();
+        let (frames, places) = carried_frames(&programs)?;
+        let size = scratch_size(&programs);
+        let arena = SharedBytes::zeroed_dense(programs.iter().map(|p| p.arena).max().unwrap_or(0))?;
+        let data = StepData::new(programs[0], 1, options.threads);
+        let weights = Weights::load_all(&refs, source, &team)?;
+        let functions = graphs.into_iter().zip(compiled).zip(weights).zip(places);
+        let functions = functions.map(|(((graph, (_, program)), weights), carried)| {
+            let (turns, biases) = tables(&program, &weights);
+            let attends = program.attends.iter().map(|a| AttendWork::new(a, options.threads)).collect();
+            Function { graph, program, weights, turns, biases, attends, carried }
+        });
+        Ok(CpuFunctions {
+            functions: functions.collect(),
+            carried: frames
+                .iter()
+                .map(|carried| SharedBytes::zeroed(carried_bytes(carried)))
+                .collect::<Result<_, _>>()?,
+            kernels: options.instruction_set.kernels(),
+            team,
+            arena,
+            scratch: (0..options.threads).map(|_| Scratch::new(size)).collect(),
+            data,
+            memory,
+            options,
+        })
+    }
+
+    /// Memory it takes; carried frames count as cache.
+    pub fn memory(&self) -> MemoryPlan {
+        self.memory
+    }
+}
+
+/// Copies rows of `width` between memory whose rows lie `from_stride` and `to_stride` apart.
+///
+/// # Safety
+/// Both are valid for so many rows.
+unsafe fn copy_rows(
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    width: usize,
+    rows: usize,
+) {
+    for row in 0..rows {
+        // SAFETY: the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(row * from_stride), to.add(row * to_stride), width) };
+    }
+}
+
+impl Functions for CpuFunctions {
+    fn run(&mut self, graph: usize, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, ExecError> {
+        let fail = |what: String| Err(ExecError::InvalidInputs(what));
+        let Some(function) = self.functions.get(graph) else {
+            return fail(format!("graph {graph} of {}", self.functions.len()));
+        };
+        let declared = function.graph.inputs();
+        if declared.len() != inputs.len() {
+            return fail(format!("{} values for {} inputs", inputs.len(), declared.len()));
+        }
+        for (input, values) in declared.iter().zip(inputs) {
+            if input.shape.iter().product::<usize>() != values.len() {
+                let (found, shape) = (values.len(), &input.shape);
+                return fail(format!("`{}` has {found} elements, its shape is {shape:?}", input.name));
+            }
+        }
+        let program = &function.program;
+        let place = |id| {
+            let buffer = program.buffer(id);
+            // SAFETY: the buffer lies in the arena.
+            let base = unsafe { self.arena.as_ptr().add(buffer.offset).cast::<f32>() };
+            (base, buffer.stride(), buffer.width, buffer.capacity)
+        };
+        for (&id, values) in program.given.iter().zip(inputs) {
+            let (base, stride, width, rows) = place(id);
+            // SAFETY: no thread is running; the value has as many elements as its buffer has room for.
+            unsafe { copy_rows(values.as_ptr(), width, base, stride, width, rows) };
+        }
+        let carried: Vec<&SharedBytes> = function.carried.iter().map(|&place| &self.carried[place]).collect();
+        let batch = Batch::default();
+        let context = step::Context {
+            program,
+            batch: &batch,
+            data: &self.data,
+            weights: &function.weights,
+            kernels: self.kernels,
+            turns: &function.turns,
+            biases: &function.biases,
+            carried: &carried,
+            attends: &function.attends,
+            arena: &self.arena,
+            cache: &[],
+            cache_type: self.options.cache,
+            scratch: self.scratch.as_mut_ptr(),
+            threads: self.options.threads,
+        };
+        let barrier = self.team.barrier();
+        self.team.run(&|thread| {
+            for step in &program.steps {
+                if step.barrier {
+                    barrier();
+                }
+                // SAFETY: steps are separated by barriers where one reads what another thread wrote.
+                unsafe { context.run(step, thread) };
+            }
+        });
+        let results = program.results.iter().map(|&id| {
+            let (base, stride, width, rows) = place(id);
+            let mut values = vec![0.0; rows * width];
+            // SAFETY: all threads are done.
+            unsafe { copy_rows(base, stride, values.as_mut_ptr(), width, width, rows) };
+            values
+        });
+        Ok(results.collect())
+    }
+
+    fn reset(&mut self) {
+        for carried in &self.carried {
+            // SAFETY: no thread is running.
+            unsafe { std::ptr::write_bytes(carried.as_ptr(), 0, carried.len()) };
+        }
+    }
+}
