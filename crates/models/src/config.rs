@@ -7,6 +7,7 @@ use wushi_formats::{Checkpoint, FormatError};
 use wushi_graph::GraphError;
 
 use crate::Pooling;
+use crate::video::VideoJsonError;
 
 /// Why a model cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,66 @@ pub enum ModelError {
     /// Without it there is no vocabulary.
     #[error("tensor `token_embd.weight` is missing")]
     NoEmbedding,
+    /// What a graph reads and a file does not have.
+    #[error("tensor `{name}` is missing; the file is damaged, or of a model that is not supported")]
+    MissingTensor {
+        /// What the file would call it.
+        name: String,
+    },
+    /// A tensor that the graph cannot read.
+    #[error("tensor `{name}` has shape {found}, expected {expected}")]
+    TensorShape {
+        /// What the file calls it.
+        name: String,
+        /// Its shape.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// No network that is known here.
+    #[error("the names of its tensors are none that are known; a network of this kind has one of {known}")]
+    UnknownLayout {
+        /// A tensor of each way to name them.
+        known: String,
+    },
+    /// A configuration beside the tensors of another model.
+    #[error(
+        "`{key}` is {told} in the configuration, but the tensors make it {found}; they belong to different models"
+    )]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// What the configuration says.
+        told: String,
+        /// What follows from the tensors.
+        found: String,
+    },
+    /// Parts of different models.
+    #[error("{what} is {expected} in the {of}, but {found} in the {other}; they belong to different models")]
+    PartsDiffer {
+        /// What should be the same.
+        what: &'static str,
+        /// One of them.
+        of: &'static str,
+        /// The other.
+        other: &'static str,
+        /// The number in the first.
+        expected: usize,
+        /// The number in the other.
+        found: usize,
+    },
+    /// Latents are scaled before they are decoded; a new kind of decoder must say how.
+    #[error(
+        "nothing says mean and deviation of the latents' {channels} channels; put the VAE's `config.json` with \
+         `latents_mean` and `latents_std` beside it"
+    )]
+    NoStatistics {
+        /// Of the latents.
+        channels: usize,
+    },
+    /// A file of settings that cannot be used.
+    #[error(transparent)]
+    VideoJson(#[from] VideoJsonError),
     /// Any other error, with the folder it concerns.
     #[error("{path}: {error}", path = path.display())]
     InFolder {

@@ -9,10 +9,13 @@ mod gemma3;
 mod huggingface;
 mod llama;
 mod phi3;
+pub mod pipeline;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod umt5;
 pub mod video;
+mod wan;
 
 pub use config::ModelError;
 pub use rope::{Positions, Stretch};
