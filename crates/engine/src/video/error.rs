@@ -4,7 +4,9 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wushi_cpu::CpuError;
 use wushi_formats::FormatError;
+use wushi_models::ModelError;
 
 use super::pipeline::Part;
 use super::plan::{Advice, Fit, Limit, Memory};
@@ -88,6 +90,14 @@ pub enum VideoError {
         /// What is wanted.
         expected: String,
     },
+
+    /// A model's files do not describe one.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// Its networks cannot be computed here.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
 
     /// A part of the model failed.
     #[error("{part}: {source}")]

@@ -14,10 +14,12 @@
 mod error;
 mod frames;
 mod latents;
+mod networks;
 mod noise;
 mod pipeline;
 mod plan;
 mod prompt_cache;
+mod rates;
 mod resume;
 mod sampler;
 mod schedule;
@@ -27,6 +29,7 @@ mod tensor_file;
 pub use error::{PartError, VideoError};
 pub use frames::{FramesDigest, to_rgb8};
 pub use latents::{LatentShape, read_latents};
+pub use networks::{NetworkOptions, VideoNetworks};
 pub use noise::fill_noise;
 pub use pipeline::{
     Decoder, Denoiser, Frame, Job, Made, Part, Parts, Progress, Start, TextEncoder, Watch, make,
