@@ -222,7 +222,7 @@ fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
             };
             let others = named(&["vae", "t5", "clip"]);
             let rest: Vec<&str> = weights.iter().copied().filter(|name| !others.contains(name)).collect();
-            match rest.iter().any(|name| usual(name)) {
+            match rest.iter().any(usual) {
                 // As a folder, so that the index and the configuration beside them are read.
                 true => (Some(root.to_owned()), None),
                 false => denoisers(root, &rest)?,
