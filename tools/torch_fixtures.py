@@ -34,6 +34,7 @@ def values(*shape, dtype=torch.float32):
 
 
 def small():
+    torch.manual_seed(0)
     SMALL.mkdir(parents=True, exist_ok=True)
     whole = values(6, 4)
     sound = collections.OrderedDict(
@@ -51,6 +52,8 @@ def small():
         parameter=torch.nn.Parameter(values(2)),
     )
     torch.save(sound, SMALL / "valid-sound.pth")
+    # With the versions of its modules as an attribute of the dictionary.
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict(), SMALL / "valid-module-state.pth")
     torch.save({"epoch": 3, "state_dict": dict(f32=values(2, 3))}, SMALL / "valid-wrapped.pth")
     torch.save(dict(f32=values(2, 3)), SMALL / "valid-protocol-4.pth", pickle_protocol=4)
     torch.save(dict(f32=values(2, 3)), SMALL / "bad-legacy.pth", _use_new_zipfile_serialization=False)

@@ -119,6 +119,8 @@ fn a_checkpoint_of_pytorch_is_read() {
     assert_eq!(floats(&sound, "scalar"), [2.5]);
     let error = sound.desc("i64").unwrap_err().to_string();
     assert!(error.contains("valid-sound.pth") && error.contains("`i64` is stored as I64"), "{error}");
+    let names = part("valid-module-state.pth");
+    assert_eq!(names.names().collect::<Vec<_>>(), ["0.weight", "0.bias"]);
     for name in ["valid-wrapped.pth", "valid-protocol-4.pth", "valid-rewritten.pth"] {
         assert_eq!(floats(&part(name), "f32"), eighths(0..6, 1.0), "{name}");
     }
