@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use wushi_graph::DType;
 
-use crate::knobs::{Common, Compute, Generation, Records, Serving};
+use crate::knobs::{Common, Compute, Generation, Networks, Records, Serving, Video};
 
 /// The model that `wushi run` takes when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "smollm2";
@@ -40,6 +40,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(RunArgs),
+    Video(VideoArgs),
     Serve(ServeArgs),
     Pull(PullArgs),
     List(ListArgs),
@@ -89,6 +90,90 @@ Examples:
   wushi run smollm2 \"Why is the sky blue?\"
   wushi run smollm2 --seed 7 --max-tokens 50 --json \"Name three rivers.\"
   git diff | wushi run smollm2 --system \"Write a commit message for this diff.\"";
+
+const VIDEO_MODELS: &str = "\
+MODEL is one of
+  ./folder                   a folder as diffusers writes it, or with the files of the original release
+  ./dit.gguf                 the network that denoises, GGUF or safetensors; --vae, --text-encoder and --tokenizer name the others
+  hf:org/repo                a repository on Hugging Face that is such a folder
+What is not on this disk yet is fetched and verified first. MODEL may be left out if --dit, --vae and --text-encoder are there.";
+
+/// Make a video of a text
+///
+/// The model is a text encoder, one or two networks that denoise, and a VAE that makes frames: the Wan family. They are loaded
+/// one after the other, so memory is needed for the largest only. Before anything is loaded, the memory and the time that
+/// the video takes are told, and what cannot fit is refused with sizes that would. --plan stops there.
+///
+/// Frames are encoded as they are decoded. The file appears under its name when it is complete, and not before. If --output
+/// names a file that is there, it is replaced then; without --output the name is made of the prompt and the seed, in
+/// the current folder, and a file that is there is never replaced.
+///
+/// When denoising ends, what it came to is saved in the folder `video` of --home until the video is there; the states of the
+/// last prompts stay there as well. --resume goes on from it: the same model, prompt and settings; --seed may be left
+/// out. Ctrl-C ends the run after the network that is running; a second one at once.
+///
+/// The same model, prompt, settings and seed give the same frames to the bit, on any number of threads and on any
+/// processor; `frames_digest` of --json is their BLAKE3. A seed that was drawn is reported.
+#[derive(Debug, Args)]
+#[command(after_help = VIDEO_MODELS, after_long_help = format!("{VIDEO_MODELS}\n\n{VIDEO_EXAMPLES}\n\n{KNOBS}"))]
+pub(crate) struct VideoArgs {
+    /// Which model
+    pub(crate) model: Option<String>,
+    /// What the video shall show; without it, stdin is read
+    pub(crate) prompt: Option<String>,
+    /// The file, or the folder of pictures, to write [default: named by prompt and seed]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Say what the video takes and stop
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Go on with a run of the same settings that was lost after denoising
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) resume: bool,
+    /// Start from these latents instead of noise: safetensors, tensor `latents`, [1,C,T,H,W]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init_latents: Option<PathBuf>,
+    /// Write the frames before they are encoded: safetensors, tensor `video`, [1,F,3,H,W], F32 in 0 to 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_frames: Option<PathBuf>,
+    /// Write one JSON object to stdout when the video is complete
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: VideoFiles,
+    #[command(flatten)]
+    pub(crate) video: Video,
+    #[command(flatten)]
+    pub(crate) networks: Networks,
+}
+
+/// Parts of a video model that are named one by one.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Files of a video model, in the place of MODEL's own")]
+pub(crate) struct VideoFiles {
+    /// The network that denoises, at first if there are two: GGUF, safetensors, a checkpoint of PyTorch, or a folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dit: Option<PathBuf>,
+    /// The network that denoises when little noise is left
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dit_2: Option<PathBuf>,
+    /// The network that makes frames
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Option<PathBuf>,
+    /// The network that reads the prompt
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text_encoder: Option<PathBuf>,
+    /// Its tokenizer: tokenizer.json or spiece.model, or a folder with one; a GGUF text encoder may bring its own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+}
+
+const VIDEO_EXAMPLES: &str = "\
+Examples:
+  wushi video ./Wan2.1-T2V-1.3B-Diffusers \"A red fox in the snow\" --plan
+  wushi video ./Wan2.1-T2V-1.3B-Diffusers \"A red fox in the snow\" -o fox.mp4 --size 256x256 --frames 17 --steps 20
+  wushi video --dit wan2.1-1.3b-q8_0.gguf --vae wan_2.1_vae.safetensors --text-encoder umt5-xxl-q8_0.gguf \"A red fox\" -o fox.gif
+  wushi video ./Wan2.1-T2V-1.3B-Diffusers \"A red fox in the snow\" -o fox.mp4 --size 256x256 --frames 17 --steps 20 --resume";
 
 /// Serve models over HTTP, with a page to talk to
 ///
@@ -166,9 +251,17 @@ pub(crate) struct InspectArgs {
     /// Tokens of the step that --schedule shows
     #[arg(long, value_name = "N", default_value = "1", requires = "schedule", allow_negative_numbers = true, value_parser = crate::values::step_rows)]
     pub(crate) rows: usize,
+    /// Size of the video that --schedule shows [default: the model's own]
+    #[arg(long, value_name = "WxH", requires = "schedule", value_parser = crate::values::video_size)]
+    pub(crate) size: Option<(usize, usize)>,
+    /// Frames of the video that --schedule shows [default: the model's own]
+    #[arg(long, value_name = "N", requires = "schedule", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
+    pub(crate) frames: Option<usize>,
     /// Write one JSON object to stdout
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: VideoFiles,
     #[command(flatten)]
     pub(crate) compute: Compute,
 }
@@ -268,6 +361,9 @@ pub(crate) struct PerplexityArgs {
 /// Prefill is measured with B prompts of P tokens submitted at once, decode with B sequences that are all past their
 /// prompt. The machine's memory bandwidth and integer peak are measured just before and after each of them, in the same
 /// process and with as many threads; all figures are medians.
+///
+/// Of a model that makes videos, a run of its denoiser and the decoding of the first and of a later latent frame are measured,
+/// in turn with the machine's bandwidth and floating-point peak.
 #[derive(Debug, Args)]
 #[command(after_help = MODELS)]
 pub(crate) struct BenchArgs {
@@ -285,12 +381,23 @@ pub(crate) struct BenchArgs {
         value_parser = crate::values::at_least_one
     )]
     pub(crate) batch: Vec<usize>,
+    /// Size of the video, for a model that makes videos
+    #[arg(long, value_name = "WxH", default_value = "256x256", value_parser = crate::values::video_size)]
+    pub(crate) size: (usize, usize),
+    /// Frames of the video
+    #[arg(long, value_name = "N", default_value = "17", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
+    pub(crate) frames: usize,
+    /// Type of the VAE's convolutions: f32, f16 or bf16 [default: as they are stored]
+    #[arg(long, value_name = "TYPE", value_parser = crate::values::vae_type)]
+    pub(crate) vae_dtype: Option<DType>,
     /// How often everything is measured
     #[arg(short, long, value_name = "N", default_value = "3", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) repetitions: usize,
     /// Write one JSON object to stdout
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) files: VideoFiles,
     #[command(flatten)]
     pub(crate) compute: Compute,
 }

@@ -7,14 +7,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wushi_cpu::InstructionSet;
+use wushi_engine::video::{Rounding, SamplerKind, Spacing};
 use wushi_graph::{CacheType, DType};
+use wushi_media::Format;
 use wushi_models::Stretch;
 
 use crate::layers::Layers;
 use crate::values::{
-    address, at_least_one, bias, cache_type, count, instruction_set, min_p, path, penalty, port,
-    repetition_penalty, seconds, seed, size, storage_type, stretch, switch, temperature, text, threads,
-    top_p,
+    address, at_least_one, bias, cache_type, count, denoiser_cache, flow_shift, frame_rate, guidance,
+    instruction_set, min_p, path, penalty, port, repetition_penalty, rounding, sampler, seconds, seed, size,
+    spacing, storage_type, stretch, switch, temperature, text, threads, top_p, vae_type, video_format,
+    video_size,
 };
 
 /// One row of the table.
@@ -103,6 +106,63 @@ knobs! {
         speculate: Option<bool>, --"speculate" "BOOL", "WUSHI_SPECULATE", switch,
             "Try tokens that repeat what the text says already, several in one step; the answer is the same",
             default: "true";
+    }
+
+    /// How a video's networks are computed. Only types of weights, keys and values change the video.
+    Networks "Computing" {
+        quant: Option<DType>, --"quant" "TYPE", "WUSHI_QUANT", storage_type,
+            "Quantise the weights to TYPE while loading, as in q8_0, q4_0 or q4_k", default: "as they are stored";
+        vae_dtype: Option<DType>, --"vae-dtype" "TYPE", "WUSHI_VAE_DTYPE", vae_type,
+            "Type of the VAE's convolutions: f32, f16, or bf16, which is faster", default: "as they are stored";
+        threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
+            "Threads that compute", default: "all processors" [short = 't'];
+        isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
+            "Instruction set: avx512, avx2 or portable; the video is the same", default: "the best there is";
+        memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
+            "The most memory for weights and buffers, as in 900M or 2.5G", default: "what is available";
+        cache_type: Option<CacheType>, --"cache-type" "TYPE", "WUSHI_CACHE_TYPE", denoiser_cache,
+            "Type that the denoiser rounds keys and values to: f32 or f16",
+            default: "f32 if its weights are F32, else f16";
+    }
+
+    /// What a video is to be.
+    Video "The video" {
+        negative: Option<String>, --"negative" "TEXT", "WUSHI_NEGATIVE", text,
+            "What the video shall not be; needs a guidance above 1", default: "the model's own"
+            [allow_hyphen_values = true];
+        size: Option<(usize, usize)>, --"size" "WxH", "WUSHI_SIZE", video_size,
+            "Width and height in pixels, rounded down to what the model can make",
+            default: "the model's own, as 832x480";
+        frames: Option<usize>, --"frames" "N", "WUSHI_FRAMES", at_least_one,
+            "Frames, rounded to one more than a multiple of what the model groups (4n+1)",
+            default: "the model's own, as 81";
+        fps: Option<u32>, --"fps" "N", "WUSHI_FPS", frame_rate,
+            "Frames a second", default: "the model's own, as 16";
+        steps: Option<usize>, --"steps" "N", "WUSHI_STEPS", at_least_one,
+            "Steps of denoising", default: "the model's own, as 50; 4 for a distilled one";
+        guidance: Option<f32>, --"guidance" "G", "WUSHI_GUIDANCE", guidance,
+            "How far the prompt is followed beyond the negative prompt; 1 is not at all, and takes half the time",
+            default: "the model's own";
+        guidance_2: Option<f32>, --"guidance-2" "G", "WUSHI_GUIDANCE_2", guidance,
+            "The guidance of the second denoiser, if the model has two", default: "--guidance, else the model's own";
+        flow_shift: Option<f32>, --"flow-shift" "S", "WUSHI_FLOW_SHIFT", flow_shift,
+            "How far the steps' noise levels are shifted towards noise", default: "the model's own";
+        seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
+            "Key of the noise; the same seed gives the same video", default: "drawn, and reported" [short = 's'];
+        sampler: Option<SamplerKind>, --"sampler" "NAME", "WUSHI_SAMPLER", sampler,
+            "How a step moves the latents: unipc or euler", default: "unipc; euler for a distilled model";
+        spacing: Option<Spacing>, --"spacing" "HOW", "WUSHI_SPACING", spacing,
+            "How noise levels lie before they are shifted: training, whole, or twice-shifted as diffusers' Euler has them",
+            default: "training; whole for a distilled model";
+        timesteps: Option<Rounding>, --"timesteps" "HOW", "WUSHI_TIMESTEPS", rounding,
+            "What the denoiser is told of a noise level: floor, a whole number, or exact",
+            default: "floor; exact for a distilled model";
+        format: Option<Format>, --"format" "NAME", "WUSHI_FORMAT", video_format,
+            "What is written: mp4 (H.264), apng (lossless), gif, or png-dir, a folder of pictures",
+            default: "what the ending of --output says, else mp4";
+        preview: Option<bool>, --"preview" "BOOL", "WUSHI_PREVIEW", switch,
+            "Show frames in the terminal as they are decoded", default: "false"
+            [num_args = 0..=1, require_equals = true, default_missing_value = "true"];
     }
 
     /// What is served, and to whom.
@@ -224,6 +284,17 @@ mod tests {
         "new-tokens",
         "batch",
         "repetitions",
+        // What is made, from which files.
+        "output",
+        "plan",
+        "resume",
+        "init-latents",
+        "save-frames",
+        "dit",
+        "dit-2",
+        "vae",
+        "text-encoder",
+        "tokenizer",
     ];
 
     #[test]

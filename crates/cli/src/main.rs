@@ -63,6 +63,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let app = App { common, layers, interrupts: Interrupts::install()? };
     match cli.command {
         Command::Run(args) => commands::run::run(args, &app),
+        Command::Video(args) => commands::video::run(&args, &app),
         Command::Serve(args) => commands::serve::run(args, &app),
         Command::Pull(args) => commands::pull::run(&args, &app),
         Command::List(args) => commands::list::run(&args, &app),

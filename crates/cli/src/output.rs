@@ -44,6 +44,12 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", escaped(&text.to_string(), "\n\t"));
 }
 
+/// Draws on stderr: text of our own, which the terminal shall obey.
+pub(crate) fn draw(text: &str) {
+    // If stderr is gone, there is nobody to show it to.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// A text from a file, such as a model's name, on one line: control characters are escaped, since a terminal would
 /// obey them.
 pub(crate) fn one_line(text: &str) -> String {

@@ -37,10 +37,10 @@ pub(crate) fn request(
     Ok(request)
 }
 
-/// The seed of the knobs, else one that is drawn: of 32 bits, to be typed again and to survive any JSON reader.
-pub(crate) fn seed(knobs: &Generation) -> u64 {
+/// The seed that is wanted, else one that is drawn: of 32 bits, to be typed again and to survive any JSON reader.
+pub(crate) fn seed(wanted: Option<u64>) -> u64 {
     // The keys of a RandomState come from the operating system.
-    knobs.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32)
+    wanted.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32)
 }
 
 /// A conversation that begins with the system message, if there is one.

@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use wushi_cpu::InstructionSet;
 use wushi_engine::load::DEFAULT_MAX_ROWS;
+use wushi_engine::video::{Rounding, SamplerKind, Spacing};
 use wushi_graph::{CacheType, DType};
+use wushi_media::Format;
 use wushi_models::Stretch;
 
 /// A number for which `fits` holds, else `expected` with an article.
@@ -138,6 +140,67 @@ pub(crate) fn cache_type(text: &str) -> Result<CacheType, String> {
     CacheType::ALL.into_iter().find(named).ok_or_else(|| "expected f16, f32 or q8_0".to_owned())
 }
 
+/// The types that a denoiser rounds keys and values to.
+pub(crate) fn denoiser_cache(text: &str) -> Result<CacheType, String> {
+    let fits = |cache: &CacheType| *cache != CacheType::Q8_0;
+    cache_type(text).ok().filter(fits).ok_or_else(|| "expected f32 or f16".to_owned())
+}
+
+/// The types of a VAE's convolutions.
+pub(crate) fn vae_type(text: &str) -> Result<DType, String> {
+    let fits = |dtype: &DType| matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+    DType::named(text.trim()).filter(fits).ok_or_else(|| "expected f32, f16 or bf16".to_owned())
+}
+
+/// Width and height: `832x480`.
+pub(crate) fn video_size(text: &str) -> Result<(usize, usize), String> {
+    let expected = "width and height in pixels, as in 832x480";
+    let (width, height) = text.split_once(['x', 'X', '×']).ok_or_else(|| format!("expected {expected}"))?;
+    let side = |text| number(text, |&n: &usize| n >= 1, expected);
+    Ok((side(width)?, side(height)?))
+}
+
+/// Frames a second.
+pub(crate) fn frame_rate(text: &str) -> Result<u32, String> {
+    number(text, |n| (1..=240).contains(n), "a whole number from 1 to 240")
+}
+
+/// A number whose range the model's settings know.
+pub(crate) fn guidance(text: &str) -> Result<f32, String> {
+    number(text, |&g: &f32| g.is_finite() && g >= 1.0, "a number, at least 1 (which is no guidance)")
+}
+
+pub(crate) fn flow_shift(text: &str) -> Result<f32, String> {
+    number(text, |&s: &f32| s.is_finite() && s > 0.0, "a number above 0")
+}
+
+pub(crate) fn sampler(text: &str) -> Result<SamplerKind, String> {
+    text.trim().to_ascii_lowercase().parse().map_err(|_| "expected unipc or euler".to_owned())
+}
+
+/// How noise levels lie.
+pub(crate) fn spacing(text: &str) -> Result<Spacing, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "training" => Ok(Spacing::Training),
+        "whole" => Ok(Spacing::Whole),
+        "twice-shifted" => Ok(Spacing::TwiceShifted),
+        _ => Err("expected training, whole or twice-shifted".to_owned()),
+    }
+}
+
+/// Whether timesteps are whole numbers.
+pub(crate) fn rounding(text: &str) -> Result<Rounding, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "floor" => Ok(Rounding::Floor),
+        "exact" => Ok(Rounding::Exact),
+        _ => Err("expected floor or exact".to_owned()),
+    }
+}
+
+pub(crate) fn video_format(text: &str) -> Result<Format, String> {
+    text.trim().to_ascii_lowercase().parse().map_err(|_| "expected mp4, apng, gif or png-dir".to_owned())
+}
+
 /// How a model is stretched beyond the context it was trained for.
 pub(crate) fn stretch(text: &str) -> Result<Stretch, String> {
     let named = |stretch: &Stretch| stretch.to_string() == text.trim().to_ascii_lowercase();
@@ -194,5 +257,20 @@ mod tests {
         assert!(storage_type("q4_k_m").unwrap_err().contains("q4_k, q5_k"));
         assert!(instruction_set("portable").is_ok());
         assert!(instruction_set("sse9").unwrap_err().contains("portable"));
+        assert_eq!((denoiser_cache("f16"), vae_type("BF16")), (Ok(CacheType::F16), Ok(DType::BF16)));
+        assert!(denoiser_cache("q8_0").is_err() && vae_type("q8_0").is_err());
+        assert_eq!((sampler("UniPC"), video_format("png-dir")), (Ok(SamplerKind::UniPc), Ok(Format::PngDir)));
+        assert!(sampler("ddim").is_err() && video_format("webm").is_err() && spacing("").is_err());
+    }
+
+    #[test]
+    fn videos() {
+        assert_eq!(video_size("832x480"), Ok((832, 480)));
+        assert_eq!(video_size(" 16 X 32 "), Ok((16, 32)));
+        for bad in ["", "x", "832", "832x", "0x480", "832x480x3", "-1x2"] {
+            assert!(video_size(bad).unwrap_err().contains("832x480"), "{bad}");
+        }
+        assert!(frame_rate("0").is_err() && frame_rate("241").is_err() && frame_rate("16") == Ok(16));
+        assert!(guidance("0.5").is_err() && guidance("inf").is_err() && flow_shift("0").is_err());
     }
 }

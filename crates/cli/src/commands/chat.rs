@@ -156,7 +156,7 @@ fn say(
     app: &App,
 ) -> Result<()> {
     conversation.messages.push(Message::new("user", text));
-    let seed = prompt::seed(knobs);
+    let seed = prompt::seed(knobs.seed);
     let answered = ask(model, conversation, knobs, seed)
         .and_then(|generation| answer::receive(generation, &app.interrupts, true));
     match answered {

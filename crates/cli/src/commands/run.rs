@@ -73,7 +73,7 @@ fn answer(
     let mut messages = prompt::conversation(knobs);
     messages.push(Message::new("user", prompt));
     let prompt = if raw { Prompt::Raw(prompt) } else { Prompt::Chat(&messages) };
-    let seed = prompt::seed(knobs);
+    let seed = prompt::seed(knobs.seed);
     let mut request = prompt::request(model, &prompt, knobs, seed)?;
     request.digest = args.json;
     let answer = answer::receive(model.engine.submit(request)?, &app.interrupts, !args.json)?;

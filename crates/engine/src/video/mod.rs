@@ -36,7 +36,7 @@ pub use pipeline::{
 };
 pub use plan::{Fit, Limit, Memory, Plan, Rates, Stage, Work, kept_bytes};
 pub use prompt_cache::{PromptCache, TextStates};
-pub use resume::{Identity, load_latents, save_latents};
+pub use resume::{Identity, load_latents, save_latents, saved_latents, saved_seeds};
 pub use sampler::{Sampler, SamplerKind, guide};
 pub use schedule::{MAX_STEPS, Rounding, Schedule, Spacing};
 pub use settings::{Change, Settings, Wanted};

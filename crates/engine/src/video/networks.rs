@@ -48,6 +48,7 @@ pub struct VideoNetworks {
     options: NetworkOptions,
     latents_digest: String,
     encoder_digest: String,
+    decoder_digest: String,
 }
 
 impl VideoNetworks {
@@ -62,7 +63,14 @@ impl VideoNetworks {
         let mut parts: Vec<&Weights> = denoisers.into_iter().flatten().map(|d| &d.weights).collect();
         parts.push(&networks.text_encoder.weights);
         let latents_digest = digest(&parts, &options, &tokenizer);
-        Ok(VideoNetworks { networks, tokenizer, options, latents_digest, encoder_digest })
+        let mut hasher = blake3::Hasher::new();
+        let how = format!("arithmetic {} as {:?}\n", wushi_cpu::ARITHMETIC_VERSION, options.decoder);
+        hasher.update(how.as_bytes());
+        networks.decoder.weights.part().identify(&mut |bytes| {
+            hasher.update(bytes);
+        });
+        let decoder_digest = hasher.finalize().to_hex().to_string();
+        Ok(VideoNetworks { networks, tokenizer, options, latents_digest, encoder_digest, decoder_digest })
     }
 
     /// The model in numbers.
@@ -80,6 +88,23 @@ impl VideoNetworks {
         &self.encoder_digest
     }
 
+    /// Tells what frames follow from, the latents aside.
+    pub fn decoder_digest(&self) -> &str {
+        &self.decoder_digest
+    }
+
+    /// How the networks are loaded.
+    pub fn options(&self) -> &NetworkOptions {
+        &self.options
+    }
+
+    /// The memory that a run may take, if anything limits it.
+    pub fn limit(&self) -> Option<Limit> {
+        let budget = self.options.memory;
+        let bytes = budget.or_else(memory::available)?;
+        Some(Limit { bytes, budget: budget.is_some() })
+    }
+
     /// The most matrices' type of the first denoiser.
     pub fn denoiser_type(&self) -> DType {
         main_type(&self.networks.denoiser.weights, self.options.quant)
@@ -92,10 +117,7 @@ impl VideoNetworks {
 
     /// Memory and operations of a run with these settings; refuses what cannot fit, and says what would.
     pub fn plan(&self, settings: &Settings) -> Result<Plan, VideoError> {
-        let budget = self.options.memory;
-        let limit = budget.or_else(memory::available);
-        let limit = limit.map(|bytes| Limit { bytes, budget: budget.is_some() });
-        Plan::new(settings, self.model(), limit, |settings| self.stages(settings))
+        Plan::new(settings, self.model(), self.limit(), |settings| self.stages(settings))
     }
 
     /// The schedules of a run with these settings: by part, what it does and with what cost. The text is taken to have

@@ -6,12 +6,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use wushi_formats::safetensors::Safetensors;
+
 use super::latents::write_latents;
 use super::tensor_file::{self, Read};
 use super::{FramesDigest, Rounding, Settings, Spacing, VideoError};
 
 /// Raised when the same settings come to give other latents.
 const FORMAT: &str = "1";
+/// What latents started from that started from noise.
+const SEED: &str = "noise of seed ";
 
 /// What decides a video's latents, as text by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +28,7 @@ impl Identity {
         let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
         let start = match initial {
             Some(values) => digest(values),
-            None => format!("noise of seed {}", settings.seed),
+            None => format!("{SEED}{}", settings.seed),
         };
         let spacing = match settings.spacing {
             Spacing::Training => "training",
@@ -63,6 +67,29 @@ impl Identity {
         }
         folder.join(format!("latents-{}.safetensors", &hasher.finalize().to_hex()[..32]))
     }
+}
+
+/// Latents that runs have saved in `folder`, the latest first. None if there is no such folder.
+pub fn saved_latents(folder: &Path) -> Vec<PathBuf> {
+    let ours = |name: &str| name.starts_with("latents-") && name.ends_with(".safetensors");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(ours))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+/// The seeds for which `folder` has latents of a video, the latest first; `identity` is that of the video with a seed.
+pub fn saved_seeds(folder: &Path, identity: impl Fn(u64) -> Identity) -> Vec<u64> {
+    let seed = |path: &PathBuf| {
+        let file = Safetensors::open(path).ok()?;
+        let seed = file.metadata("start")?.strip_prefix(SEED)?.parse().ok()?;
+        // Its name says the rest.
+        (identity(seed).path(folder) == *path).then_some(seed)
+    };
+    saved_latents(folder).iter().filter_map(seed).collect()
 }
 
 pub(super) fn digest(values: &[f32]) -> String {
@@ -150,6 +177,24 @@ mod tests {
         assert!(
             told(Identity::new("weights", "a cat", &other, None)).contains("guidance was 5, now it is 5.5")
         );
+    }
+
+    #[test]
+    fn a_forgotten_seed_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = |prompt: &str, seed| Identity::new("weights", prompt, &settings(seed), None);
+        assert!(saved_latents(&folder.path().join("none")).is_empty());
+        for (prompt, seed) in [("a cat", 7), ("a cat", 8), ("a dog", 9)] {
+            let (identity, settings) = (identity(prompt, seed), settings(seed));
+            let latents = vec![1.0; settings.latents.elements()];
+            save_latents(&identity.path(folder.path()), &identity, &settings, &latents).unwrap();
+        }
+        fs::write(folder.path().join("latents-x.safetensors"), "no safetensors").unwrap();
+        assert_eq!(saved_latents(folder.path()).len(), 4);
+        let mut seeds = saved_seeds(folder.path(), |seed| identity("a cat", seed));
+        seeds.sort();
+        assert_eq!(seeds, [7, 8]);
+        assert!(saved_seeds(folder.path(), |seed| identity("a bird", seed)).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod sources;
 pub mod tokenizer;
 
 pub use part::{Part, PartTensor};
-pub use sources::{Layout, Pipeline, Sources};
+pub use sources::{Layout, Named, Pipeline, Sources};
 
 /// What a file of JSON holds.
 pub type Object = serde_json::Map<String, serde_json::Value>;

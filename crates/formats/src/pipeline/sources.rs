@@ -56,6 +56,21 @@ pub struct Sources {
     pub settings: Option<Object>,
 }
 
+/// Parts that were named one by one.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// See [`Sources::transformer`].
+    pub transformer: Option<PathBuf>,
+    /// See [`Sources::transformer_2`].
+    pub transformer_2: Option<PathBuf>,
+    /// See [`Sources::text_encoder`].
+    pub text_encoder: Option<PathBuf>,
+    /// See [`Sources::vae`].
+    pub vae: Option<PathBuf>,
+    /// See [`Sources::tokenizer`].
+    pub tokenizer: Option<PathBuf>,
+}
+
 /// An open pipeline.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -79,20 +94,35 @@ impl Sources {
     /// # Errors
     /// Folders that cannot be read, and several files that could be one part.
     pub fn find(path: impl AsRef<Path>) -> Result<Sources, FormatError> {
+        Sources::find_with(path, Named::default())
+    }
+
+    /// [`Sources::find`], with parts that were named: what is there in their place is not looked at.
+    ///
+    /// # Errors
+    /// Those of [`Sources::find`], for parts that were not named.
+    pub fn find_with(path: impl AsRef<Path>, named: Named) -> Result<Sources, FormatError> {
         let path = path.as_ref();
         if !path.is_dir() {
             std::fs::metadata(path).map_err(|source| FormatError::Io { path: path.to_owned(), source })?;
-            let transformer = Some(path.to_owned());
-            return Ok(Sources { root: path.to_owned(), transformer, ..Sources::default() });
+            let found = Sources::named(named);
+            let transformer = found.transformer.or_else(|| Some(path.to_owned()));
+            return Ok(Sources { root: path.to_owned(), transformer, ..found });
         }
         let files = Files::Disk(path.to_owned());
         let found = match object(&files, INDEX).map_err(|error| in_file(path, error))? {
-            Some(index) => diffusers(path, index),
-            None => flat(path, &files.names()?),
+            Some(index) => diffusers(path, index, named),
+            None => flat(path, &files.names()?, named),
         };
         let mut found = found.map_err(|error| in_file(path, error))?;
         found.settings = object(&files, SETTINGS).map_err(|error| in_file(path, error))?;
         Ok(found)
+    }
+
+    /// Nothing but parts that were named.
+    pub fn named(named: Named) -> Sources {
+        let Named { transformer, transformer_2, text_encoder, vae, tokenizer } = named;
+        Sources { transformer, transformer_2, text_encoder, vae, tokenizer, ..Sources::default() }
     }
 
     /// Opens all parts.
@@ -164,7 +194,7 @@ const TOKENIZER: Wanted = Wanted {
 };
 
 /// The parts that `model_index.json` names, each a folder.
-fn diffusers(root: &Path, index: Object) -> Result<Sources, FormatError> {
+fn diffusers(root: &Path, index: Object, named: Named) -> Result<Sources, FormatError> {
     // `[library, class]`; both null for a part that this pipeline does without.
     let is_named = |name: &str| index.get(name).and_then(|part| part.get(1)).is_some_and(Value::is_string);
     let folder = |name: &str| {
@@ -185,15 +215,23 @@ fn diffusers(root: &Path, index: Object) -> Result<Sources, FormatError> {
             .map_err(|error| in_file(&folder, error))?,
         None => None,
     };
-    let tokenizer =
-        folder("tokenizer")?.filter(|folder| TOKENIZERS.iter().any(|name| folder.join(name).is_file()));
+    let part = |named: Option<PathBuf>, name: &str| match named {
+        Some(path) => Ok(Some(path)),
+        None => folder(name),
+    };
+    let tokenizer = match named.tokenizer {
+        Some(path) => Some(path),
+        None => {
+            folder("tokenizer")?.filter(|folder| TOKENIZERS.iter().any(|name| folder.join(name).is_file()))
+        }
+    };
     Ok(Sources {
         layout: Layout::Diffusers,
         root: root.to_owned(),
-        transformer: folder("transformer")?,
-        transformer_2: folder("transformer_2")?,
-        text_encoder: folder("text_encoder")?,
-        vae: folder("vae")?,
+        transformer: part(named.transformer, "transformer")?,
+        transformer_2: part(named.transformer_2, "transformer_2")?,
+        text_encoder: part(named.text_encoder, "text_encoder")?,
+        vae: part(named.vae, "vae")?,
         tokenizer,
         scheduler,
         index: Some(index),
@@ -205,17 +243,21 @@ fn diffusers(root: &Path, index: Object) -> Result<Sources, FormatError> {
 pub(super) const TOKENIZERS: [&str; 2] = ["tokenizer.json", "spiece.model"];
 
 /// The parts among the files of one folder, told by their names.
-fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
+fn flat(root: &Path, names: &[String], given: Named) -> Result<Sources, FormatError> {
     let is_weights = |name: &str| name.rsplit_once('.').is_some_and(|(_, kind)| WEIGHTS.contains(&kind));
     let lower = |name: &str| name.to_ascii_lowercase();
     let weights: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_weights(name)).collect();
     let named = |what: &[&str]| -> Vec<&str> {
         weights.iter().copied().filter(|name| what.iter().any(|what| lower(name).contains(what))).collect()
     };
-    let vae = one(root, VAE, &named(&["vae"]))?;
-    let text_encoder = one(root, TEXT_ENCODER, &named(&["t5"]))?;
+    let part = |given: Option<PathBuf>, wanted: Wanted, what: &[&str]| match given {
+        Some(path) => Ok(Some(path)),
+        None => one(root, wanted, &named(what)),
+    };
+    let vae = part(given.vae, VAE, &["vae"])?;
+    let text_encoder = part(given.text_encoder, TEXT_ENCODER, &["t5"])?;
     let noise = NOISE.map(|name| Some(root.join(name)).filter(|folder| folder.is_dir()));
-    let (transformer, transformer_2) = match noise {
+    let found = match noise {
         [None, None] => {
             let usual = |name: &&str| {
                 STEMS.iter().any(|stem| name.starts_with(stem)) && name.ends_with(".safetensors")
@@ -224,20 +266,26 @@ fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
             let rest: Vec<&str> = weights.iter().copied().filter(|name| !others.contains(name)).collect();
             match rest.iter().any(usual) {
                 // As a folder, so that the index and the configuration beside them are read.
-                true => (Some(root.to_owned()), None),
-                false => denoisers(root, &rest)?,
+                true => Ok((Some(root.to_owned()), None)),
+                false => denoisers(root, &rest),
             }
         }
-        [Some(high), Some(low)] => (Some(high), Some(low)),
-        [high, _] => {
-            return Err(PipelineError::MissingPart {
-                part: "other of the two networks that denoise",
-                looked: format!("the folder `{}`", NOISE[usize::from(high.is_some())]),
-                place: root.to_owned(),
-                advice: "the download may not be complete".to_owned(),
-            }
-            .into());
+        [Some(high), Some(low)] => Ok((Some(high), Some(low))),
+        [high, _] => Err(PipelineError::MissingPart {
+            part: "other of the two networks that denoise",
+            looked: format!("the folder `{}`", NOISE[usize::from(high.is_some())]),
+            place: root.to_owned(),
+            advice: "the download may not be complete".to_owned(),
         }
+        .into()),
+    };
+    let (transformer, transformer_2) = match (given.transformer, given.transformer_2) {
+        (None, second) => {
+            let (transformer, found) = found?;
+            (transformer, second.or(found))
+        }
+        // The other one of a pair stays, and whatever else is there was not meant.
+        (Some(first), second) => (Some(first), second.or_else(|| found.ok()?.1)),
     };
     Ok(Sources {
         layout: Layout::Flat,
@@ -246,7 +294,10 @@ fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
         transformer_2,
         text_encoder,
         vae,
-        tokenizer: tokenizer(root)?,
+        tokenizer: match given.tokenizer {
+            Some(path) => Some(path),
+            None => tokenizer(root)?,
+        },
         ..Sources::default()
     })
 }

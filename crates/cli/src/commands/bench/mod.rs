@@ -12,7 +12,7 @@ use crate::args::BenchArgs;
 use crate::output::Table;
 use crate::{App, model, output};
 
-mod machine;
+pub(crate) mod machine;
 mod measure;
 
 use machine::{Machine, Peaks};
