@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes huggingface_tokenizers.json: small tokenizers of each kind in Hugging Face's files, with the ids they give.
+"""Makes huggingface_tokenizers.json: small tokenizers of each kind in Hugging Face's files, with the ids they give; and
+unigram.model and unigram.json, the same for a file of SentencePiece's.
 
     pip install tokenizers transformers sentencepiece protobuf
     python3 tools/huggingface_goldens.py crates/formats/tests/fixtures
@@ -180,19 +181,62 @@ def bert_like(cased):
     return tokenizer, dict(zip(names, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")))
 
 
-def t5_like(folder):
+def small_rules(folder):
+    """A file of rules for `normalization_rule_tsv`."""
     # A small table in place of NFKC's, which takes a quarter of a megabyte.
     rules = Path(folder) / "rules.tsv"
     pairs = [("\n", " "), ("\t", " "), ("\r", " "), ("\u00a0", " "), ("\u3000", " "), ("²", "2"), ("Ⅷ", "VIII")]
     pairs += [("ﬀ", "ff"), ("e\u0301", "é"), ("，", ","), ("½", "1/2"), ("\u200b", "")]
     lines = ["\t".join(" ".join(f"{ord(c):X}" for c in side) for side in pair) for pair in pairs]
     rules.write_text("\n".join(lines) + "\n")
+    return str(rules)
+
+
+def t5_like(folder):
     path = sentencepiece_model(
-        folder, "unigram", vocab_size=300, normalization_rule_tsv=str(rules), character_coverage=0.98, pad_id=0,
+        folder, "unigram", vocab_size=300, normalization_rule_tsv=small_rules(folder), character_coverage=0.98, pad_id=0,
         eos_id=1, unk_id=2, bos_id=-1,
     )
     slow = T5Tokenizer(path, extra_ids=4, legacy=False)
     return T5Converter(slow).converted(), {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+
+def umt5_like(folder):
+    """As converters of an earlier `transformers` wrote such files: spaces joined but not stripped, marked without cutting first."""
+    path = sentencepiece_model(
+        folder, "unigram", vocab_size=300, normalization_rule_name="identity", character_coverage=0.98, pad_id=0,
+        eos_id=1, bos_id=2, unk_id=3,
+    )
+    tokenizer = T5Converter(T5Tokenizer(path, extra_ids=4, legacy=False)).converted()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return tokenizer, {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+
+def trained_unigram():
+    """Trained by `tokenizers` itself: NFKC, one text in place of another, every space marked."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("||", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    specials = ["<pad>", "</s>", "<s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=300, unk_token="<unk>", special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES * 4, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer, {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+
+def write_sentencepiece(folder):
+    """`unigram.model`, a file of SentencePiece's, and `unigram.json`, the ids that its own library gives."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = sentencepiece_model(
+            temporary, "unigram", vocab_size=300, normalization_rule_tsv=small_rules(temporary), character_coverage=0.98,
+            pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+        )
+        (folder / "unigram.model").write_bytes(Path(path).read_bytes())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "unigram.model"))
+    texts = [text for text in CASES if "\0" not in text and not any(name in text for name in ("<s>", "</s>", "<unk>"))]
+    lines = [json.dumps({"text": text, "ids": processor.encode(text)}) for text in texts]
+    (folder / "unigram.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def cases(tokenizer):
@@ -222,6 +266,8 @@ def main():
         "like BERT": lambda: bert_like(False),
         "like BERT, cased": lambda: bert_like(True),
         "like T5": t5_like,
+        "like umT5": umt5_like,
+        "Unigram of the library": trained_unigram,
     }
     entries = []
     for name, make in makers.items():
@@ -243,6 +289,7 @@ def main():
         print(f"{name}: {tokenizer.get_vocab_size()} tokens, {len(text)} bytes")
     lines = json.dumps(entries, separators=(",", ":")).replace('{"text"', '\n{"text"')
     (Path(sys.argv[1]) / "huggingface_tokenizers.json").write_text(lines + "\n")
+    write_sentencepiece(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

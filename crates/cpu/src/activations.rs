@@ -194,7 +194,7 @@ impl Activations {
         unsafe {
             match self.packing {
                 Packing::F32 | Packing::Bytes => unreachable!("such rows are used where they are"),
-                Packing::Bf16 => self.pack_bf16(x, row),
+                Packing::Bf16 => self.pack_bf16::<S>(x, row),
                 Packing::Int8 => self.pack_int8::<S>(x, row),
                 Packing::Int8K => self.pack_int8k::<S>(x, row),
             }
@@ -202,14 +202,20 @@ impl Activations {
     }
 
     #[inline(always)]
-    unsafe fn pack_bf16(&self, x: *const f32, row: usize) {
+    unsafe fn pack_bf16<S: Isa>(&self, x: *const f32, row: usize) {
         // SAFETY: the caller's.
         unsafe {
-            let out = self.bf16_row(row);
-            for pair in 0..self.width.div_ceil(2) {
-                let even = flush_bf16(*x.add(2 * pair));
-                let odd = if 2 * pair + 1 < self.width { flush_bf16(*x.add(2 * pair + 1)) } else { 0 };
-                *out.add(pair) = u32::from(even) | u32::from(odd) << 16;
+            // The even element of a pair is the low half: in memory they follow each other.
+            let out = self.bf16_row(row).cast::<u16>();
+            let whole = self.width / S::LANES * S::LANES;
+            for i in (0..whole).step_by(S::LANES) {
+                S::store_bf16(out.add(i), S::load(x.add(i)));
+            }
+            for i in whole..self.width {
+                *out.add(i) = flush_bf16(*x.add(i));
+            }
+            if self.width % 2 == 1 {
+                *out.add(self.width) = 0;
             }
         }
     }

@@ -143,6 +143,11 @@ struct AttentionWork {
 }
 
 impl StepData {
+    /// For programs that run no batches.
+    pub(crate) fn none() -> Self {
+        StepData { places: Vec::new(), attention: Vec::new(), threads: 1 }
+    }
+
     pub(crate) fn new(program: &Program, max_rows: usize, threads: usize) -> Self {
         let attention = program.attention_kinds.iter().map(|heads| AttentionWork {
             items: Vec::with_capacity(max_rows * heads.attention.kv_heads),

@@ -10,7 +10,7 @@ use crate::given::AttendWork;
 use crate::isa::InstructionSet;
 use crate::kernels::Kernels;
 use crate::memory::SharedBytes;
-use crate::model::{self, Weights};
+use crate::model::{self, Shelf, Weights};
 use crate::program::{Carried, Program, StepCost};
 use crate::rope_table::Turns;
 use crate::score_table::ScoreTable;
@@ -40,9 +40,11 @@ pub fn plan_functions(
     let weights: Vec<(&Graph, &[DType])> =
         graphs.iter().zip(&compiled).map(|(graph, (dtypes, _))| (*graph, dtypes.as_slice())).collect();
     let programs: Vec<&Program> = compiled.iter().map(|(_, program)| program).collect();
+    let mut frames = Vec::new();
+    programs.iter().try_for_each(|program| places(&mut frames, program).map(|_| ()))?;
     Ok(MemoryPlan {
         weights: model::planned_bytes(&weights),
-        cache: carried_frames(&programs)?.0.iter().map(carried_bytes).sum(),
+        cache: frames.iter().map(carried_bytes).sum(),
         arena: working_bytes(&programs, options),
     })
 }
@@ -62,46 +64,38 @@ fn compile_all(
     source: &dyn WeightSource,
     options: &FunctionOptions,
 ) -> Result<Vec<(Vec<DType>, Program)>, CpuError> {
-    let FunctionOptions { threads, cache, .. } = *options;
-    if threads == 0 {
-        return Err(CpuError::Options("threads must be at least 1"));
-    }
-    let target = Target { threads, rows: 1, picked: 1, context: 1, cache };
     let compiled = graphs.iter().map(|graph| {
-        let open = |dim: &Dim| !matches!(dim, Dim::Fixed(_));
-        if graph.nodes().iter().any(|node| node.shape.dims().iter().any(open)) {
-            return Err(CpuError::Options("a graph over tokens is no function of given values"));
-        }
         let dtypes = model::dtypes(graph, source)?;
-        let program = compile(graph, &dtypes, target);
+        let program = compile_function(graph, &dtypes, options)?;
         Ok((dtypes, program))
     });
     compiled.collect()
 }
 
-/// All frames that convolutions of these programs carry, and which of them each program's are. Those of one name are the same.
-fn carried_frames(programs: &[&Program]) -> Result<(Vec<Carried>, Vec<Vec<usize>>), CpuError> {
-    let mut all: Vec<Carried> = Vec::new();
-    let mut places = Vec::new();
-    for program in programs {
-        let mut own = Vec::new();
-        for carried in &program.carried {
-            let place = match all.iter().position(|other| other.name == carried.name) {
-                Some(place) if all[place] == *carried => place,
-                Some(_) => {
-                    let what = "a convolution carries frames of different sizes in two graphs";
-                    return Err(CpuError::Options(what));
-                }
-                None => {
-                    all.push(carried.clone());
-                    all.len() - 1
-                }
-            };
-            own.push(place);
-        }
-        places.push(own);
+fn compile_function(graph: &Graph, dtypes: &[DType], options: &FunctionOptions) -> Result<Program, CpuError> {
+    let FunctionOptions { threads, cache, .. } = *options;
+    if threads == 0 {
+        return Err(CpuError::Options("threads must be at least 1"));
     }
-    Ok((all, places))
+    let open = |dim: &Dim| !matches!(dim, Dim::Fixed(_));
+    if graph.nodes().iter().any(|node| node.shape.dims().iter().any(open)) {
+        return Err(CpuError::Options("a graph over tokens is no function of given values"));
+    }
+    Ok(compile(graph, dtypes, Target { threads, rows: 1, picked: 1, context: 1, cache }))
+}
+
+/// Where in `all` the frames are that a program's convolutions carry; those that are not there yet are added. Frames of one
+/// name are the same.
+fn places(all: &mut Vec<Carried>, program: &Program) -> Result<Vec<usize>, CpuError> {
+    let place = |carried: &Carried| match all.iter().position(|other| other.name == carried.name) {
+        Some(place) if all[place] == *carried => Ok(place),
+        Some(_) => Err(CpuError::Options("a convolution carries frames of different sizes in two graphs")),
+        None => {
+            all.push(carried.clone());
+            Ok(all.len() - 1)
+        }
+    };
+    program.carried.iter().map(place).collect()
 }
 
 fn carried_bytes(carried: &Carried) -> usize {
@@ -134,14 +128,16 @@ struct Function {
 /// Runs graphs that share weights on this machine's processor. The bits of what they give depend on weights and inputs.
 pub struct CpuFunctions {
     functions: Vec<Function>,
+    shelf: Shelf,
+    frames: Vec<Carried>,
     carried: Vec<SharedBytes>,
     kernels: &'static Kernels,
     team: Team,
     arena: SharedBytes,
     scratch: Vec<Scratch>,
+    scratch_size: ScratchSize,
     /// Of no batch.
     data: StepData,
-    memory: MemoryPlan,
     options: FunctionOptions,
 }
 
@@ -168,39 +164,59 @@ impl CpuFunctions {
             return Err(CpuError::Options("functions must be made for as many threads as their team has"));
         }
         let refs: Vec<&Graph> = graphs.iter().collect();
-        let memory = plan_functions(&refs, source, &options)?;
-        let compiled = compile_all(&refs, source, &options)?;
-        let programs: Vec<&Program> = compiled.iter().map(|(_, program)| program).collect();
-        let (frames, places) = carried_frames(&programs)?;
-        let size = scratch_size(&programs);
-        let arena = SharedBytes::zeroed_dense(programs.iter().map(|p| p.arena).max().unwrap_or(0))?;
-        let data = StepData::new(programs[0], 1, options.threads);
-        let weights = Weights::load_all(&refs, source, &team)?;
-        let functions = graphs.into_iter().zip(compiled).zip(weights).zip(places);
-        let functions = functions.map(|(((graph, (_, program)), weights), carried)| {
-            let (turns, biases) = tables(&program, &weights);
-            let attends = program.attends.iter().map(|a| AttendWork::new(a, options.threads)).collect();
-            Function { graph, program, weights, turns, biases, attends, carried }
-        });
-        Ok(CpuFunctions {
-            functions: functions.collect(),
-            carried: frames
-                .iter()
-                .map(|carried| SharedBytes::zeroed(carried_bytes(carried)))
-                .collect::<Result<_, _>>()?,
+        compile_all(&refs, source, &options)?;
+        let mut functions = CpuFunctions {
+            functions: Vec::new(),
+            shelf: Shelf::load(&refs, source, &team)?,
+            frames: Vec::new(),
+            carried: Vec::new(),
             kernels: options.instruction_set.kernels(),
             team,
-            arena,
-            scratch: (0..options.threads).map(|_| Scratch::new(size)).collect(),
-            data,
-            memory,
+            arena: SharedBytes::zeroed(0)?,
+            scratch: Vec::new(),
+            scratch_size: ScratchSize::default(),
+            data: StepData::none(),
             options,
-        })
+        };
+        for graph in graphs {
+            functions.add(graph)?;
+        }
+        Ok(functions)
+    }
+
+    /// Adds a graph whose weights are all there, and gives its number. What is carried stays.
+    ///
+    /// # Errors
+    /// A graph over tokens, one with weights that no graph had before, and memory that the system refuses.
+    pub fn add(&mut self, graph: Graph) -> Result<usize, CpuError> {
+        let weights = self.shelf.bind(&graph)?;
+        let program = compile_function(&graph, &weights.dtypes(), &self.options)?;
+        let own = places(&mut self.frames, &program)?;
+        for frames in &self.frames[self.carried.len()..] {
+            self.carried.push(SharedBytes::zeroed(carried_bytes(frames))?);
+        }
+        if program.arena > self.arena.len() {
+            self.arena = SharedBytes::zeroed_dense(program.arena)?;
+        }
+        let size = self.scratch_size.max(ScratchSize::of(&program, 1));
+        if size != self.scratch_size {
+            self.scratch = (0..self.options.threads).map(|_| Scratch::new(size)).collect();
+            self.scratch_size = size;
+        }
+        let (turns, biases) = tables(&program, &weights);
+        let attends = program.attends.iter().map(|a| AttendWork::new(a, self.options.threads)).collect();
+        self.functions.push(Function { graph, program, weights, turns, biases, attends, carried: own });
+        Ok(self.functions.len() - 1)
     }
 
     /// Memory it takes; carried frames count as cache.
     pub fn memory(&self) -> MemoryPlan {
-        self.memory
+        let programs: Vec<&Program> = self.functions.iter().map(|function| &function.program).collect();
+        MemoryPlan {
+            weights: self.shelf.bytes(),
+            cache: self.carried.iter().map(SharedBytes::len).sum(),
+            arena: working_bytes(&programs, &self.options),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use wushi_graph::{PageId, Unfold};
 use crate::activations::{Activations, Packing};
 use crate::kernels::{
     AttentionCall, AttentionItem, Epilogue, Frames, LinearCall, MulAddCall, Output, PAGE_TOKENS, Pages,
-    PatchCall, QUERY_TILE, RowSet, WriteCall,
+    PatchCall, RowSet, TILE, WriteCall,
 };
 use crate::program::{Attend, BufferId, Convolution, Kind, Rows, Then};
 use crate::scratch::patch_rows;
@@ -27,13 +27,14 @@ impl AttendWork {
     pub(crate) fn new(attend: &Attend, threads: usize) -> Self {
         let attention = attend.heads.attention;
         let (queries, pages) = (attend.queries, attend.pages());
+        let tile = (TILE / (attention.heads / attention.kv_heads)).max(1);
         let mut items = Vec::new();
         for sequence in 0..attention.sequences {
             for kv_head in 0..attention.kv_heads {
-                for row in (0..queries).step_by(QUERY_TILE) {
+                for row in (0..queries).step_by(tile) {
                     items.push(AttentionItem {
                         row: sequence * queries + row,
-                        rows: QUERY_TILE.min(queries - row),
+                        rows: tile.min(queries - row),
                         position: row,
                         length: attend.keys,
                         table: sequence * pages,

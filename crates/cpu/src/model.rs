@@ -1,7 +1,7 @@
 //! Weights bound to a graph: checked first, then repacked by the whole team, tensor by tensor.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use wushi_graph::{DType, Graph, Op, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
@@ -21,6 +21,15 @@ pub(crate) struct Weights {
 enum Slot {
     Matrix(Matrix),
     Vector(Vector),
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        match self {
+            Slot::Matrix(matrix) => matrix.bytes(),
+            Slot::Vector(vector) => vector.bytes(),
+        }
+    }
 }
 
 fn check<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorDesc<'a>, WeightError> {
@@ -48,6 +57,36 @@ pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DTy
     graph.weights().iter().map(|decl| Ok(check(source, decl)?.dtype)).collect()
 }
 
+/// Weights by declaration, for graphs that share them.
+pub(crate) struct Shelf {
+    slots: HashMap<WeightDecl, Arc<Slot>>,
+}
+
+impl Shelf {
+    /// All weights of these graphs.
+    pub(crate) fn load(graphs: &[&Graph], source: &dyn WeightSource, team: &Team) -> Result<Self, CpuError> {
+        let mut seen = HashSet::new();
+        let decls: Vec<&WeightDecl> =
+            graphs.iter().flat_map(|graph| graph.weights()).filter(|decl| seen.insert(*decl)).collect();
+        let slots = Weights::load_slots(&decls, source, team)?;
+        Ok(Shelf { slots: decls.into_iter().cloned().zip(slots).collect() })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.values().map(|slot| slot.bytes()).sum()
+    }
+
+    /// The weights of a graph, if all are here.
+    pub(crate) fn bind(&self, graph: &Graph) -> Result<Weights, WeightError> {
+        let slot = |decl: &WeightDecl| {
+            self.slots.get(decl).cloned().ok_or_else(|| WeightError::Missing { name: decl.name.clone() })
+        };
+        let slots = graph.weights().iter().map(slot).collect::<Result<_, _>>()?;
+        let plain = plain_width(graph).next_multiple_of(PANEL);
+        Ok(Weights { slots, plain: [vec![1.0; plain], vec![0.0; plain]] })
+    }
+}
+
 /// Bytes all weights of these graphs take, with their dtypes; what is declared alike counts once.
 pub(crate) fn planned_bytes(graphs: &[(&Graph, &[DType])]) -> usize {
     let all = graphs.iter().flat_map(|(graph, dtypes)| graph.weights().iter().zip(*dtypes));
@@ -65,30 +104,7 @@ impl Weights {
     /// Repacks every weight; the source's pages are released one tensor after the other. The largest come first, so that
     /// little of the source is in memory when nearly all of the weights are.
     pub(crate) fn load(graph: &Graph, source: &dyn WeightSource, team: &Team) -> Result<Self, CpuError> {
-        Ok(Self::load_all(&[graph], source, team)?.remove(0))
-    }
-
-    /// The weights of several graphs, by graph.
-    pub(crate) fn load_all(
-        graphs: &[&Graph],
-        source: &dyn WeightSource,
-        team: &Team,
-    ) -> Result<Vec<Self>, CpuError> {
-        let mut places = HashMap::new();
-        let mut decls = Vec::new();
-        for decl in graphs.iter().flat_map(|graph| graph.weights()) {
-            places.entry(decl).or_insert_with(|| {
-                decls.push(decl);
-                decls.len() - 1
-            });
-        }
-        let slots = Self::load_slots(&decls, source, team)?;
-        let bound = graphs.iter().map(|graph| {
-            let slots = graph.weights().iter().map(|decl| Arc::clone(&slots[places[decl]])).collect();
-            let plain = plain_width(graph).next_multiple_of(PANEL);
-            Weights { slots, plain: [vec![1.0; plain], vec![0.0; plain]] }
-        });
-        Ok(bound.collect())
+        Ok(Shelf::load(&[graph], source, team)?.bind(graph).expect("all were loaded"))
     }
 
     fn load_slots(
@@ -133,11 +149,16 @@ impl Weights {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let bytes = |slot: &Arc<Slot>| match &**slot {
-            Slot::Matrix(matrix) => matrix.bytes(),
-            Slot::Vector(vector) => vector.bytes(),
+        self.slots.iter().map(|slot| slot.bytes()).sum()
+    }
+
+    /// The dtype of every weight as kernels read it.
+    pub(crate) fn dtypes(&self) -> Vec<DType> {
+        let dtype = |slot: &Arc<Slot>| match &**slot {
+            Slot::Matrix(matrix) => matrix.dtype,
+            Slot::Vector(_) => DType::F32,
         };
-        self.slots.iter().map(bytes).sum()
+        self.slots.iter().map(dtype).collect()
     }
 
     pub(crate) fn matrix(&self, id: WeightId) -> &Matrix {

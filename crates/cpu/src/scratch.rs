@@ -30,7 +30,7 @@ pub(crate) struct Patches {
 }
 
 /// How much of it a program needs.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ScratchSize {
     /// Elements of the widest head as stored.
     head: usize,

@@ -30,6 +30,7 @@ mod pool;
 mod postprocess;
 mod progress;
 mod request;
+mod retyped;
 mod sampler;
 mod scheduler;
 mod sequence;

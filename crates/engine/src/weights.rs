@@ -2,23 +2,18 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::thread;
 
 use wushi_formats::Checkpoint;
 use wushi_formats::gguf::GgmlType;
 use wushi_graph::{DType, Graph, Lookup, Op, ReadError, Role, TensorDesc, WeightId, WeightSource};
-use wushi_quant::{dequantize_into, quantize_into, storage};
+use wushi_quant::storage;
 
-/// Elements that a thread has in single precision at a time.
-const CHUNK: usize = 1 << 16;
+use crate::retyped::Retyped;
 
 /// What a checkpoint gives a model. Nothing is read before it is asked for, and one tensor at a time.
 #[derive(Debug)]
 pub struct Weights {
-    checkpoint: Checkpoint,
-    /// Types of the tensors that change theirs.
-    changed: HashMap<String, DType>,
-    threads: usize,
+    retyped: Retyped<Checkpoint>,
     /// What was wanted and could not be: for people.
     instead: Option<String>,
 }
@@ -26,7 +21,7 @@ pub struct Weights {
 impl Weights {
     /// As they are stored.
     pub fn stored(checkpoint: Checkpoint) -> Weights {
-        Weights { checkpoint, changed: HashMap::new(), threads: 1, instead: None }
+        Weights { retyped: Retyped::new(checkpoint, HashMap::new(), 1), instead: None }
     }
 
     /// Those of `graph` quantised to `wanted`, as far as that is sensible (see [`storage`]), by so many threads.
@@ -49,7 +44,7 @@ impl Weights {
                 changed.insert(decl.name.clone(), becomes);
             }
         }
-        Weights { checkpoint, changed, threads: threads.max(1), instead: instead(wanted, &given) }
+        Weights { retyped: Retyped::new(checkpoint, changed, threads), instead: instead(wanted, &given) }
     }
 
     /// Which matrices have another type than was wanted, in a sentence; `None` if all have it.
@@ -59,20 +54,21 @@ impl Weights {
 
     /// The files.
     pub fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
+        self.retyped.source()
     }
 
     /// The type that a tensor is given as.
     pub fn ggml_type(&self, name: &str) -> Option<GgmlType> {
-        let stored = self.checkpoint.tensor_info(name)?.ggml_type;
-        Some(self.changed.get(name).map_or(stored, |&dtype| dtype.into()))
+        let stored = self.checkpoint().tensor_info(name)?.ggml_type;
+        Some(self.retyped.changed().get(name).map_or(stored, |&dtype| dtype.into()))
     }
 
     /// The type that most elements are given as.
     pub fn main_type(&self) -> Option<GgmlType> {
         let mut totals = HashMap::<GgmlType, u64>::new();
-        for tensor in self.checkpoint.tensors() {
-            let given = self.changed.get(&tensor.name).map_or(tensor.ggml_type, |&dtype| dtype.into());
+        for tensor in self.checkpoint().tensors() {
+            let given =
+                self.retyped.changed().get(&tensor.name).map_or(tensor.ggml_type, |&dtype| dtype.into());
             *totals.entry(given).or_default() += tensor.elements() as u64;
         }
         totals.into_iter().max_by_key(|&(given, elements)| (elements, given)).map(|(given, _)| given)
@@ -80,48 +76,7 @@ impl Weights {
 
     /// Whether any tensor changes its type.
     pub fn changes(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    fn quantise(&self, name: &str, wanted: DType) -> Result<Vec<u8>, ReadError> {
-        let missing = || ReadError::missing(name);
-        let TensorDesc { dtype, shape } = self.checkpoint.describe(name).ok_or_else(missing)?;
-        let elements: usize = shape.iter().product();
-        let stored = self.checkpoint.read(name)?;
-        let bad = |problem: String| ReadError { name: name.to_owned(), problem };
-        let length = wanted.bytes_of(elements).ok_or_else(|| bad(format!("cannot be stored as {wanted}")))?;
-        let mut blocks = vec![0; length];
-        // Both types have whole blocks in it.
-        let chunk = CHUNK.next_multiple_of(wanted.block_elements() * dtype.block_elements());
-        let (from, to) = (dtype.bytes_of(chunk).unwrap_or(length), wanted.bytes_of(chunk).unwrap_or(length));
-        let mut shares: Vec<Vec<Share<'_>>> = (0..self.threads).map(|_| Vec::new()).collect();
-        for (index, share) in stored.chunks(from).zip(blocks.chunks_mut(to)).enumerate() {
-            shares[index % self.threads].push((index * chunk, share.0, share.1));
-        }
-        let work = |shares: Vec<Share<'_>>| -> Result<(), (usize, String)> {
-            let mut values = Vec::new();
-            for (start, stored, blocks) in shares {
-                values.resize(stored.len() / dtype.block_bytes() * dtype.block_elements(), 0.0);
-                dequantize_into(dtype, stored, &mut values);
-                quantize_into(wanted, &values, blocks).map_err(|error| (start, error.to_string()))?;
-            }
-            Ok(())
-        };
-        let results: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = shares.into_iter().map(|shares| scope.spawn(|| work(shares))).collect();
-            threads.into_iter().map(|thread| thread.join()).collect()
-        });
-        for result in results {
-            match result {
-                Ok(Ok(())) => {}
-                Ok(Err((start, error))) => {
-                    let place = if start == 0 { String::new() } else { format!("counted from {start}, ") };
-                    return Err(bad(format!("cannot become {wanted}: {place}{error}")));
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(blocks)
+        !self.retyped.changed().is_empty()
     }
 }
 
@@ -156,24 +111,17 @@ fn kept(graph: &Graph) -> HashSet<&str> {
     kept
 }
 
-/// Where a run of elements begins, its bytes as stored, and as wanted.
-type Share<'a> = (usize, &'a [u8], &'a mut [u8]);
-
 impl WeightSource for Weights {
     fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
-        let stored = self.checkpoint.describe(name)?;
-        Some(TensorDesc { dtype: self.changed.get(name).copied().unwrap_or(stored.dtype), ..stored })
+        self.retyped.describe(name)
     }
 
     fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
-        match self.changed.get(name) {
-            None => self.checkpoint.read(name),
-            Some(&wanted) => self.quantise(name, wanted).map(Cow::Owned),
-        }
+        self.retyped.read(name)
     }
 
     fn release(&self, name: &str) {
-        self.checkpoint.release(name);
+        self.retyped.release(name);
     }
 }
 

@@ -125,7 +125,7 @@ fn damaged_headers_are_told_what_is_wrong() {
 
 #[test]
 fn damaged_tensor_tables_are_told_what_is_wrong() {
-    assert!(refused("bad-dimensions").contains("5 dimensions"));
+    assert!(refused("bad-dimensions").contains("9 dimensions"));
     assert!(refused("bad-shape-overflow").contains("impossible shape"));
     assert!(refused("bad-shape-zero").contains("impossible shape [0, 8]"));
     assert!(refused("bad-rows").contains("rows of 31 elements are no whole number of Q8_0 blocks of 32"));

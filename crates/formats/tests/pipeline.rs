@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wushi_formats::pipeline::{Layout, Part, Sources};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wushi_formats::gguf::Writer;
+use wushi_formats::pipeline::{Layout, Part, Sources, tokenizer};
 use wushi_formats::safetensors::Safetensors;
 use wushi_graph::DType;
 
@@ -48,8 +51,7 @@ fn a_folder_of_diffusers_is_read() {
 fn prompts_become_the_ids_of_the_reference() {
     for variant in ["wan21", "ti2v5b"] {
         let folder = fixture(variant);
-        let meta: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap();
+        let meta: Value = serde_json::from_slice(&std::fs::read(folder.join("meta.json")).unwrap()).unwrap();
         let pipeline = Sources::find(folder.join("pipe")).unwrap().open().unwrap();
         let tokenizer = pipeline.tokenizer(113).unwrap();
         for prompt in ["prompt", "negative"] {
@@ -85,4 +87,230 @@ fn the_original_layout_holds_the_same_weights() {
         tokenizer.encode("blurry, static, low quality", true, false).unwrap(),
         dumped_ids("wan21", "negative")
     );
+}
+
+#[test]
+fn a_file_of_sentencepiece_gives_its_librarys_ids() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let tokenizer = tokenizer::open(&fixtures.join("unigram.model"), 305).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 305);
+    let cases: Vec<Value> =
+        serde_json::from_slice(&std::fs::read(fixtures.join("unigram.json")).unwrap()).unwrap();
+    assert!(cases.len() > 30);
+    for case in cases {
+        let (text, ids) = (case["text"].as_str().unwrap(), case["ids"].as_array().unwrap());
+        let ids: Vec<u32> = ids.iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        assert_eq!(tokenizer.encode(text, false, false).unwrap(), ids, "{text:?}");
+        assert_eq!(tokenizer.encode(text, true, false).unwrap(), [&ids[..], &[1]].concat(), "{text:?}");
+    }
+}
+
+#[test]
+fn damaged_files_of_sentencepiece_are_refused_or_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let sound = std::fs::read(fixtures.join("unigram.model")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spiece.model");
+    let open = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        tokenizer::open(folder.path(), 305).map(|tokenizer| tokenizer.encode("some words", true, false))
+    };
+    for at in (0..sound.len()).step_by(29) {
+        let _ = open(&sound[..at]);
+        for pattern in [0x01, 0xff] {
+            let mut bytes = sound.clone();
+            bytes[at] ^= pattern;
+            let _ = open(&bytes);
+        }
+    }
+    let error = open(b"\x0a\x05ab").unwrap_err().to_string();
+    assert!(error.contains("spiece.model: ") && error.contains("it ends inside a field"), "{error}");
+    let error = tokenizer::open(&fixtures.join("unigram.model"), 20).unwrap_err().to_string();
+    assert!(error.contains("300 tokens for a model that has 20"), "{error}");
+}
+
+/// A folder with copies of fixtures: what each file is called, and which it is.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, from) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(fixture("wan21").join(from), path).unwrap();
+    }
+    folder
+}
+
+const DIT: &str = "original/dit.safetensors";
+const VAE: &str = "original/vae.pth";
+const TEXT: &str = "original/t5.safetensors";
+const TOKENIZER: &str = "pipe/tokenizer/tokenizer.json";
+const CONFIG: &str = "pipe/transformer/config.json";
+
+#[test]
+fn the_layouts_that_models_are_published_in_are_told_by_their_names() {
+    let published = folder(&[
+        ("diffusion_pytorch_model.safetensors", DIT),
+        ("config.json", CONFIG),
+        ("models_t5_umt5-xxl-enc-bf16.safetensors", TEXT),
+        ("Wan2.1_VAE.pth", VAE),
+        ("google/umt5-xxl/tokenizer.json", TOKENIZER),
+    ]);
+    let pipeline = Sources::find(published.path()).unwrap().open().unwrap();
+    assert_eq!(pipeline.transformer.config().unwrap()["in_channels"], 16);
+    assert!(pipeline.vae.config().is_none() && pipeline.transformer_2.is_none());
+    assert_eq!(pipeline.tokenizer(113).unwrap().vocab_size(), 113);
+
+    let experts = folder(&[
+        ("high_noise_model/diffusion_pytorch_model.safetensors", DIT),
+        ("high_noise_model/config.json", CONFIG),
+        ("low_noise_model/diffusion_pytorch_model.safetensors", DIT),
+        ("models_t5_umt5-xxl-enc-bf16.safetensors", TEXT),
+        ("Wan2.1_VAE.pth", VAE),
+        ("google/umt5-xxl/tokenizer.json", TOKENIZER),
+    ]);
+    let pipeline = Sources::find(experts.path()).unwrap().open().unwrap();
+    assert!(pipeline.transformer.path().ends_with("high_noise_model"));
+    assert!(pipeline.transformer.config().is_some());
+    assert!(pipeline.transformer_2.unwrap().path().ends_with("low_noise_model"));
+    std::fs::remove_dir_all(experts.path().join("low_noise_model")).unwrap();
+    let error = Sources::find(experts.path()).unwrap_err().to_string();
+    assert!(error.contains("looked for the folder `low_noise_model`"), "{error}");
+
+    let loose = folder(&[
+        ("a14b-low-noise.safetensors", DIT),
+        ("a14b-HIGH-noise.safetensors", DIT),
+        ("umt5.safetensors", TEXT),
+        ("the_vae.pth", VAE),
+        ("tokenizer.json", TOKENIZER),
+    ]);
+    let sources = Sources::find(loose.path()).unwrap();
+    assert!(sources.transformer.as_ref().unwrap().ends_with("a14b-HIGH-noise.safetensors"));
+    assert!(sources.transformer_2.as_ref().unwrap().ends_with("a14b-low-noise.safetensors"));
+    sources.open().unwrap();
+}
+
+#[test]
+fn what_is_missing_or_could_be_several_things_is_said() {
+    let incomplete = folder(&[("dit.safetensors", DIT)]);
+    let said = |sources: Sources| sources.open().unwrap_err().to_string();
+    let sources = Sources::find(incomplete.path()).unwrap();
+    let place = incomplete.path().display().to_string();
+    assert_eq!(
+        said(sources.clone()),
+        format!(
+            "the VAE is missing: looked for a file with weights that has `vae` in its name in {place}; name it with --vae"
+        )
+    );
+    let sources = Sources { vae: Some(fixture("wan21").join(VAE)), ..sources };
+    assert!(said(sources.clone()).starts_with("the text encoder is missing"));
+    let sources = Sources { text_encoder: Some(fixture("wan21").join(TEXT)), ..sources };
+    let text = said(sources.clone());
+    assert!(
+        text.starts_with("the tokenizer is missing") && text.ends_with("name it with --tokenizer"),
+        "{text}"
+    );
+    let sources = Sources { tokenizer: Some(fixture("wan21").join(TOKENIZER)), ..sources };
+    assert_eq!(sources.open().unwrap().tokenizer(113).unwrap().vocab_size(), 113);
+    assert!(said(Sources::default()).contains("looked for a file that was named in what was given"));
+
+    let several = folder(&[("vae.pth", VAE), ("other_vae.pth", VAE), ("dit.safetensors", DIT)]);
+    let error = Sources::find(several.path()).unwrap_err().to_string();
+    assert!(error.contains("any of other_vae.pth, vae.pth could be the VAE; name one with --vae"), "{error}");
+    let error = Sources::find(several.path().join("absent")).unwrap_err().to_string();
+    assert!(error.contains("absent: "), "{error}");
+
+    let partial =
+        folder(&[("model_index.json", "pipe/model_index.json"), ("transformer/config.json", CONFIG)]);
+    let error = Sources::find(partial.path()).unwrap_err().to_string();
+    assert!(error.contains("that model_index.json names is missing: looked for `scheduler`"), "{error}");
+    let error = Part::open(partial.path().join("transformer")).unwrap_err().to_string();
+    assert!(
+        error.contains("the file with weights is missing: looked for diffusion_pytorch_model"),
+        "{error}"
+    );
+    std::fs::write(partial.path().join("transformer/config.json"), "[]").unwrap();
+    let error = Part::open(partial.path().join("transformer")).unwrap_err().to_string();
+    assert!(error.contains("config.json: it is no object"), "{error}");
+}
+
+#[test]
+fn weights_in_several_files_are_one_part() {
+    let whole = Part::open(fixture("wan21").join(DIT)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stem = "diffusion_pytorch_model";
+    let mut map = serde_json::Map::new();
+    let names: Vec<&str> = whole.names().collect();
+    for (place, names) in names.chunks(names.len().div_ceil(3)).enumerate() {
+        let file = format!("{stem}-{:05}-of-00003.safetensors", place + 1);
+        let mut header = serde_json::Map::new();
+        let mut data = Vec::new();
+        for name in names {
+            let start = data.len();
+            data.extend_from_slice(&whole.read(name).unwrap());
+            let offsets = [start, data.len()];
+            header.insert(
+                (*name).to_owned(),
+                json!({"dtype": "F32", "shape": whole.shape(name), "data_offsets": offsets}),
+            );
+            map.insert((*name).to_owned(), json!(file));
+        }
+        let header = Value::Object(header).to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        std::fs::write(folder.path().join(&file), bytes).unwrap();
+    }
+    let index = folder.path().join(format!("{stem}.safetensors.index.json"));
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    let part = Part::open(folder.path()).unwrap();
+    assert_eq!(part.files().count(), 3);
+    assert_eq!(part.parameters(), whole.parameters());
+    assert!(names.iter().all(|name| part.read(name).unwrap() == whole.read(name).unwrap()));
+
+    map.insert("of.nothing".to_owned(), map[names[0]].clone());
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    let error = Part::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tensor `of.nothing` is not in diffusion_pytorch_model-00001"), "{error}");
+    std::fs::remove_file(folder.path().join(format!("{stem}-00002-of-00003.safetensors"))).unwrap();
+    let error = Part::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("one is missing: diffusion_pytorch_model-00002-of-00003.safetensors"), "{error}");
+}
+
+#[test]
+fn a_network_in_gguf_holds_the_same_weights() {
+    let whole = Part::open(fixture("wan21").join(DIT)).unwrap();
+    let mut writer = Writer::new();
+    writer.set("general.architecture", "wan");
+    for tensor in whole.tensors() {
+        // One block of 32 is 34 bytes: zeros stand for zeros.
+        let is_quantised =
+            tensor.shape.len() == 2 && tensor.shape[1] % 32 == 0 && tensor.name.contains("blocks");
+        let result = match is_quantised {
+            true => {
+                writer.tensor(&tensor.name, DType::Q8_0, &tensor.shape, vec![0; tensor.elements() / 32 * 34])
+            }
+            false => {
+                writer.tensor(&tensor.name, DType::F32, &tensor.shape, whole.read(&tensor.name).unwrap())
+            }
+        };
+        result.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dit.gguf");
+    std::fs::write(&path, writer.to_bytes().unwrap()).unwrap();
+    let part = Part::open(&path).unwrap();
+    assert_eq!(part.architecture().unwrap(), Some("wan"));
+    assert_eq!(part.parameters(), whole.parameters());
+    assert_eq!(part.shape("patch_embedding.weight"), Some(&[64, 16, 1, 2, 2][..]));
+    let desc = part.desc("blocks.0.self_attn.q.weight").unwrap();
+    assert_eq!((desc.dtype, desc.shape), (DType::Q8_0, &[64, 64][..]));
+    let name = "head.modulation";
+    assert_eq!(part.read(name).unwrap(), whole.read(name).unwrap());
+    // A file alone is the network that denoises; the rest is named.
+    let sources = Sources {
+        vae: Some(fixture("wan21").join(VAE)),
+        text_encoder: Some(fixture("wan21").join(TEXT)),
+        tokenizer: Some(fixture("wan21").join("pipe/tokenizer")),
+        ..Sources::find(&path).unwrap()
+    };
+    assert_eq!(sources.layout, Layout::Named);
+    sources.open().unwrap();
 }

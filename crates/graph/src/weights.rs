@@ -115,3 +115,17 @@ pub trait WeightSource: Sync {
     /// Tells the source that the tensor's bytes were copied and its pages may leave memory. Only a hint.
     fn release(&self, _name: &str) {}
 }
+
+impl<S: WeightSource + ?Sized> WeightSource for &S {
+    fn describe(&self, name: &str) -> Option<TensorDesc<'_>> {
+        (**self).describe(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, ReadError> {
+        (**self).read(name)
+    }
+
+    fn release(&self, name: &str) {
+        (**self).release(name);
+    }
+}

@@ -38,6 +38,7 @@ mod strict;
 mod told;
 pub mod tools;
 mod turns;
+mod unread;
 mod whole;
 
 use std::io;

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
 use crate::openai::{embeddings, models, responses, tokenize};
-use crate::{handlers, page, service};
+use crate::{handlers, page, service, unread};
 
 /// All paths.
 pub(crate) fn router(app: App) -> Router {
@@ -44,6 +44,7 @@ pub(crate) fn router(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), auth::guard))
         .layer(from_fn(speak))
         .layer(from_fn_with_state(app.clone(), count_refusals))
+        .layer(from_fn(unread::tell))
         .with_state(app)
 }
 

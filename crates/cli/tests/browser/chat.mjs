@@ -292,6 +292,14 @@ test('the reader who scrolls up is left in peace', async () => {
   await page.mouse.move(500, 150);
   await page.mouse.wheel(0, -300);
   await page.locator('#to-end').waitFor();
+  await page.evaluate(async () => {
+    const scroller = document.querySelector('#scroller');
+    // A wheel's way may take some frames.
+    for (let [still, place] = [0, -1]; still < 10; still = scroller.scrollTop === place ? still + 1 : 0) {
+      place = scroller.scrollTop;
+      await new Promise(requestAnimationFrame);
+    }
+  });
   const [before, length] = [await place(), (await answerText(page)).length];
   await page.waitForFunction((n) => document.querySelector('.answer').innerText.length > n + 200, length);
   assert.equal(await place(), before);

@@ -186,7 +186,8 @@ test('a long answer is drawn in little time', async () => {
       view.update(text);
       spent.push(performance.now() - start);
     }
-    const sum = (list) => list.reduce((total, value) => total + value, 0);
+    // Of the faster half, which nothing else on the machine has interrupted.
+    const sum = (list) => list.sort((a, b) => a - b).slice(0, list.length / 2).reduce((total, value) => total + value, 0);
     return { length: text.length, early: sum(spent.slice(50, 150)), late: sum(spent.slice(300, 400)) };
   });
   // The cost of a piece does not grow with what is there already (a factor for noise).

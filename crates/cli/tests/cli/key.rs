@@ -33,8 +33,12 @@ fn made_listed_removed() {
     assert!(sandbox.run(&["key", "rm", "bob"]).error(1).contains("there is no key `bob`"));
     assert!(sandbox.run(&["key", "list"]).ok().stdout.contains("removed"));
     let start = std::time::Instant::now();
-    while store.authenticate(secret).unwrap().is_some() {
-        assert!(start.elapsed().as_millis() < 1000, "a server beside it sees it within a second");
+    loop {
+        let asked = start.elapsed();
+        if store.authenticate(secret).unwrap().is_none() {
+            break;
+        }
+        assert!(asked.as_millis() < 1000, "a server beside it sees it within a second");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 

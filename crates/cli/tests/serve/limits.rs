@@ -1,7 +1,5 @@
 //! Queues and sizes that end, and requests that are none.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{CHAT, chat, endless, real_server, tiny_server};
@@ -20,8 +18,7 @@ fn a_full_queue_refuses() {
     assert!(third.header("retry-after").expect("a time").parse::<u64>().expect("seconds") >= 1);
     // So are several answers of which one has no place, and none of them stays behind.
     client.post(CHAT, &chat("hello", json!({ "max_tokens": 1, "n": 3 }))).error(429);
-    // Counts are those of the last step.
-    client.wait_for("wushi_requests_waiting", 1.0, Duration::from_secs(5));
+    client.wait_for("wushi_requests_waiting", 1.0);
     drop(first);
     let last = second.events().pop().expect("events");
     assert_eq!(last["choices"][0]["finish_reason"], "length");
@@ -33,7 +30,10 @@ fn a_full_queue_refuses() {
 fn bodies_end_somewhere() {
     let (_server, client) = tiny_server(&["--max-body", "4k"]);
     let long = chat(&"word ".repeat(2000), json!({}));
-    assert!(client.post(CHAT, &long).error(413)["message"].as_str().expect("text").contains("4000"));
+    let refused = client.post(CHAT, &long);
+    assert!(refused.error(413)["message"].as_str().expect("text").contains("4000"));
+    // What was not read is in the way of another request.
+    assert_eq!(refused.header("connection"), Some("close"));
     // As well if it says nothing of its length.
     let chunks: String = (0..8).map(|_| format!("400\r\n{}\r\n", " ".repeat(1024))).collect();
     let head = format!(
@@ -41,7 +41,8 @@ fn bodies_end_somewhere() {
     );
     let answer = client.raw(format!("{head}{chunks}0\r\n\r\n").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    client.post(CHAT, &chat("hello", json!({ "max_tokens": 1 }))).ok();
+    let kept = client.post(CHAT, &chat("hello", json!({ "max_tokens": 1 })));
+    assert_eq!((kept.status, kept.header("connection")), (200, None), "{}", kept.body);
 }
 
 #[test]

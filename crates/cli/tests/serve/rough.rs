@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::support::http::Client;
+use super::support::server::PATIENCE;
 use super::{CHAT, chat, tiny_server};
 
 const WORKERS: usize = 8;
@@ -76,9 +77,9 @@ fn storm(client: &Client) {
             });
         }
     });
-    client.wait_for("wushi_requests_running", 0.0, Duration::from_secs(10));
-    client.wait_for("wushi_requests_waiting", 0.0, Duration::from_secs(10));
-    client.wait_for("wushi_kv_pages_used", 0.0, Duration::from_secs(10));
+    client.wait_for("wushi_requests_running", 0.0);
+    client.wait_for("wushi_requests_waiting", 0.0);
+    client.wait_for("wushi_kv_pages_used", 0.0);
 }
 
 #[test]
@@ -88,8 +89,15 @@ fn nothing_stays_of_clients_that_do_everything_wrong() {
     storm(&client);
     let before = held(server.process_id());
     storm(&client);
-    let after = held(server.process_id());
-    assert!(after.0 <= before.0 + 2, "threads: {before:?}, {after:?}");
+    // A thread that has waited for a disk ends when it has had nothing to do for some seconds; how many there are depends
+    // on how many requests had to wait at once.
+    let begin = Instant::now();
+    let mut after = held(server.process_id());
+    while after.0 > before.0 + 2 {
+        assert!(begin.elapsed() < PATIENCE, "threads: {before:?}, {after:?}");
+        thread::sleep(Duration::from_millis(100));
+        after = held(server.process_id());
+    }
     assert!(after.1 <= before.1 + 16 * 1024, "memory: {before:?}, {after:?}");
     client.post(CHAT, &chat("hello", json!({ "max_tokens": 2 }))).ok();
     server.terminate();

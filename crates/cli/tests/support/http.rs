@@ -121,11 +121,11 @@ impl Client {
         lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
     }
 
-    /// Waits until a count has this value.
-    pub(crate) fn wait_for(&self, name: &str, wanted: f64, within: Duration) {
+    /// Waits until a count has this value: it is that of the last step, or is told after the answer it belongs to.
+    pub(crate) fn wait_for(&self, name: &str, wanted: f64) {
         let begin = Instant::now();
         while self.metric(name) != wanted {
-            assert!(begin.elapsed() < within, "{name} is {}, not {wanted}", self.metric(name));
+            assert!(begin.elapsed() < PATIENCE, "{name} is {}, not {wanted}", self.metric(name));
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use wushi_graph::{Attention, CacheType, Mask, PageId};
 
-use super::cache::{BLOCK, Cache, Half};
+use super::cache::{BLOCK, Cache, F32Cache, Half};
 use super::elementwise::{Unary, unary};
 use crate::simd::{self, Isa, PANEL};
 use crate::weights::SEGMENT;
@@ -16,10 +16,13 @@ use crate::weights::SEGMENT;
 /// Positions a page holds; divides [`SEGMENT`] and is whole panels.
 pub const PAGE_TOKENS: usize = 32;
 
-/// Query rows of one work item.
+/// Query rows of one work item of a batch.
 pub(crate) const QUERY_TILE: usize = 8;
 
-/// Queries computed together.
+/// Queries that every page is read for at once.
+pub(crate) const TILE: usize = 32;
+
+/// Queries whose sums are in registers at once.
 const QUERIES: usize = 4;
 
 /// Sizes of one attention layer.
@@ -149,27 +152,30 @@ pub(crate) struct Bias {
 
 /// A thread's working memory for attention.
 pub(crate) struct AttentionScratch {
-    /// `[QUERIES][SEGMENT]`
+    /// `[TILE][SEGMENT]`
     scores: Vec<f32>,
-    /// `[QUERIES][padded]`: queries, then a segment's outputs, then the merged ones.
+    /// `[TILE][padded]`: queries, then a segment's outputs, then the merged ones.
     queries: Vec<f32>,
     segment: Vec<f32>,
     merged: Vec<f32>,
+    /// One head's keys or values of a page in F32, as a page of [`F32Cache`] has them.
+    page: Vec<f32>,
 }
 
 impl AttentionScratch {
     pub(crate) fn new(padded: usize) -> Self {
-        let heads = vec![0.0; QUERIES * padded];
+        let heads = vec![0.0; TILE * padded];
         AttentionScratch {
-            scores: vec![0.0; QUERIES * SEGMENT],
+            scores: vec![0.0; TILE * SEGMENT],
             queries: heads.clone(),
             segment: heads.clone(),
             merged: heads,
+            page: vec![0.0; PAGE_TOKENS * padded],
         }
     }
 
     pub(crate) fn bytes(padded: usize) -> usize {
-        4 * QUERIES * (SEGMENT + 3 * padded)
+        4 * (TILE * (SEGMENT + 3 * padded) + PAGE_TOKENS * padded)
     }
 }
 
@@ -197,24 +203,40 @@ pub(super) unsafe fn run<S: Isa, C: Cache>(call: &AttentionCall) {
         for item in std::slice::from_raw_parts(call.items, call.count) {
             let group = call.heads.attention.heads / call.heads.attention.kv_heads;
             let queries = item.rows * group;
-            for first in (0..queries).step_by(QUERIES) {
-                match (queries - first).min(QUERIES) {
-                    4 => queries_of::<S, C, 4>(call, item, first, scratch),
-                    3 => queries_of::<S, C, 3>(call, item, first, scratch),
-                    2 => queries_of::<S, C, 2>(call, item, first, scratch),
-                    _ => queries_of::<S, C, 1>(call, item, first, scratch),
-                }
+            for first in (0..queries).step_by(TILE) {
+                tile::<S, C>(call, item, first..(first + TILE).min(queries), scratch);
             }
         }
     }
 }
 
-/// `Q` queries of an item from the `first` on, counted row by row, head by head.
+/// What is known of one query of a tile.
+#[derive(Clone, Copy)]
+struct Query {
+    /// Positions it sees.
+    start: usize,
+    end: usize,
+    /// Elements from the call's queries and outputs.
+    offset: usize,
+    /// Of key 0.
+    bias: *const f32,
+    /// The greatest score so far, and the sum of weights.
+    state: (f32, f32),
+}
+
+impl Query {
+    /// What it sees of the positions from `start` to `end`, counted from `start`.
+    fn within(&self, start: usize, end: usize) -> Range<usize> {
+        self.start.clamp(start, end) - start..self.end.clamp(start, end) - start
+    }
+}
+
+/// Some queries of an item, counted row by row, head by head: every page of keys is read once for all of them.
 #[inline(always)]
-unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
+unsafe fn tile<S: Isa, C: Cache>(
     call: &AttentionCall,
     item: &AttentionItem,
-    first: usize,
+    which: Range<usize>,
     scratch: &mut AttentionScratch,
 ) {
     // SAFETY: see `Entry`.
@@ -222,149 +244,187 @@ unsafe fn queries_of<S: Isa, C: Cache, const Q: usize>(
         let Heads { attention, padded } = call.heads;
         let dim = attention.head_dim;
         let group = attention.heads / attention.kv_heads;
-        let mut visible: [Range<usize>; Q] = [const { 0..0 }; Q];
-        let mut offset = [0; Q];
-        let mut bias = [std::ptr::null(); Q];
-        for t in 0..Q {
-            let (row, head) = ((first + t) / group, item.kv_head * group + (first + t) % group);
-            visible[t] = call.heads.visible(item.position + row, item.length);
-            offset[t] = (item.row + row) * call.stride + head * dim;
-            if let Some(Bias { base, heads, queries }) = call.bias {
-                bias[t] = base.add(head * heads).wrapping_sub((item.position + row) * queries);
-            }
+        let count = which.len();
+        let mut queries =
+            [Query { start: 0, end: 0, offset: 0, bias: std::ptr::null(), state: (0.0, 0.0) }; TILE];
+        for t in 0..count {
+            let (row, head) = ((which.start + t) / group, item.kv_head * group + (which.start + t) % group);
+            let position = item.position + row;
+            let visible = call.heads.visible(position, item.length);
+            let offset = (item.row + row) * call.stride + head * dim;
+            let bias = call.bias.map_or(std::ptr::null(), |bias| {
+                bias.base.wrapping_add(head * bias.heads).wrapping_sub(position * bias.queries)
+            });
+            queries[t] = Query { start: visible.start, end: visible.end, offset, bias, state: (0.0, 0.0) };
             let query = scratch.queries.as_mut_ptr().add(t * padded);
-            std::ptr::copy_nonoverlapping(call.q.add(offset[t]), query, dim);
+            std::ptr::copy_nonoverlapping(call.q.add(offset), query, dim);
         }
+        let queries = &mut queries[..count];
         // Rows ascend, so do both ends of what they see.
-        let (low, high) = (visible[0].start, visible[Q - 1].end);
-        let mut state = [(0.0f32, 0.0f32); Q];
+        let (low, high) = (queries[0].start, queries[count - 1].end);
         for start in (low / SEGMENT * SEGMENT..high).step_by(SEGMENT) {
-            let mut keys: [Range<usize>; Q] = [const { 0..0 }; Q];
-            for t in 0..Q {
-                let within = |at: usize| at.clamp(start, start + SEGMENT) - start;
-                keys[t] = within(visible[t].start)..within(visible[t].end);
-            }
-            segment::<S, C, Q>(call, item, start, &keys, scratch, &visible, &bias, &mut state);
+            segment::<S, C>(call, item, start, queries, scratch);
         }
-        for t in 0..Q {
-            let sum = state[t].1;
+        for t in 0..count {
+            let sum = queries[t].state.1;
             let merged = scratch.merged.as_mut_ptr().add(t * padded);
             for i in (0..padded).step_by(S::LANES) {
                 S::store(merged.add(i), S::div(S::load(merged.add(i)), S::splat(sum)));
             }
-            std::ptr::copy_nonoverlapping(merged, call.out.add(offset[t]), dim);
+            std::ptr::copy_nonoverlapping(merged, call.out.add(queries[t].offset), dim);
         }
     }
 }
 
 /// One segment of keys: scores, weights, weighted values, merged into what came before.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "what is known of the queries, as arrays of one size")]
-unsafe fn segment<S: Isa, C: Cache, const Q: usize>(
+unsafe fn segment<S: Isa, C: Cache>(
     call: &AttentionCall,
     item: &AttentionItem,
     start: usize,
-    keys: &[Range<usize>; Q],
+    queries: &mut [Query],
     scratch: &mut AttentionScratch,
-    visible: &[Range<usize>; Q],
-    bias: &[*const f32; Q],
-    state: &mut [(f32, f32); Q],
 ) {
     // SAFETY: see `Entry`.
     unsafe {
         let padded = call.heads.padded;
-        let head = |page: usize| {
+        let count = queries.len();
+        // One head's keys and values of a page of the segment.
+        let page = |page: usize| {
             let id = *call.tables.add(item.table + start / PAGE_TOKENS + page) as usize;
             let base = id * call.pages.stride + item.kv_head * call.heads.head_bytes(C::TYPE);
             Half::both::<C>(call.pages.base.add(base), padded)
         };
-        let first_page = keys[0].start / PAGE_TOKENS;
-        let last_page = keys[Q - 1].end.div_ceil(PAGE_TOKENS);
-        for page in first_page..last_page {
-            scores::<S, C, Q>(call, head(page)[0], start, page * PAGE_TOKENS, bias, scratch);
-        }
-        let mut partial = [(0.0, 0.0); Q];
-        for t in 0..Q {
-            if !keys[t].is_empty() {
-                let row = scratch.scores.as_mut_ptr().add(t * SEGMENT);
-                partial[t] = softmax::<S>(row, &keys[t]);
+        let (first, last) =
+            (queries[0].within(start, start + SEGMENT), queries[count - 1].within(start, start + SEGMENT));
+        let pages = first.start / PAGE_TOKENS..last.end.div_ceil(PAGE_TOKENS);
+        for at in pages.clone() {
+            let keys = keys_in_f32::<S, C>(page(at)[0], call.heads.attention.head_dim, &mut scratch.page);
+            let at = at * PAGE_TOKENS;
+            for t in (0..count).step_by(QUERIES) {
+                match (count - t).min(QUERIES) {
+                    4 => scores::<S, 4>(call, keys, start, at, t, queries, scratch),
+                    3 => scores::<S, 3>(call, keys, start, at, t, queries, scratch),
+                    2 => scores::<S, 2>(call, keys, start, at, t, queries, scratch),
+                    _ => scores::<S, 1>(call, keys, start, at, t, queries, scratch),
+                }
             }
         }
-        scratch.segment.fill(0.0);
-        // All queries together where all of them see the key, one by one at the ends: a masked key is skipped.
-        let common = keys[Q - 1].start..keys[0].end.max(keys[Q - 1].start);
-        for t in 0..Q {
-            weigh::<S, C, 1>(head, keys[t].start..common.start.min(keys[t].end), scratch, t, padded);
+        let mut partial = [(0.0, 0.0); TILE];
+        for t in 0..count {
+            let keys = queries[t].within(start, start + SEGMENT);
+            if !keys.is_empty() {
+                partial[t] = softmax::<S>(scratch.scores.as_mut_ptr().add(t * SEGMENT), &keys);
+            }
         }
-        weigh::<S, C, Q>(head, common.clone(), scratch, 0, padded);
-        for t in 0..Q {
-            weigh::<S, C, 1>(head, common.end.max(keys[t].start)..keys[t].end, scratch, t, padded);
+        scratch.segment[..count * padded].fill(0.0);
+        for at in pages {
+            let values = values_in_f32::<S, C>(page(at)[1], &mut scratch.page);
+            for t in (0..count).step_by(QUERIES) {
+                let group = t..(t + QUERIES).min(count);
+                weigh_page::<S>(values, start, at * PAGE_TOKENS, group, queries, scratch, padded);
+            }
         }
-        for t in 0..Q {
-            if keys[t].is_empty() {
+        for t in 0..count {
+            let query = &mut queries[t];
+            if query.within(start, start + SEGMENT).is_empty() {
                 continue;
             }
             let (merged, new) =
                 (scratch.merged.as_mut_ptr().add(t * padded), scratch.segment.as_ptr().add(t * padded));
             // The first segment a query sees starts its state.
-            if visible[t].start >= start {
-                state[t] = partial[t];
+            if query.start >= start {
+                query.state = partial[t];
                 std::ptr::copy_nonoverlapping(new, merged, padded);
             } else {
-                merge::<S>(&mut state[t], partial[t], merged, new, padded);
+                merge::<S>(&mut query.state, partial[t], merged, new, padded);
             }
         }
     }
 }
 
-/// Scores of one page's keys for `Q` queries, at `at` in the segment that begins at `start`.
+/// The keys of a page in F32: where they are, or converted once for all queries.
 #[inline(always)]
-unsafe fn scores<S: Isa, C: Cache, const Q: usize>(
+unsafe fn keys_in_f32<S: Isa, C: Cache>(keys: Half, head_dim: usize, page: &mut [f32]) -> Half {
+    if C::TYPE == CacheType::F32 {
+        return keys;
+    }
+    // SAFETY: see `Entry`; the scratch holds a page.
+    unsafe {
+        for i in 0..head_dim {
+            for slot in (0..PAGE_TOKENS).step_by(S::LANES) {
+                let mut k = C::load::<S>(keys.key::<C>(i, slot));
+                if C::SCALED {
+                    k = S::mul(k, S::load_f16(keys.key_scale::<C>(i, slot)));
+                }
+                S::store(page.as_mut_ptr().add(i * PAGE_TOKENS + slot), k);
+            }
+        }
+    }
+    keys.moved(page)
+}
+
+/// The same for values.
+#[inline(always)]
+unsafe fn values_in_f32<S: Isa, C: Cache>(values: Half, page: &mut [f32]) -> Half {
+    if C::TYPE == CacheType::F32 {
+        return values;
+    }
+    let padded = values.padded();
+    // SAFETY: as above.
+    unsafe {
+        for slot in 0..PAGE_TOKENS {
+            for i in (0..padded).step_by(S::LANES) {
+                let mut v = C::load::<S>(values.value::<C>(i, slot));
+                if C::SCALED {
+                    v = S::mul(v, S::splat_f16(values.value_scale::<C>(i, slot)));
+                }
+                S::store(page.as_mut_ptr().add(slot * padded + i), v);
+            }
+        }
+    }
+    values.moved(page)
+}
+
+/// Scores of one page's keys, at `at` in the segment that begins at `start`, for `Q` queries from the `first` on.
+#[inline(always)]
+unsafe fn scores<S: Isa, const Q: usize>(
     call: &AttentionCall,
     keys: Half,
     start: usize,
     at: usize,
-    bias: &[*const f32; Q],
+    first: usize,
+    known: &[Query],
     scratch: &mut AttentionScratch,
 ) {
     // SAFETY: see `Entry`.
     unsafe {
         let Heads { attention, padded } = call.heads;
-        let queries = scratch.queries.as_ptr();
+        let queries = scratch.queries.as_ptr().add(first * padded);
         for slot in (0..PAGE_TOKENS).step_by(2 * S::LANES) {
             let mut sum = [[S::splat(0.0); 2]; Q];
-            for block in (0..attention.head_dim).step_by(BLOCK) {
-                let mut scale = [S::splat(1.0); 2];
-                for part in 0..if C::SCALED { 2 } else { 0 } {
-                    scale[part] = S::load_f16(keys.key_scale::<C>(block, slot + part * S::LANES));
-                }
-                for i in block..(block + BLOCK).min(attention.head_dim) {
-                    let k = keys.key::<C>(i, slot);
-                    let mut k = [C::load::<S>(k), C::load::<S>(k.add(S::LANES * C::BYTES))];
-                    if C::SCALED {
-                        k = [S::mul(k[0], scale[0]), S::mul(k[1], scale[1])];
-                    }
-                    for t in 0..Q {
-                        let q = S::splat(*queries.add(t * padded + i));
-                        sum[t] = [S::fma(q, k[0], sum[t][0]), S::fma(q, k[1], sum[t][1])];
-                    }
+            for i in 0..attention.head_dim {
+                let k = keys.key::<F32Cache>(i, slot).cast::<f32>();
+                let k = [S::load(k), S::load(k.add(S::LANES))];
+                for t in 0..Q {
+                    let q = S::splat(*queries.add(t * padded + i));
+                    sum[t] = [S::fma(q, k[0], sum[t][0]), S::fma(q, k[1], sum[t][1])];
                 }
             }
             for t in 0..Q {
                 for part in 0..2 {
-                    let scale = S::splat(attention.scale);
+                    let (scale, key) = (S::splat(attention.scale), at + slot + part * S::LANES);
                     let mut score = match call.bias {
                         None => S::mul(sum[t][part], scale),
                         Some(_) => {
-                            let key = start + at + slot + part * S::LANES;
-                            S::fma(sum[t][part], scale, S::load(bias[t].wrapping_add(key)))
+                            let bias = known[first + t].bias.wrapping_add(start + key);
+                            S::fma(sum[t][part], scale, S::load(bias))
                         }
                     };
                     if let Some(cap) = attention.softcap {
                         score = unary::<S>(Unary::Softcap(cap), score);
                     }
-                    let out = scratch.scores.as_mut_ptr().add(t * SEGMENT + at + slot + part * S::LANES);
-                    S::store(out, score);
+                    S::store(scratch.scores.as_mut_ptr().add((first + t) * SEGMENT + key), score);
                 }
             }
         }
@@ -401,59 +461,83 @@ unsafe fn softmax<S: Isa>(scores: *mut f32, keys: &Range<usize>) -> (f32, f32) {
     }
 }
 
-/// Adds the values of `keys`, weighted, to the segment's outputs of the queries `first..first + Q`, key by key.
+/// Adds the weighted values of a page, at `at` in the segment that begins at `start`, for a few queries: all together where
+/// all of them see the key, one by one at the ends. A masked key is skipped.
 #[inline(always)]
-unsafe fn weigh<S: Isa, C: Cache, const Q: usize>(
-    head: impl Fn(usize) -> [Half; 2],
+unsafe fn weigh_page<S: Isa>(
+    values: Half,
+    start: usize,
+    at: usize,
+    which: Range<usize>,
+    queries: &[Query],
+    scratch: &mut AttentionScratch,
+    padded: usize,
+) {
+    let seen = |t: usize| queries[t].within(start + at, start + at + PAGE_TOKENS);
+    let begin = seen(which.end - 1).start;
+    let common = begin..seen(which.start).end.max(begin);
+    // SAFETY: see `Entry`.
+    unsafe {
+        for t in which.clone() {
+            let keys = seen(t);
+            weigh::<S, 1>(values, keys.start..common.start.min(keys.end), at, scratch, t, padded);
+        }
+        match which.len() {
+            4 => weigh::<S, 4>(values, common.clone(), at, scratch, which.start, padded),
+            3 => weigh::<S, 3>(values, common.clone(), at, scratch, which.start, padded),
+            2 => weigh::<S, 2>(values, common.clone(), at, scratch, which.start, padded),
+            _ => weigh::<S, 1>(values, common.clone(), at, scratch, which.start, padded),
+        }
+        for t in which {
+            let keys = seen(t);
+            weigh::<S, 1>(values, common.end.max(keys.start)..keys.end, at, scratch, t, padded);
+        }
+    }
+}
+
+/// Adds the values of `keys` of a page, weighted, to the segment's outputs of the queries `first..first + Q`, key by key.
+#[inline(always)]
+unsafe fn weigh<S: Isa, const Q: usize>(
+    values: Half,
     keys: Range<usize>,
+    at: usize,
     scratch: &mut AttentionScratch,
     first: usize,
     padded: usize,
 ) {
+    if keys.is_empty() {
+        return;
+    }
     // SAFETY: see `Entry`.
     unsafe {
-        let weights = scratch.scores.as_ptr().add(first * SEGMENT);
+        let weights = scratch.scores.as_ptr().add(first * SEGMENT + at);
         let out = scratch.segment.as_mut_ptr().add(first * padded);
-        let mut key = keys.start;
-        while key < keys.end {
-            let page = key / PAGE_TOKENS;
-            let end = keys.end.min((page + 1) * PAGE_TOKENS);
-            let [_, values] = head(page);
-            // Two vectors at a time keep enough sums in flight; a last odd one goes alone. Both are of one block.
-            let mut i = 0;
-            while i < padded {
-                let wide = i + 2 * S::LANES <= padded;
-                let mut sum = [[S::splat(0.0); 2]; Q];
-                for t in 0..Q {
-                    sum[t][0] = S::load(out.add(t * padded + i));
-                    if wide {
-                        sum[t][1] = S::load(out.add(t * padded + i + S::LANES));
-                    }
+        // Two vectors at a time keep enough sums in flight; a last odd one goes alone.
+        let mut i = 0;
+        while i < padded {
+            let wide = i + 2 * S::LANES <= padded;
+            let mut sum = [[S::splat(0.0); 2]; Q];
+            for t in 0..Q {
+                sum[t][0] = S::load(out.add(t * padded + i));
+                if wide {
+                    sum[t][1] = S::load(out.add(t * padded + i + S::LANES));
                 }
-                for j in key..end {
-                    let v = values.value::<C>(i, j % PAGE_TOKENS);
-                    let mut v = [
-                        C::load::<S>(v),
-                        if wide { C::load::<S>(v.add(S::LANES * C::BYTES)) } else { S::splat(0.0) },
-                    ];
-                    if C::SCALED {
-                        let scale = S::splat_f16(values.value_scale::<C>(i, j % PAGE_TOKENS));
-                        v = [S::mul(v[0], scale), S::mul(v[1], scale)];
-                    }
-                    for t in 0..Q {
-                        let p = S::splat(*weights.add(t * SEGMENT + j));
-                        sum[t] = [S::fma(p, v[0], sum[t][0]), S::fma(p, v[1], sum[t][1])];
-                    }
-                }
-                for t in 0..Q {
-                    S::store(out.add(t * padded + i), sum[t][0]);
-                    if wide {
-                        S::store(out.add(t * padded + i + S::LANES), sum[t][1]);
-                    }
-                }
-                i += 2 * S::LANES;
             }
-            key = end;
+            for j in keys.clone() {
+                let v = values.value::<F32Cache>(i, j).cast::<f32>();
+                let v = [S::load(v), if wide { S::load(v.add(S::LANES)) } else { S::splat(0.0) }];
+                for t in 0..Q {
+                    let p = S::splat(*weights.add(t * SEGMENT + j));
+                    sum[t] = [S::fma(p, v[0], sum[t][0]), S::fma(p, v[1], sum[t][1])];
+                }
+            }
+            for t in 0..Q {
+                S::store(out.add(t * padded + i), sum[t][0]);
+                if wide {
+                    S::store(out.add(t * padded + i + S::LANES), sum[t][1]);
+                }
+            }
+            i += 2 * S::LANES;
         }
     }
 }

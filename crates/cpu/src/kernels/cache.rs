@@ -113,6 +113,18 @@ impl Half {
         [Half { base, padded }, Half { base: base.wrapping_add(PAGE_TOKENS * C::TYPE.bytes(padded)), padded }]
     }
 
+    /// Elements of a head as stored.
+    #[inline(always)]
+    pub(super) fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// The same in F32, at another place.
+    #[inline(always)]
+    pub(super) fn moved(&self, page: &mut [f32]) -> Half {
+        Half { base: page.as_mut_ptr().cast(), padded: self.padded }
+    }
+
     #[inline(always)]
     fn scales<C: Cache>(&self) -> *mut u8 {
         self.base.wrapping_add(self.padded * PAGE_TOKENS * C::BYTES)

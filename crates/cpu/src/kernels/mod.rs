@@ -15,7 +15,7 @@ use wushi_graph::{CacheType, DType};
 
 pub use attention::PAGE_TOKENS;
 pub(crate) use attention::{
-    AttentionCall, AttentionItem, AttentionScratch, Bias, Heads, Pages, QUERY_TILE, WriteCall,
+    AttentionCall, AttentionItem, AttentionScratch, Bias, Heads, Pages, QUERY_TILE, TILE, WriteCall,
 };
 pub(crate) use conv::{Frames, PatchCall};
 pub(crate) use elementwise::{Binary, MapCall, MulAddCall, Unary, ZipCall};

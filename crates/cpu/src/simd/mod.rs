@@ -48,6 +48,8 @@ pub(crate) trait Isa: Send + Sync + 'static {
     unsafe fn splat_f16(p: *const u16) -> Self::V;
     /// Rounds to binary16, to nearest even.
     unsafe fn store_f16(p: *mut u16, v: Self::V);
+    /// Rounds to BF16 as [`flush_bf16`](crate::weights::flush_bf16) does.
+    unsafe fn store_bf16(p: *mut u16, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

@@ -6,6 +6,7 @@ use half::f16;
 
 use super::Isa;
 use crate::math;
+use crate::weights::flush_bf16;
 
 const LANES: usize = 8;
 
@@ -77,6 +78,12 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: Self::V) {
         let bits: [u16; LANES] = array::from_fn(|i| f16::from_f32(v[i]).to_bits());
+        // SAFETY: as above.
+        unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::V) {
+        let bits: [u16; LANES] = array::from_fn(|i| flush_bf16(v[i]));
         // SAFETY: as above.
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
     }

@@ -13,9 +13,12 @@ pub(crate) struct F16;
 /// The upper half of binary32; a panel is `[input / 2][lane][2]`.
 pub(crate) struct BF16;
 
-/// Rounds to BF16; what is below 2^-50 becomes zero, so that no product or partial sum is ever denormal.
+/// What is below this becomes zero in BF16, so that no product or partial sum is ever denormal: 2^-50.
+pub(crate) const TINY_BF16: f32 = f32::from_bits((127 - 50) << 23);
+
+/// Rounds to BF16; tiny numbers become zero.
 pub(crate) fn flush_bf16(x: f32) -> u16 {
-    if x.abs() < f32::from_bits((127 - 50) << 23) { 0 } else { bf16::from_f32(x).to_bits() }
+    if x.abs() < TINY_BF16 { 0 } else { bf16::from_f32(x).to_bits() }
 }
 
 /// What F32 and F16 share: one value per element, `mul_add` in sequence.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use wushi_cpu::{CpuExecutor, InstructionSet, Options, PAGE_TOKENS};
 use wushi_graph::{
     Attention, Batch, Builder, CacheType, DType, Executor, Graph, Mask, ReadError, Role, Rope, RopePairs,
-    RopeScaling, Routing, TensorDesc, WeightSource,
+    RopeScaling, Routing, ScoreBias, TensorDesc, WeightSource,
 };
 
 /// A small generator with a fixed seed: the same models everywhere.
@@ -286,7 +286,9 @@ pub fn encoder(width: usize, positions: usize) -> Graph {
             let b = g.block("blk", layer);
             let heads = |name| b.linear_with(x, name, width, true);
             let (q, k, v) = (heads("attn_q")?, heads("attn_k")?, heads("attn_v")?);
-            let a = b.attention(q, k, v, Attention::full(2, 2, width / 2))?;
+            // The first layer knows how far keys are.
+            let bias = if layer == 0 { b.relative_bias("attn_rel_b", 2, 8, 20)? } else { ScoreBias::None };
+            let a = b.attention(q, k, v, Attention { bias, ..Attention::full(2, 2, width / 2) })?;
             let h = b.add(b.linear_with(a, "attn_output", width, true)?, x)?;
             let h = b.layer_norm(h, "attn_output_norm", 1e-12)?;
             let up = b.gelu_erf(b.linear_with(h, "ffn_up", 2 * width, true)?)?;

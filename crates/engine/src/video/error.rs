@@ -4,7 +4,13 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wushi_cpu::CpuError;
 use wushi_formats::FormatError;
+use wushi_models::ModelError;
+
+use super::pipeline::Part;
+use super::plan::{Advice, Fit, Limit, Memory};
+use crate::load::Size;
 
 /// Why a video could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,30 @@ pub enum VideoError {
     #[error("the model's description is impossible: {0}")]
     BadModel(String),
 
+    /// A stage takes more memory than there is.
+    #[error(
+        "not enough memory: {width}x{height} with {frames} frames needs {} for {stage} ({} of weights, {} of buffers, \
+         {} of carried frames, {} of latents and context), but {} are {}; {}",
+        Size(memory.total()), Size(memory.weights), Size(memory.arena), Size(memory.carried), Size(memory.kept),
+        Size(limit.bytes), if limit.budget { "allowed" } else { "available" }, Advice(fits)
+    )]
+    TooLittleMemory {
+        /// Pixels.
+        width: usize,
+        /// Pixels.
+        height: usize,
+        /// Frames.
+        frames: usize,
+        /// The stage that needs most.
+        stage: &'static str,
+        /// What it needs.
+        memory: Memory,
+        /// What there is.
+        limit: Limit,
+        /// What would fit.
+        fits: Vec<Fit>,
+    },
+
     /// The operating system refused something about a file.
     #[error("could not {action} {path}: {source}", path = path.display())]
     Io {
@@ -43,6 +73,78 @@ pub enum VideoError {
     /// A file is not what it must be.
     #[error(transparent)]
     Format(#[from] FormatError),
+
+    /// Saved latents belong to another video.
+    #[error(
+        "{path}: these latents are of another video: {what} was {found}, now it is {expected}; use the same settings, or \
+         begin anew",
+        path = path.display()
+    )]
+    OtherVideo {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What is wanted.
+        expected: String,
+    },
+
+    /// A model's files do not describe one.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// Its networks cannot be computed here.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+
+    /// A part of the model failed.
+    #[error("{part}: {source}")]
+    Part {
+        /// Which.
+        part: Part,
+        /// Why. Part of this error's own text.
+        source: PartError,
+    },
+
+    /// A part of the model gave something else than was asked for.
+    #[error("{part} gave {found}, expected {expected}")]
+    WrongResult {
+        /// Which.
+        part: Part,
+        /// What it gave.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+
+    /// A part of the model gave NaN or an infinity: the weights are damaged or overflow.
+    #[error("{part} gave {value} {place}: the weights are damaged or overflow")]
+    NotFinite {
+        /// Which.
+        part: Part,
+        /// What it gave.
+        value: f32,
+        /// Where.
+        place: String,
+    },
+
+    /// Whoever takes the frames failed.
+    #[error("frame {index} could not be passed on: {source}")]
+    Sink {
+        /// Which frame, from 0.
+        index: usize,
+        /// Why. Part of this error's own text.
+        source: PartError,
+    },
+
+    /// It was stopped.
+    #[error("stopped{}", if *saved { "; the latents are saved, so that decoding can be resumed" } else { "" })]
+    Stopped {
+        /// Whether the denoised latents lie on disk.
+        saved: bool,
+    },
 
     /// A file does not hold the tensor that is wanted of it.
     #[error("{path}: {problem}", path = path.display())]

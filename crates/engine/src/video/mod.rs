@@ -14,7 +14,13 @@
 mod error;
 mod frames;
 mod latents;
+mod networks;
 mod noise;
+mod pipeline;
+mod plan;
+mod prompt_cache;
+mod rates;
+mod resume;
 mod sampler;
 mod schedule;
 mod settings;
@@ -23,7 +29,14 @@ mod tensor_file;
 pub use error::{PartError, VideoError};
 pub use frames::{FramesDigest, to_rgb8};
 pub use latents::{LatentShape, read_latents};
+pub use networks::{NetworkOptions, VideoNetworks};
 pub use noise::fill_noise;
+pub use pipeline::{
+    Decoder, Denoiser, Frame, Job, Made, Part, Parts, Progress, Start, TextEncoder, Watch, make,
+};
+pub use plan::{Fit, Limit, Memory, Plan, Rates, Stage, Work, kept_bytes};
+pub use prompt_cache::{PromptCache, TextStates};
+pub use resume::{Identity, load_latents, save_latents};
 pub use sampler::{Sampler, SamplerKind, guide};
 pub use schedule::{MAX_STEPS, Rounding, Schedule, Spacing};
 pub use settings::{Change, Settings, Wanted};

@@ -255,6 +255,28 @@ mod tests {
         assert!(error(SamplerKind::UniPc, 40) < 0.5 * error(SamplerKind::UniPc, 20));
     }
 
+    /// Against an independent statement in Python, computed in F64 from the same levels.
+    #[test]
+    fn many_steps() {
+        let cases = [
+            (50, 5.0, [0.775_407_1, -0.134_076_1, 1.381_729_2]),
+            (20, 12.0, [0.718_461_5, -0.171_729_9, 1.311_922_4]),
+            (40, 3.0, [0.815_331_5, -0.094_459, 1.421_858_5]),
+        ];
+        for (steps, shift, expected) in cases {
+            let schedule = Schedule::new(steps, shift, Spacing::Training, Rounding::Floor, 1000.0).unwrap();
+            let mut sampler = Sampler::new(SamplerKind::UniPc, &schedule);
+            let mut x = [1.0f32, -0.5, 2.0];
+            for step in 0..steps {
+                let velocity = x.map(|x| 0.5 * x - 0.25 * (step % 3) as f32);
+                sampler.step(&velocity, &mut x);
+            }
+            for (found, expected) in x.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{steps} steps: {found} {expected}");
+            }
+        }
+    }
+
     #[test]
     fn a_schedule_from_one_works_with_both() {
         let schedule = Schedule::new(4, 5.0, Spacing::Whole, Rounding::Exact, 1000.0).unwrap();

@@ -236,10 +236,11 @@ fn in_range(name: &'static str, value: usize, most: usize) -> Result<(), VideoEr
 }
 
 fn guided(value: f32) -> Result<f32, VideoError> {
-    if (0.0..=MAX_GUIDANCE).contains(&value) {
+    // Below 1, implementations differ in what it means.
+    if (1.0..=MAX_GUIDANCE).contains(&value) {
         return Ok(value);
     }
-    let expected = format!("0 to {MAX_GUIDANCE} (1 is none)");
+    let expected = format!("1 (none) to {MAX_GUIDANCE}");
     Err(VideoError::OutOfRange { name: "the guidance", value: f64::from(value), expected })
 }
 
@@ -395,7 +396,10 @@ pub(super) mod tests {
         assert!(told(Wanted { fps: Some(0), ..base() }).contains("frames a second"));
         assert!(told(Wanted { steps: Some(0), ..base() }).contains("steps"));
         assert!(told(Wanted { shift: Some(-3.0), ..base() }).contains("shift"));
-        assert!(told(Wanted { guidance: Some(f32::NAN), ..base() }).contains("guidance is NaN"));
+        assert!(
+            told(Wanted { guidance: Some(f32::NAN), ..base() })
+                .contains("guidance is NaN, expected 1 (none) to 1000")
+        );
         let bad = VideoModel { latent_std: vec![1.0], ..good };
         let error = Settings::resolve(&base(), &bad).unwrap_err().to_string();
         assert!(error.contains("deviation has 1 numbers, expected 2"), "{error}");

@@ -11,8 +11,8 @@ use crate::error::{excerpt, stranger};
 
 /// Arrays of arrays may nest this deep; no known file nests at all.
 const MAX_NESTING: usize = 4;
-/// ggml's limit (`GGML_MAX_DIMS`).
-const MAX_DIMENSIONS: u32 = 4;
+/// Twice ggml's limit (`GGML_MAX_DIMS`): files of networks that see time have convolutions of five dimensions.
+const MAX_DIMENSIONS: u32 = 8;
 /// Where tensors are aligned if the file does not say (`GGUF_DEFAULT_ALIGNMENT`).
 pub(super) const DEFAULT_ALIGNMENT: u32 = 32;
 /// Longer keys and names than any file has; keeps messages about them readable.

@@ -5,6 +5,7 @@
 //! affair (`models`); here they are found, read and checked.
 
 mod part;
+pub mod prompt;
 mod sources;
 pub mod tokenizer;
 

@@ -16,7 +16,7 @@ const INDEX: &str = "model_index.json";
 const SETTINGS: &str = "video.json";
 /// Two networks, for much noise and for little, in folders of their own.
 const NOISE: [&str; 2] = ["high_noise_model", "low_noise_model"];
-const WEIGHTS: [&str; 4] = ["safetensors", "gguf", "pth", "pt"];
+const WEIGHTS: [&str; 5] = ["safetensors", "gguf", "pth", "pt", "bin"];
 
 /// How a pipeline's files are laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,7 +222,7 @@ fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
             };
             let others = named(&["vae", "t5", "clip"]);
             let rest: Vec<&str> = weights.iter().copied().filter(|name| !others.contains(name)).collect();
-            match rest.iter().any(|name| usual(&name)) {
+            match rest.iter().any(usual) {
                 // As a folder, so that the index and the configuration beside them are read.
                 true => (Some(root.to_owned()), None),
                 false => denoisers(root, &rest)?,

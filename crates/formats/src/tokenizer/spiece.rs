@@ -165,7 +165,9 @@ fn read_trainer(bytes: &[u8], metadata: &mut Metadata) -> Result<(), FormatError
                 });
             }
             // A negative number is none.
-            (place @ 40..=43, Field::Number(number)) => ids[place as usize - 40].1 = u32::try_from(number).ok(),
+            (place @ 40..=43, Field::Number(number)) => {
+                ids[place as usize - 40].1 = u32::try_from(number).ok()
+            }
             _ => {}
         }
     }

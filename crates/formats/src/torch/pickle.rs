@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value<'a>>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Value<'a>>, String> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or(EMPTY)?;
         Ok(self.stack.split_off(mark))
     }
@@ -241,7 +241,7 @@ impl<'a> Machine<'a> {
             b'}' => self.push_dict(),
             0x85..=0x87 => self.tuple(usize::from(code - 0x84))?,
             b't' => {
-                let values = self.to_mark()?;
+                let values = self.since_mark()?;
                 self.push_list(values);
             }
             b's' => {
@@ -249,7 +249,7 @@ impl<'a> Machine<'a> {
                 self.set_items(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set_items(&items)?;
             }
             b'a' => {
@@ -257,7 +257,7 @@ impl<'a> Machine<'a> {
                 self.append(&[value])?;
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.append(&items)?;
             }
             b'0' => {

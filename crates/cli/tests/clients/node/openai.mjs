@@ -6,7 +6,7 @@ import { describe, it } from "node:test";
 import OpenAI from "openai";
 
 import {
-  HELLO, KEYED_SERVER, MODEL, OPEN_SERVER, SERVER_KEY, all, becomesIdle, chat, client, settings, text, tokens, tool,
+  HELLO, KEYED_SERVER, MODEL, OPEN_SERVER, SERVER_KEY, all, becomesBusy, becomesIdle, chat, client, settings, text, tokens, tool,
 } from "./support.mjs";
 
 const WEATHER = tool("get_weather", "city", { enum: ["Paris", "Rome"] });
@@ -219,7 +219,7 @@ describe("forms of answers", { concurrency: 4 }, () => {
 
 describe("completions", { concurrency: 4 }, () => {
   const complete = (prompt, others) =>
-    client.completions.create({ model: MODEL, prompt, temperature: 0, max_tokens: 2, ...others });
+    client.completions.create({ model: MODEL, prompt, temperature: 0, seed: 1, max_tokens: 2, ...others });
 
   it("take texts and tokens, one or several", async () => {
     const france = "The capital of France is";
@@ -294,8 +294,10 @@ describe("leaving", () => {
   it("a request ends its answer", async () => {
     const leaving = new AbortController();
     const answer = client.chat.completions.create(settings({ ...never, ...bias }), { signal: leaving.signal });
-    setTimeout(() => leaving.abort(), 300);
-    await assert.rejects(answer, OpenAI.APIUserAbortError);
+    const left = assert.rejects(answer, OpenAI.APIUserAbortError);
+    assert.ok(await becomesBusy());
+    leaving.abort();
+    await left;
     assert.ok(await becomesIdle());
   });
 });

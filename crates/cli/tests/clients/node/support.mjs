@@ -37,16 +37,21 @@ export async function tokens(words) {
   return (await response.json()).tokens;
 }
 
-/** Whether nothing runs any more within five seconds. */
-export async function becomesIdle() {
-  for (let attempt = 0; attempt < 250; attempt++) {
+/** Whether the model is as wanted within so many seconds. */
+async function becomes(condition, seconds) {
+  for (const end = performance.now() + 1000 * seconds; performance.now() < end; ) {
     const { models } = await (await fetch(`${OPEN_SERVER}/status`)).json();
-    const now = models.find((model) => model.name === MODEL);
-    if (now.running + now.waiting + now.pages.used === 0) return true;
+    if (condition(models.find((model) => model.name === MODEL))) return true;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return false;
 }
+
+/** Whether nothing runs any more in a time that is too short for an answer that never ends by itself. */
+export const becomesIdle = () => becomes((now) => now.running + now.waiting + now.pages.used === 0, 10);
+
+/** Whether an answer begins. */
+export const becomesBusy = () => becomes((now) => now.running > 0, 600);
 
 /** A function for the model to call, with arguments that are quickly written. */
 export const tool = (name, property, schema) => ({

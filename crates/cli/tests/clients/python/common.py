@@ -11,9 +11,13 @@ SERVER = os.environ["OPEN_SERVER"]
 KEYED_SERVER = os.environ["KEYED_SERVER"]
 KEY = os.environ["SERVER_KEY"]
 MODEL = "smollm2"
+# Seconds, longer than anything takes on a machine that is busy.
+PATIENCE = 600
+# What takes chance from a request of its own.
+GREEDY = {"temperature": 0, "seed": 1}
 
 # No retries: an error is an error.
-client = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="none", max_retries=0, timeout=60)
+client = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 
@@ -25,7 +29,7 @@ def chat(prompt=HELLO, **settings):
     if "max_completion_tokens" not in settings:
         settings.setdefault("max_tokens", 6)
     return client.chat.completions.create(
-        **{"model": MODEL, "messages": messages, "temperature": 0, "seed": 1, **settings}
+        **{"model": MODEL, "messages": messages, **GREEDY, **settings}
     )
 
 
@@ -37,7 +41,7 @@ def text(prompt=HELLO, **settings):
 def post(path, body, server=SERVER):
     """What a path without a method in the SDK answers."""
     request = urllib.request.Request(f"{server}{path}", json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         return json.load(response)
 
 
@@ -54,20 +58,29 @@ def prompt_text(messages, model=MODEL, **settings):
 
 def status(model=MODEL):
     """How a model of the open server is."""
-    with urllib.request.urlopen(f"{SERVER}/status", timeout=60) as response:
+    with urllib.request.urlopen(f"{SERVER}/status", timeout=PATIENCE) as response:
         models = json.load(response)["models"]
     return next(entry for entry in models if entry["name"] == model)
 
 
-def becomes_idle(seconds=5.0):
-    """Whether nothing runs any more within this time."""
+def becomes(condition, seconds):
+    """Whether the model is as wanted within this time."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        now = status()
-        if now["running"] == 0 and now["waiting"] == 0 and now["pages"]["used"] == 0:
-            return True
+    while not condition(status()):
+        if time.monotonic() > end:
+            return False
         time.sleep(0.02)
-    return False
+    return True
+
+
+def becomes_idle():
+    """Whether nothing runs any more in a time that is too short for an answer that never ends by itself."""
+    return becomes(lambda now: now["running"] == now["waiting"] == now["pages"]["used"] == 0, 10)
+
+
+def becomes_busy():
+    """Whether an answer begins."""
+    return becomes(lambda now: now["running"] > 0, PATIENCE)
 
 
 # Functions for a model to call, with arguments that are quickly written.

@@ -4,9 +4,9 @@ import unittest
 
 import anthropic
 
-from common import HELLO, KEY, KEYED_SERVER, MODEL, SERVER, becomes_idle, text
+from common import GREEDY, HELLO, KEY, KEYED_SERVER, MODEL, PATIENCE, SERVER, becomes_idle, text
 
-client = anthropic.Anthropic(base_url=SERVER, api_key="none", max_retries=0, timeout=60)
+client = anthropic.Anthropic(base_url=SERVER, api_key="none", max_retries=0, timeout=PATIENCE)
 
 WEATHER = {
     "name": "get_weather",
@@ -22,9 +22,8 @@ ASK = [{"role": "user", "content": "What is the weather in Rome?"}]
 
 
 def send(messages=HELLO, **settings):
-    extra = {"seed": 1, **settings.pop("extra_body", {})}
+    extra = {**GREEDY, **settings.pop("extra_body", {})}
     extra.update({name: settings.pop(name) for name in ["temperature", "top_k", "top_p"] if name in settings})
-    extra.setdefault("temperature", 0)
     return client.messages.create(
         messages=messages, extra_body=extra, **{"model": MODEL, "max_tokens": 6, **settings}
     )
@@ -85,16 +84,15 @@ class Messages(unittest.TestCase):
         self.assertEqual(events[-2].usage.output_tokens, 6)
 
     def test_the_sdks_helper(self):
-        with client.messages.stream(model=MODEL, messages=HELLO, max_tokens=6, extra_body={"temperature": 0}) as stream:
+        with client.messages.stream(model=MODEL, messages=HELLO, max_tokens=6, extra_body=GREEDY) as stream:
             told = "".join(stream.text_stream)
             final = stream.get_final_message()
         self.assertEqual((told, final.content[0].text), (text(), text()))
         self.assertEqual(final.stop_reason, "max_tokens")
 
     def test_closing_a_stream_ends_the_answer(self):
-        with client.messages.stream(
-            model=MODEL, messages=[{"role": "user", "content": "Count to a thousand."}], max_tokens=3000
-        ) as stream:
+        ask = [{"role": "user", "content": "Count to a thousand."}]
+        with client.messages.stream(model=MODEL, messages=ask, max_tokens=3000, extra_body=GREEDY) as stream:
             for _, event in zip(range(4), stream):
                 self.assertTrue(event.type)
         self.assertTrue(becomes_idle())
@@ -123,7 +121,7 @@ class Messages(unittest.TestCase):
     def test_calls_as_a_stream(self):
         choice = {"type": "any", "disable_parallel_tool_use": True}
         with client.messages.stream(
-            model=MODEL, messages=ASK, tools=[WEATHER], tool_choice=choice, max_tokens=60, extra_body={"seed": 1}
+            model=MODEL, messages=ASK, tools=[WEATHER], tool_choice=choice, max_tokens=60, extra_body=GREEDY
         ) as stream:
             pieces = [event.partial_json for event in stream if event.type == "input_json"]
             final = stream.get_final_message()
@@ -151,7 +149,7 @@ class Messages(unittest.TestCase):
             send(model="nobody")
         self.assertEqual(caught.exception.body["error"]["type"], "not_found_error")
         keyed = lambda **settings: anthropic.Anthropic(base_url=KEYED_SERVER, max_retries=0, **settings)
-        ask = {"model": "tiny", "messages": HELLO, "max_tokens": 2}
+        ask = {"model": "tiny", "messages": HELLO, "max_tokens": 2, "extra_body": GREEDY}
         with self.assertRaises(anthropic.AuthenticationError) as caught:
             keyed(api_key="none").messages.create(**ask)
         self.assertEqual(caught.exception.body["error"]["type"], "authentication_error")

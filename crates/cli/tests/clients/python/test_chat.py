@@ -5,7 +5,7 @@ import unittest
 
 import openai
 
-from common import HELLO, MODEL, becomes_idle, chat, client, post, prompt_text, text, tokens
+from common import GREEDY, HELLO, MODEL, becomes_idle, chat, client, post, prompt_text, text, tokens
 
 # Words of one token each, to be forced and banned.
 YES, NO = tokens(" yes")[0], tokens(" no")[0]
@@ -162,7 +162,7 @@ class Streams(Refusals):
         self.refused("stream_options", stream_options={"include_usage": True})
 
     def test_the_bytes_end_with_done(self):
-        settings = {"model": MODEL, "messages": HELLO, "max_tokens": 1, "stream": True}
+        settings = {"model": MODEL, "messages": HELLO, "max_tokens": 1, "stream": True, **GREEDY}
         with client.chat.completions.with_streaming_response.create(**settings) as response:
             self.assertEqual(response.headers["content-type"], "text/event-stream")
             lines = [line for line in response.iter_lines() if line]
@@ -181,7 +181,7 @@ class Streams(Refusals):
 
     def test_the_sdks_own_helper(self):
         with client.chat.completions.stream(
-            model=MODEL, messages=HELLO, max_tokens=9, stop=" help", temperature=0, seed=1
+            model=MODEL, messages=HELLO, max_tokens=9, stop=" help", **GREEDY
         ) as stream:
             kinds = {event.type for event in stream}
             final = stream.get_final_completion()

@@ -7,7 +7,7 @@ import unittest
 import openai
 import pydantic
 
-from common import MODEL, client, text, tokens
+from common import GREEDY, MODEL, client, text, tokens
 
 WEATHER = {
     "type": "function",
@@ -143,7 +143,7 @@ class Responses(unittest.TestCase):
 
     def test_schemas(self):
         parsed = client.responses.parse(
-            model=MODEL, input="Which colour?", text_format=Colour, max_output_tokens=40, temperature=1
+            model=MODEL, input="Which colour?", text_format=Colour, max_output_tokens=40, extra_body=GREEDY
         )
         self.assertIn(parsed.output_parsed.colour, ["red", "green"])
         bad = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "banana"}}}

@@ -8,14 +8,16 @@ import urllib.request
 
 import openai
 
-from common import HELLO, KEY, KEYED_SERVER, MODEL, SERVER, becomes_idle, client, tokens
+from common import (
+    GREEDY, HELLO, KEY, KEYED_SERVER, MODEL, PATIENCE, SERVER, becomes_busy, becomes_idle, client, tokens,
+)
 from test_chat import Refusals
 
 FRANCE = "The capital of France is"
 
 
 def complete(prompt=FRANCE, **settings):
-    settings = {"model": MODEL, "temperature": 0, "seed": 1, "max_tokens": 2, **settings}
+    settings = {"model": MODEL, "max_tokens": 2, **GREEDY, **settings}
     return client.completions.create(prompt=prompt, **settings)
 
 
@@ -225,11 +227,11 @@ class Keys(unittest.TestCase):
     def test_a_key_lets_in(self):
         keyed = self.keyed(KEY)
         self.assertEqual([model.id for model in keyed.models.list()], ["tiny"])
-        answer = keyed.chat.completions.create(model="tiny", messages=HELLO, max_tokens=2)
+        answer = keyed.chat.completions.create(model="tiny", messages=HELLO, max_tokens=2, **GREEDY)
         self.assertEqual(answer.usage.completion_tokens, 2)
         # The other header, which Anthropic's clients send.
         request = urllib.request.Request(f"{KEYED_SERVER}/v1/models", headers={"x-api-key": KEY})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             self.assertEqual(response.status, 200)
 
 
@@ -262,10 +264,10 @@ class ManyAtOnce(unittest.TestCase):
         async def cancelled():
             async with openai.AsyncOpenAI(base_url=f"{SERVER}/v1", api_key="none", max_retries=0) as many:
                 endless = many.completions.create(
-                    model=MODEL, prompt="On and", max_tokens=3000, logit_bias={"0": -100, "2": -100}
+                    model=MODEL, prompt="On and", max_tokens=3000, logit_bias={"0": -100, "2": -100}, **GREEDY
                 )
                 task = asyncio.create_task(endless)
-                await asyncio.sleep(0.3)
+                self.assertTrue(await asyncio.to_thread(becomes_busy))
                 self.assertFalse(task.done())
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

@@ -7,7 +7,7 @@ import unittest
 import openai
 import pydantic
 
-from common import CLOCK, HELLO, MODEL, WEATHER, chat, client, prompt_text
+from common import CLOCK, GREEDY, HELLO, MODEL, WEATHER, chat, client, prompt_text
 from test_chat import Refusals
 
 ASK = [{"role": "user", "content": "What is the weather in Rome?"}]
@@ -110,7 +110,7 @@ class Tools(Refusals):
             tool_choice="required",
             parallel_tool_calls=False,
             max_tokens=60,
-            seed=1,
+            **GREEDY,
         ) as stream:
             for _ in stream:
                 pass
@@ -156,7 +156,7 @@ class Forms(Refusals):
 
     def test_a_schema_as_a_stream(self):
         with client.chat.completions.stream(
-            model=MODEL, messages=HELLO, response_format=Verdict, max_tokens=80, temperature=0
+            model=MODEL, messages=HELLO, response_format=Verdict, max_tokens=80, **GREEDY
         ) as stream:
             events = list(stream)
         done = [event for event in events if event.type == "content.done"]

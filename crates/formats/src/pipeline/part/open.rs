@@ -18,7 +18,7 @@ use crate::{FormatError, Gguf, Metadata, PipelineError};
 /// Names of files with weights before `.safetensors`, as libraries write them: models of language, and the others.
 pub(in crate::pipeline) const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// Files that may hold a part.
-const WEIGHTS: [&str; 4] = [".safetensors", ".gguf", ".pth", ".pt"];
+const WEIGHTS: [&str; 5] = [".safetensors", ".gguf", ".pth", ".pt", ".bin"];
 /// GGUF files that have a tensor with other dimensions than it has say which below this key.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
