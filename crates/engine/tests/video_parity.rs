@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use wushi_cpu::{CpuFunctions, FunctionOptions, InstructionSet, reference};
-use wushi_formats::pipeline::{Part, Sources};
-use wushi_graph::{CacheType, Functions, Graph};
+use wushi_formats::gguf::Writer;
+use wushi_formats::pipeline::{Part, Pipeline, Sources};
+use wushi_graph::{CacheType, DType, Functions, Graph};
 use wushi_models::pipeline::{Networks, Weights};
 
 /// The largest difference, beside the largest number.
@@ -161,4 +162,56 @@ parity! {
     a_folder_of_diffusers: "wan21", "pipe";
     the_original_layout: "wan21", "original";
     larger_strides_and_shortcuts: "ti2v5b", "pipe";
+}
+
+/// The denoiser as a GGUF file with matrices in Q8_0, as far as their rows are whole blocks: what comes out is near.
+#[test]
+fn quantised_files() {
+    let pipeline = Sources::find(fixture("wan21/original")).and_then(Sources::open).expect("a pipeline");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut file = Writer::new();
+    let mut quantised = 0;
+    for tensor in pipeline.transformer.tensors() {
+        let bytes = pipeline.transformer.read(&tensor.name).expect("bytes").into_owned();
+        let (dtype, bytes) = match tensor.shape[..] {
+            [_, row] if row % 32 == 0 => {
+                let values: Vec<f32> =
+                    bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect();
+                let mut blocks = vec![0; DType::Q8_0.bytes_of(values.len()).expect("whole blocks")];
+                wushi_quant::quantize_into(DType::Q8_0, &values, &mut blocks).expect("numbers");
+                quantised += 1;
+                (DType::Q8_0, blocks)
+            }
+            _ => (DType::F32, bytes),
+        };
+        let mut shape = tensor.shape.clone();
+        if shape.len() == 5 {
+            let outputs = shape.remove(0);
+            shape[0] *= outputs;
+        }
+        file.tensor(tensor.name.as_str(), dtype, &shape, bytes).expect("a tensor");
+    }
+    assert_eq!(quantised, 6 + 3 * 9);
+    std::fs::write(folder.path().join("model.gguf"), file.to_bytes().expect("a file")).expect("written");
+    std::fs::copy(fixture("wan21/original/config.json"), folder.path().join("config.json")).expect("copied");
+    let transformer = Part::open(folder.path()).expect("a part");
+    let model = wushi_models::pipeline::open(Pipeline { transformer, ..pipeline }).expect("a model");
+    let dump = Dump::open("wan21");
+    let ([frames, height, width, _], latent) = dump.map("latents.init");
+    let text = text(&model, &dump, "prompt");
+    let rows = text.len() / model.model.text_dim;
+    let graphs = vec![
+        model.denoiser.context(rows).expect("a graph"),
+        model.denoiser.denoise([frames, height, width], rows, 512 - (rows - 1)).expect("a graph"),
+    ];
+    let mut run = functions(graphs, &model.denoiser.weights);
+    let context = run.run(0, &[&text]).expect("a context");
+    let mut inputs = vec![latent.as_slice(), &[999.0]];
+    inputs.extend(context.iter().map(Vec::as_slice));
+    let velocity = run.run(1, &inputs).expect("a velocity").remove(0);
+    let (_, expected) = dump.map("step0.cond");
+    let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let noise = power(&mut velocity.iter().zip(&expected).map(|(a, b)| a - b));
+    let signal = power(&mut expected.iter().copied());
+    assert!(noise < 1e-3 * signal, "{}", noise / signal);
 }

@@ -210,7 +210,8 @@ fn two_denoisers_and_settings_beside_them() {
 /// What is said of a pipeline whose denoiser has other tensors or another configuration.
 fn told(change: impl FnOnce(&mut Vec<Tensor>, &mut Map<String, Value>)) -> String {
     let whole = pipeline("wan21/pipe");
-    let (mut tensors, mut config) = (tensors(&whole.transformer), whole.transformer.config().cloned().unwrap());
+    let (mut tensors, mut config) =
+        (tensors(&whole.transformer), whole.transformer.config().cloned().unwrap());
     change(&mut tensors, &mut config);
     merge_first(&mut tensors);
     let (folder, transformer) = gguf(&tensors, Some(&Value::Object(config)));
@@ -229,10 +230,7 @@ fn what_is_wrong_with_tensors_is_said_in_the_files_own_names() {
         let up = tensors.iter_mut().find(|(name, _, _)| name == "blocks.2.ffn.net.0.proj.weight");
         up.expect("a tensor").1.reverse();
     });
-    assert_eq!(
-        error,
-        "tensor `blocks.2.ffn.net.0.proj.weight` has shape [64, 112], expected [112, 64]"
-    );
+    assert_eq!(error, "tensor `blocks.2.ffn.net.0.proj.weight` has shape [64, 112], expected [112, 64]");
     let error = told(|tensors, _| tensors.retain(|(name, _, _)| !name.contains("condition_embedder")));
     assert!(error.contains("`condition_embedder.time_proj.weight` (diffusers)"), "{error}");
     // A name that lies about the number of layers.
@@ -251,7 +249,7 @@ fn configurations_that_do_not_fit_are_refused() {
         ("patch_size", json!([1, 4, 1]), "`patch_size` is [1, 4, 1] in the configuration"),
         ("cross_attn_norm", json!(false), "`cross_attn_norm` is false in the configuration"),
         ("num_attention_heads", json!(5), "`num_attention_heads` = 5 makes no sense"),
-        ("eps", json!("small"), "`eps` = \"small\" makes no sense"),
+        ("eps", json!("small"), "`eps` = \"small\" makes no sense: it must be a positive number"),
         ("image_dim", json!(1280), "`image_dim` = 1280 is not supported; models from text alone are"),
         ("qk_norm", json!("rms_norm"), "`qk_norm` = rms_norm is not supported"),
         ("in_channels", json!(36), "`in_channels` is 36 in the configuration, but the tensors make it 16"),
@@ -275,6 +273,16 @@ fn parts_of_different_models_are_refused() {
     other.sources.index = json!({ "_class_name": "WanImageToVideoPipeline" }).as_object().cloned();
     let error = open(other).expect_err("another kind of pipeline").to_string();
     assert!(error.contains("`_class_name` = WanImageToVideoPipeline is not supported"), "{error}");
+}
+
+#[test]
+fn heads_that_nothing_says_are_not_guessed() {
+    let whole = pipeline("wan21/pipe");
+    let mut tensors = tensors(&whole.transformer);
+    merge_first(&mut tensors);
+    let (_folder, transformer) = gguf(&tensors, None);
+    let error = open(Pipeline { transformer, ..whole }).expect_err("no heads").to_string();
+    assert!(error.contains("nothing says how many heads attention has"), "{error}");
 }
 
 #[test]
