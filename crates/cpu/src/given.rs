@@ -4,15 +4,14 @@ use std::ops::Range;
 
 use wushi_graph::{PageId, Unfold};
 
-use crate::activations::{Activations, Packing};
 use crate::kernels::{
     AttentionCall, AttentionItem, Epilogue, Frames, LinearCall, MulAddCall, Output, PAGE_TOKENS, Pages,
     PatchCall, RowSet, TILE, WriteCall,
 };
 use crate::program::{Attend, BufferId, Convolution, Kind, Rows, Then};
-use crate::scratch::patch_rows;
+use crate::scratch::PATCH_ROWS;
 use crate::step::Context;
-use crate::weights::packing_of;
+use crate::weights::{SEGMENT, packing_of};
 
 /// Who computes what of an attention layer, fixed when it is compiled.
 pub(crate) struct AttendWork {
@@ -178,50 +177,51 @@ impl Context<'_> {
         unsafe { self.kernels.attention(self.cache_type)(&call) }
     }
 
-    /// Some output positions of a convolution, a few patches at a time.
+    /// Some output positions of a convolution: of a few patches at a time, a segment of their elements at a time.
     ///
     /// # Safety
     /// As [`Context::run`].
     pub(crate) unsafe fn convolve(&self, conv: &Convolution, positions: Range<usize>, thread: usize) {
-        let width = conv.patch();
-        let packing = packing_of(conv.dtype);
+        let patch = conv.patch();
         let matrix = self.weights.matrix(conv.weight);
-        let (x, out) = (self.f32(conv.x), self.f32(conv.out));
         let before = conv.carried.map(|place| self.carried[place].as_ptr().cast::<f32>().cast_const());
-        let rows = patch_rows(conv);
-        // SAFETY: as `run`; a thread's scratch is its own and has room for so many patches.
+        // SAFETY: as `run`; a thread's scratch is its own and has room for so many rows of a segment.
         unsafe {
             let patches = &mut (*self.scratch.add(thread)).patches;
-            let (patch, packed) = (patches.f32.as_mut_ptr(), patches.packed.as_mut_ptr());
-            let activations = match packing {
-                Packing::F32 => Activations::f32(patch, width, width),
-                packing => Activations::packed(packing, packed.cast(), width, rows),
-            };
-            for first in positions.clone().step_by(rows) {
-                let positions = first..(first + rows).min(positions.end);
-                (self.kernels.patches)(&PatchCall {
-                    frames: Frames { x, shape: conv.input, before },
-                    conv: conv.conv,
-                    output: [conv.output[1], conv.output[2]],
-                    positions: positions.clone(),
-                    out: activations,
-                    patch,
-                    width,
-                });
-                let at = |value: Output| Output { base: value.base.add(first * value.stride), ..value };
-                (self.kernels.linear(conv.dtype))(&LinearCall {
-                    matrix,
-                    bias: conv.bias.map(|id| self.weights.vector(id).as_ptr()),
-                    panels: 0..matrix.panels(),
-                    x: activations,
-                    rows: RowSet::First(positions.len()),
-                    first_panel: 0,
-                    out: at(out),
-                    epilogue: match conv.then {
-                        Then::Add(residual) => Epilogue::Add(at(self.f32(residual))),
-                        _ => Epilogue::Store,
-                    },
-                });
+            for first in positions.clone().step_by(PATCH_ROWS) {
+                let positions = first..(first + PATCH_ROWS).min(positions.end);
+                let at = |id| {
+                    let value = self.f32(id);
+                    Output { base: value.base.add(first * value.stride), ..value }
+                };
+                for from in (0..patch).step_by(SEGMENT) {
+                    let elements = from..(from + SEGMENT).min(patch);
+                    let activations = patches.activations(packing_of(conv.dtype), elements.len());
+                    (self.kernels.patches)(&PatchCall {
+                        frames: Frames { x: self.f32(conv.x), shape: conv.input, before },
+                        conv: conv.conv,
+                        output: [conv.output[1], conv.output[2]],
+                        positions: positions.clone(),
+                        elements: elements.clone(),
+                        out: activations,
+                        row: patches.f32.as_mut_ptr(),
+                        stride: elements.len(),
+                    });
+                    (self.kernels.linear(conv.dtype))(&LinearCall {
+                        matrix,
+                        bias: conv.bias.map(|id| self.weights.vector(id).as_ptr()),
+                        panels: 0..matrix.panels(),
+                        x: activations,
+                        rows: RowSet::First(positions.len()),
+                        segment: Some(elements),
+                        first_panel: 0,
+                        out: at(conv.out),
+                        epilogue: match conv.then {
+                            Then::Add(residual) => Epilogue::Add(at(residual)),
+                            _ => Epilogue::Store,
+                        },
+                    });
+                }
             }
         }
     }

@@ -4,16 +4,11 @@ use wushi_graph::Routing;
 
 use crate::activations::{Activations, Packing};
 use crate::kernels::{AttentionScratch, Output};
-use crate::program::{Convolution, Kind, Program};
-use crate::weights::packing_of;
+use crate::program::{Kind, Program};
+use crate::weights::{SEGMENT, packing_of};
 
-/// Bytes of patches that are computed together, as F32: a good part of a second-level cache.
-const PATCH_BYTES: usize = 1 << 20;
-
-/// How many of a convolution's patches are gathered at once: whole tiles of rows.
-pub(crate) fn patch_rows(conv: &Convolution) -> usize {
-    (PATCH_BYTES / (4 * conv.patch())).clamp(16, 256) / 16 * 16
-}
+/// How many of a convolution's patches are computed together: a segment of them is half of a second-level cache.
+pub(crate) const PATCH_ROWS: usize = 256;
 
 /// What a thread works with besides the arena.
 pub(crate) struct Scratch {
@@ -22,11 +17,24 @@ pub(crate) struct Scratch {
     pub(crate) patches: Patches,
 }
 
-/// Room for the patches of some output positions of a convolution.
+/// Room for a segment of the patches of some output positions of a convolution.
 pub(crate) struct Patches {
-    /// One patch, or all of them where they are not packed.
+    /// One row, or all of them where they are not packed.
     pub(crate) f32: Vec<f32>,
-    pub(crate) packed: Vec<u32>,
+    packed: Vec<u32>,
+}
+
+impl Patches {
+    /// The rows, of `width` elements each, in a form.
+    pub(crate) fn activations(&mut self, packing: Packing, width: usize) -> Activations {
+        // SAFETY: there is room for so many rows of any segment.
+        unsafe {
+            match packing {
+                Packing::F32 => Activations::f32(self.f32.as_mut_ptr(), width, width),
+                packing => Activations::packed(packing, self.packed.as_mut_ptr().cast(), width, PATCH_ROWS),
+            }
+        }
+    }
 }
 
 /// How much of it a program needs.
@@ -54,10 +62,10 @@ impl ScratchSize {
         size.head = heads.map(|heads| heads.padded).max().unwrap_or(0);
         for step in &program.steps {
             if let Kind::Conv(conv) = &step.kind {
-                let (rows, packing) = (patch_rows(conv), packing_of(conv.dtype));
-                let needed = match packing {
-                    Packing::F32 => [rows * conv.patch(), 0],
-                    packing => [conv.patch(), Activations::bytes(packing, conv.patch(), rows).div_ceil(4)],
+                let width = conv.patch().min(SEGMENT);
+                let needed = match packing_of(conv.dtype) {
+                    Packing::F32 => [PATCH_ROWS * width, 0],
+                    packing => [width, Activations::bytes(packing, width, PATCH_ROWS).div_ceil(4)],
                 };
                 size.patches = std::array::from_fn(|i| size.patches[i].max(needed[i]));
             }

@@ -152,6 +152,7 @@ impl Context<'_> {
             panels,
             x: self.activations(part.x),
             rows,
+            segment: None,
             first_panel,
             out: self.f32(part.out),
             epilogue: match part.then {

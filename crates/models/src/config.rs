@@ -109,6 +109,15 @@ pub enum ModelError {
         /// Of the latents.
         channels: usize,
     },
+    /// Shapes do not tell how a width is cut into heads.
+    #[error(
+        "nothing says how many heads attention has, and a width of {width} is no whole number of the usual 128; put the \
+         model's `config.json` beside its weights"
+    )]
+    NoHeads {
+        /// Elements of a token.
+        width: usize,
+    },
     /// A file of settings that cannot be used.
     #[error(transparent)]
     VideoJson(#[from] VideoJsonError),

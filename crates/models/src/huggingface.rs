@@ -94,7 +94,7 @@ fn json_error(problem: &str) -> ModelError {
 }
 
 /// A file's own words, short and without control characters.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
     text.chars().take(100).map(shown).collect()
 }

@@ -1,6 +1,8 @@
 //! umT5's encoder (Chung et al., 2023): what a prompt becomes before a denoiser attends to it. Like T5 (Raffel et al.,
 //! 2020), except that every layer has its own table of distances.
 
+use wushi_formats::pipeline::Object;
+use wushi_formats::{FormatError, Metadata};
 use wushi_graph::{Attention, Builder, Graph, GraphError, Value};
 
 use crate::config::ModelError;
@@ -81,6 +83,28 @@ impl Config {
     }
 }
 
+/// What a GGUF file says, in the words of `config.json`.
+pub(crate) fn settings(metadata: &Metadata) -> Result<Object, FormatError> {
+    let mut object = Object::new();
+    let Some(architecture) = metadata.str("general.architecture")? else { return Ok(object) };
+    for (key, there) in [
+        ("d_model", "embedding_length"),
+        ("d_ff", "feed_forward_length"),
+        ("num_layers", "block_count"),
+        ("num_heads", "attention.head_count"),
+        ("d_kv", "attention.key_length"),
+        ("relative_attention_num_buckets", "attention.relative_buckets_count"),
+    ] {
+        if let Some(count) = metadata.u32(&format!("{architecture}.{there}"))? {
+            object.insert(key.to_owned(), count.into());
+        }
+    }
+    if let Some(eps) = metadata.f32(&format!("{architecture}.attention.layer_norm_rms_epsilon"))? {
+        object.insert("layer_norm_epsilon".to_owned(), eps.into());
+    }
+    Ok(object)
+}
+
 /// As transformers saves it, as the models were published first, and as llama.cpp's converter names it.
 pub(crate) const LAYOUTS: &[Layout] = &[
     Layout {
@@ -149,3 +173,25 @@ pub(crate) const LAYOUTS: &[Layout] = &[
         shortcuts: false,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_encoder_has_its_size() {
+        let config = Config {
+            vocabulary: 256_384,
+            width: 4096,
+            layers: 24,
+            heads: 64,
+            head_dim: 64,
+            hidden: 10_240,
+            buckets: 32,
+            max_distance: 128,
+            eps: 1e-6,
+        };
+        // 5.68 billion.
+        assert_eq!(config.graph().unwrap().parameters() / 10_000_000, 568);
+    }
+}

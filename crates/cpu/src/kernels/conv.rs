@@ -20,7 +20,7 @@ pub(crate) struct Frames {
     pub(crate) before: Option<*const f32>,
 }
 
-/// Gathers the patches of some output positions, in the form a weight format takes.
+/// Gathers some elements of the patches of some output positions, in the form a weight format takes.
 pub(crate) struct PatchCall {
     pub(crate) frames: Frames,
     pub(crate) conv: Conv,
@@ -28,12 +28,13 @@ pub(crate) struct PatchCall {
     pub(crate) output: [usize; 2],
     /// Which output positions, counted over all frames.
     pub(crate) positions: Range<usize>,
+    /// Which elements of a patch.
+    pub(crate) elements: Range<usize>,
     /// Where to, from row 0 on.
     pub(crate) out: Activations,
-    /// Room for one patch, if they are packed; else for all, where `out` is.
-    pub(crate) patch: *mut f32,
-    /// Elements of a patch.
-    pub(crate) width: usize,
+    /// Room for one row, if they are packed; else for all, where `out` is, `stride` apart.
+    pub(crate) row: *mut f32,
+    pub(crate) stride: usize,
 }
 
 #[inline(always)]
@@ -42,55 +43,51 @@ pub(super) unsafe fn patches<S: Isa>(call: &PatchCall) {
     for (row, position) in call.positions.clone().enumerate() {
         // SAFETY: see `Entry`.
         unsafe {
-            let patch = if packed { call.patch } else { call.patch.add(row * call.width) };
-            gather(call, position, patch);
+            let to = if packed { call.row } else { call.row.add(row * call.stride) };
+            gather(call, position, to);
             if packed {
-                call.out.pack::<S>(patch, row);
+                call.out.pack::<S>(to, row);
             }
         }
     }
 }
 
-/// The patch of one position: `[frames][heights][widths][channels]` of the kernel.
+/// Some elements of the patch of one position, which is `[frames][heights][widths][channels]` of the kernel.
 #[inline(always)]
-unsafe fn gather(call: &PatchCall, position: usize, patch: *mut f32) {
+unsafe fn gather(call: &PatchCall, position: usize, mut to: *mut f32) {
     let Conv { kernel: [kt, kh, kw], stride, padding, upsample, .. } = call.conv;
     let Frames { x, shape: [_, height, width, channels], before } = call.frames;
     let [out_height, out_width] = call.output;
-    let (frame, y, x0) =
+    let (frame, row, column) =
         (position / (out_height * out_width), position / out_width % out_height, position % out_width);
     // Where a row or column of the kernel falls, if not into the padding.
     let source = |out: usize, tap: usize, size: usize| {
         (out * stride + tap).checked_sub(padding).map(|at| at / upsample).filter(|&at| at < size)
     };
-    let mut to = patch;
-    for dt in 0..kt {
-        for dy in 0..kh {
-            for dx in 0..kw {
-                // SAFETY: see `Entry`; the patch has room for the whole kernel.
-                unsafe {
-                    match (source(y, dy, height), source(x0, dx, width)) {
-                        (Some(y), Some(at)) => {
-                            let within = y * width + at;
-                            // Frames before the first come first in `before`.
-                            match ((frame + dt).checked_sub(kt - 1), before) {
-                                (Some(t), _) => {
-                                    let from = x.base.add((t * height * width + within) * x.stride);
-                                    std::ptr::copy_nonoverlapping(from, to, channels);
-                                }
-                                (None, Some(before)) => {
-                                    let from =
-                                        before.add(((frame + dt) * height * width + within) * channels);
-                                    std::ptr::copy_nonoverlapping(from, to, channels);
-                                }
-                                (None, None) => std::ptr::write_bytes(to, 0, channels),
-                            }
-                        }
-                        _ => std::ptr::write_bytes(to, 0, channels),
+    let mut element = call.elements.start;
+    while element < call.elements.end {
+        let (tap, channel) = (element / channels, element % channels);
+        let count = (channels - channel).min(call.elements.end - element);
+        let (dt, dy, dx) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+        // SAFETY: see `Entry`; there is room for all elements.
+        unsafe {
+            let from = source(row, dy, height).zip(source(column, dx, width)).and_then(|(y, at)| {
+                let pixel = y * width + at;
+                match ((frame + dt).checked_sub(kt - 1), before) {
+                    (Some(t), _) => Some(x.base.add((t * height * width + pixel) * x.stride).cast_const()),
+                    // Frames before the first come first in `before`.
+                    (None, Some(before)) => {
+                        Some(before.add(((frame + dt) * height * width + pixel) * channels))
                     }
-                    to = to.add(channels);
+                    (None, None) => None,
                 }
+            });
+            match from {
+                Some(from) => std::ptr::copy_nonoverlapping(from.add(channel), to, count),
+                None => std::ptr::write_bytes(to, 0, count),
             }
+            to = to.add(count);
         }
+        element += count;
     }
 }

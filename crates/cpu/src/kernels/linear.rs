@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::elementwise::{Unary, unary};
 use crate::activations::Activations;
 use crate::simd::{Isa, PANEL};
-use crate::weights::{Format, Matrix};
+use crate::weights::{Format, Matrix, SEGMENT};
 
 /// Some panels of one linear layer, for all rows.
 pub(crate) struct LinearCall {
@@ -19,6 +19,9 @@ pub(crate) struct LinearCall {
     pub(crate) x: Activations,
     /// Which rows.
     pub(crate) rows: RowSet,
+    /// If only one segment of the inputs is computed: which, `x` having activations of these alone. Its sums are added to
+    /// what `out` has, unless it is the first; what becomes of a result happens with the last.
+    pub(crate) segment: Option<Range<usize>>,
     /// The panel of the matrix that the outputs begin with: an expert's first, else 0.
     pub(crate) first_panel: usize,
     /// Where results go.
@@ -89,8 +92,104 @@ const ROW_BLOCK: usize = 256;
 /// A tile of results: `[row][lane]`.
 type Tile<const M: usize> = [[f32; PANEL]; M];
 
+/// Rows from which on segments are computed one after the other for all of them, results waiting in memory: the activations
+/// of a segment then stay in a cache for all panels.
+const SEGMENT_ROWS: usize = 32;
+
 #[inline(always)]
 pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        if let Some(inputs) = &call.segment {
+            return segment::<S, F>(call, 0..call.rows.len(), inputs, 0);
+        }
+        let inputs = (*call.matrix).inputs;
+        let gated = matches!(call.epilogue, Epilogue::Gate { .. });
+        if F::SEGMENTS && !gated && inputs > 2 * SEGMENT && call.rows.len() >= SEGMENT_ROWS {
+            for block in (0..call.rows.len()).step_by(ROW_BLOCK) {
+                let rows = block..(block + ROW_BLOCK).min(call.rows.len());
+                for from in (0..inputs).step_by(SEGMENT) {
+                    segment::<S, F>(call, rows.clone(), &(from..(from + SEGMENT).min(inputs)), from);
+                }
+            }
+            return;
+        }
+        whole::<S, F>(call);
+    }
+}
+
+/// One segment of the inputs for some rows; the activations begin at `first`.
+#[inline(always)]
+unsafe fn segment<S: Isa, F: Format>(
+    call: &LinearCall,
+    rows: Range<usize>,
+    inputs: &Range<usize>,
+    first: usize,
+) {
+    if !F::SEGMENTS {
+        return;
+    }
+    for panel in call.panels.clone() {
+        let mut row = rows.start;
+        // SAFETY: see `Entry`; the rows exist.
+        unsafe {
+            while row + 8 <= rows.end && S::LANES == 16 {
+                segment_tile::<S, F, 8>(call, panel, row, inputs, first);
+                row += 8;
+            }
+            while row + 4 <= rows.end {
+                segment_tile::<S, F, 4>(call, panel, row, inputs, first);
+                row += 4;
+            }
+            while row < rows.end {
+                segment_tile::<S, F, 1>(call, panel, row, inputs, first);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// One segment's sums for `M` rows, added to what is there.
+#[inline(always)]
+unsafe fn segment_tile<S: Isa, F: Format, const M: usize>(
+    call: &LinearCall,
+    panel: usize,
+    row: usize,
+    inputs: &Range<usize>,
+    first: usize,
+) {
+    // SAFETY: see `Entry`. Strides are whole panels.
+    unsafe {
+        let (to, from) = call.rows.take::<M>(row);
+        let matrix = &*call.matrix;
+        let last = inputs.end == matrix.inputs;
+        for part in 0..PANEL / S::LANES {
+            let at = panel * PANEL + part * S::LANES;
+            let x = inputs.clone();
+            let sum = F::segment::<S, M>(matrix, call.first_panel + panel, part, &call.x, &from, x, first);
+            for t in 0..M {
+                let out = call.out.base.add(to[t] * call.out.stride + at);
+                let before = if inputs.start == 0 { S::splat(0.0) } else { S::load(out) };
+                let mut y = S::add(before, sum[t]);
+                if last {
+                    if let Some(bias) = call.bias {
+                        y = S::add(y, S::load(bias.add(at)));
+                    }
+                    y = match call.epilogue {
+                        Epilogue::Add(x) => S::add(S::load(x.base.add(to[t] * x.stride + at)), y),
+                        Epilogue::Map(op) => unary::<S>(op, y),
+                        // Gated layers are computed whole.
+                        Epilogue::Store | Epilogue::Gate { .. } => y,
+                    };
+                }
+                S::store(out, y);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn whole<S: Isa, F: Format>(call: &LinearCall) {
     let rows = call.rows.len();
     for block in (0..rows).step_by(ROW_BLOCK) {
         let end = (block + ROW_BLOCK).min(rows);

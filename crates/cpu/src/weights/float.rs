@@ -1,5 +1,7 @@
 //! F32, F16 and BF16: columns of a panel side by side.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::{Format, Layout, Matrix, SEGMENT, end_segment};
@@ -77,6 +79,7 @@ impl<E: Element> Layout for E {
 
 impl<E: Element + 'static> Format for E {
     const PACKING: Packing = Packing::F32;
+    const SEGMENTS: bool = true;
 
     #[inline(always)]
     unsafe fn tile<S: Isa, const M: usize>(
@@ -86,25 +89,59 @@ impl<E: Element + 'static> Format for E {
         x: &Activations,
         rows: &[usize; M],
     ) -> [S::V; M] {
+        // SAFETY: the caller's.
+        unsafe { segments::<S, E, M>(matrix, panel, part, x, rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn segment<S: Isa, const M: usize>(
+        matrix: &Matrix,
+        panel: usize,
+        part: usize,
+        x: &Activations,
+        rows: &[usize; M],
+        inputs: Range<usize>,
+        first: usize,
+    ) -> [S::V; M] {
         // SAFETY: the caller vouches for the instruction set and for panel and rows.
         unsafe {
             let weights = matrix.section(0, panel).add(part * S::LANES * E::BYTES);
-            let mut total = [S::splat(0.0); M];
-            let mut from = 0;
-            while from < matrix.inputs {
-                let to = (from + SEGMENT).min(matrix.inputs);
-                let mut sum = [S::splat(0.0); M];
-                for k in from..to {
-                    let w = E::load::<S>(weights.add(k * PANEL * E::BYTES));
-                    for t in 0..M {
-                        sum[t] = S::fma(w, S::splat(*x.f32_row(rows[t]).add(k)), sum[t]);
-                    }
-                }
-                end_segment::<S, M>(&mut total, &mut sum);
-                from = to;
+            let mut x_rows = [std::ptr::null(); M];
+            for t in 0..M {
+                x_rows[t] = x.f32_row(rows[t]).add(first);
             }
-            total
+            let mut sum = [S::splat(0.0); M];
+            for (k, input) in inputs.enumerate() {
+                let w = E::load::<S>(weights.add(input * PANEL * E::BYTES));
+                for t in 0..M {
+                    sum[t] = S::fma(w, S::splat(*x_rows[t].add(k)), sum[t]);
+                }
+            }
+            sum
         }
+    }
+}
+
+/// All segments of a tile, in sequence.
+#[inline(always)]
+unsafe fn segments<S: Isa, F: Format, const M: usize>(
+    matrix: &Matrix,
+    panel: usize,
+    part: usize,
+    x: &Activations,
+    rows: &[usize; M],
+) -> [S::V; M] {
+    // SAFETY: the caller vouches for the instruction set and for panel and rows.
+    unsafe {
+        let mut total = [S::splat(0.0); M];
+        let mut from = 0;
+        while from < matrix.inputs {
+            let to = (from + SEGMENT).min(matrix.inputs);
+            let mut sum = F::segment::<S, M>(matrix, panel, part, x, rows, from..to, from);
+            end_segment::<S, M>(&mut total, &mut sum);
+            from = to;
+        }
+        total
     }
 }
 
@@ -135,6 +172,7 @@ impl Layout for BF16 {
 
 impl Format for BF16 {
     const PACKING: Packing = Packing::Bf16;
+    const SEGMENTS: bool = true;
 
     #[inline(always)]
     unsafe fn tile<S: Isa, const M: usize>(
@@ -144,25 +182,35 @@ impl Format for BF16 {
         x: &Activations,
         rows: &[usize; M],
     ) -> [S::V; M] {
-        // SAFETY: the caller vouches for the instruction set and for panel and rows.
+        // SAFETY: the caller's.
+        unsafe { segments::<S, BF16, M>(matrix, panel, part, x, rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn segment<S: Isa, const M: usize>(
+        matrix: &Matrix,
+        panel: usize,
+        part: usize,
+        x: &Activations,
+        rows: &[usize; M],
+        inputs: Range<usize>,
+        first: usize,
+    ) -> [S::V; M] {
+        // SAFETY: the caller vouches for the instruction set and for panel and rows. Segments begin at whole pairs.
         unsafe {
             let weights = matrix.section(0, panel).add(part * S::LANES * 4);
-            let pairs = matrix.inputs.div_ceil(2);
-            let mut total = [S::splat(0.0); M];
-            let mut from = 0;
-            while from < pairs {
-                let to = (from + SEGMENT / 2).min(pairs);
-                let mut sum = [S::splat(0.0); M];
-                for pair in from..to {
-                    let w = S::load_bytes(weights.add(pair * PANEL * 4));
-                    for t in 0..M {
-                        sum[t] = S::dot_bf16(sum[t], w, *x.bf16_row(rows[t]).add(pair));
-                    }
-                }
-                end_segment::<S, M>(&mut total, &mut sum);
-                from = to;
+            let mut x_rows = [std::ptr::null_mut(); M];
+            for t in 0..M {
+                x_rows[t] = x.bf16_row(rows[t]).add(first / 2);
             }
-            total
+            let mut sum = [S::splat(0.0); M];
+            for (k, pair) in (inputs.start / 2..inputs.end.div_ceil(2)).enumerate() {
+                let w = S::load_bytes(weights.add(pair * PANEL * 4));
+                for t in 0..M {
+                    sum[t] = S::dot_bf16(sum[t], w, *x_rows[t].add(k));
+                }
+            }
+            sum
         }
     }
 }

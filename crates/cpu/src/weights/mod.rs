@@ -98,6 +98,25 @@ pub(crate) trait Format: 'static {
         x: &Activations,
         rows: &[usize; M],
     ) -> [S::V; M];
+
+    /// Whether [`Format::segment`] is there.
+    const SEGMENTS: bool = false;
+
+    /// One segment's sums of a tile: the inputs `inputs`, whose activations are those of `x` from `first` on.
+    ///
+    /// # Safety
+    /// As [`Format::tile`].
+    unsafe fn segment<S: Isa, const M: usize>(
+        _matrix: &Matrix,
+        _panel: usize,
+        _part: usize,
+        _x: &Activations,
+        _rows: &[usize; M],
+        _inputs: Range<usize>,
+        _first: usize,
+    ) -> [S::V; M] {
+        unreachable!("formats in blocks are computed whole")
+    }
 }
 
 /// How far ahead of what it reads a kernel asks for weights: panels follow each other in memory.

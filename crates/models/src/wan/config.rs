@@ -4,6 +4,7 @@ use serde_json::Value;
 use wushi_formats::pipeline::Object;
 
 use crate::config::ModelError;
+use crate::huggingface::shown;
 
 /// The configuration of one part, if it has one. A key that is `null` is not there.
 #[derive(Clone, Copy, Debug)]
@@ -111,14 +112,10 @@ impl<'a> Settings<'a> {
     }
 
     pub(crate) fn unsupported(&self, key: &str, value: impl ToString, hint: &'static str) -> ModelError {
-        ModelError::Unsupported { key: key.to_owned(), value: short(&value.to_string()), hint }
+        ModelError::Unsupported { key: key.to_owned(), value: shown(&value.to_string()), hint }
     }
 }
 
 pub(crate) fn invalid(key: &str, value: impl ToString, reason: &'static str) -> ModelError {
-    ModelError::Invalid { key: key.to_owned(), value: short(&value.to_string()), reason }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(100).flat_map(char::escape_debug).collect()
+    ModelError::Invalid { key: key.to_owned(), value: shown(&value.to_string()), reason }
 }

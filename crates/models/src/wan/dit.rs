@@ -266,19 +266,54 @@ fn heads(settings: &Settings<'_>, width: usize) -> Result<usize, ModelError> {
         None => settings.count("num_heads")?,
     };
     let head = settings.count("attention_head_dim")?;
-    let heads = match (told, head) {
-        (Some(heads), _) => heads,
-        (None, head) => width / head.unwrap_or(HEAD),
-    };
-    let fits = heads != 0
-        && width.is_multiple_of(heads)
-        && head.is_none_or(|head| head.checked_mul(heads) == Some(width));
-    match fits && (width / heads).is_multiple_of(2) {
+    if told.is_none() && head.is_none() && !width.is_multiple_of(HEAD) {
+        return Err(ModelError::NoHeads { width });
+    }
+    let heads = told.unwrap_or_else(|| width.checked_div(head.unwrap_or(HEAD)).unwrap_or(0));
+    let whole = |heads: usize| heads != 0 && width.is_multiple_of(2 * heads);
+    match whole(heads) && head.is_none_or(|head| head.checked_mul(heads) == Some(width)) {
         true => Ok(heads),
         false => Err(ModelError::Invalid {
             key: "num_attention_heads".to_owned(),
             value: heads.to_string(),
             reason: "the model's width is no whole number of such heads",
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// As the models were published: width, layers, hidden elements, channels, and parameters in hundredths of billions.
+    #[test]
+    fn the_published_denoisers_have_their_sizes() {
+        for (width, layers, hidden, channels, parameters) in
+            [(1536, 30, 8960, 16, 142), (5120, 40, 13_824, 16, 1429), (3072, 30, 14_336, 48, 500)]
+        {
+            let config = Config {
+                channels,
+                patch: 2,
+                width,
+                layers,
+                heads: width / HEAD,
+                hidden,
+                text_width: 4096,
+                frequencies: 256,
+                eps: 1e-6,
+                cross_norm: true,
+            };
+            let graphs = [config.context(512).unwrap(), config.denoise([21, 60, 104], 77, 436).unwrap()];
+            let weights: BTreeMap<&str, u64> = graphs
+                .iter()
+                .flat_map(Graph::weights)
+                .map(|w| (w.name.as_str(), w.shape.iter().product::<usize>() as u64))
+                .collect();
+            assert_eq!((weights.values().sum::<u64>() + 5_000_000) / 10_000_000, parameters);
+            let velocity = graphs[1].node(graphs[1].output());
+            assert_eq!(velocity.shape.known().unwrap(), [21, 60, 104, channels]);
+        }
     }
 }

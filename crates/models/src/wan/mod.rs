@@ -11,7 +11,7 @@ pub(crate) mod vae;
 
 use std::path::Path;
 
-use wushi_formats::pipeline::{Part, Pipeline};
+use wushi_formats::pipeline::{Object, Part, Pipeline};
 use wushi_graph::Graph;
 
 use self::config::Settings;
@@ -43,34 +43,42 @@ pub(crate) fn open(pipeline: Pipeline) -> Result<Networks, ModelError> {
 
 pub(crate) fn denoiser(part: Part) -> Result<Denoiser, ModelError> {
     let below = layouts::PREFIXES.iter().find_map(|prefix| part.below(prefix));
-    let (config, weights) = read(below.unwrap_or(part), layouts::DENOISER, dit::Config::read, |config| {
+    let graphs = |config: &dit::Config| {
         Ok(vec![config.context(1)?, config.denoise([1, config.patch, config.patch], 1, 0)?])
-    })?;
+    };
+    let part = below.unwrap_or(part);
+    let object = part.config().cloned();
+    let (config, weights) = read(part, object, layouts::DENOISER, dit::Config::read, graphs)?;
     Ok(Denoiser { config, weights })
 }
 
 pub(crate) fn text_encoder(part: Part) -> Result<TextEncoder, ModelError> {
     let graphs = |config: &umt5::Config| Ok(vec![config.graph()?]);
-    let (config, weights) = read(part, umt5::LAYOUTS, umt5::Config::read, graphs)?;
+    let object = match part.config() {
+        Some(config) => config.clone(),
+        None => umt5::settings(part.metadata()).map_err(|error| at(part.path(), error.into()))?,
+    };
+    let (config, weights) = read(part, Some(object), umt5::LAYOUTS, umt5::Config::read, graphs)?;
     Ok(TextEncoder { graph: config.graph()?, vocabulary: config.vocabulary, width: config.width, weights })
 }
 
 pub(crate) fn decoder(part: Part) -> Result<Decoder, ModelError> {
     let graphs = |config: &vae::Config| Ok(vec![config.next(1, 1, 1)?]);
-    let (config, weights) = read(part, layouts::DECODER, vae::Config::read, graphs)?;
+    let object = part.config().cloned();
+    let (config, weights) = read(part, object, layouts::DECODER, vae::Config::read, graphs)?;
     Ok(Decoder { config, weights })
 }
 
 /// Configuration and weights of a part, with errors that name it.
 fn read<C>(
     part: Part,
+    object: Option<Object>,
     layouts: &'static [Layout],
     config: impl FnOnce(&Tensors, &Settings<'_>) -> Result<C, ModelError>,
     graphs: impl FnOnce(&C) -> Result<Vec<Graph>, ModelError>,
 ) -> Result<(C, Weights), ModelError> {
     let path = part.path().to_owned();
     let fitted = || {
-        let object = part.config().cloned();
         let tensors = Tensors::new(part, layouts)?;
         let config = config(&tensors, &Settings::new(object.as_ref()))?;
         let graphs = graphs(&config)?;
