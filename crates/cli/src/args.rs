@@ -387,6 +387,9 @@ pub(crate) struct BenchArgs {
     /// Frames of the video
     #[arg(long, value_name = "N", default_value = "17", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) frames: usize,
+    /// Steps of the video whose time is told [default: the model's own]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
+    pub(crate) steps: Option<usize>,
     /// Type of the VAE's convolutions: f32, f16 or bf16 [default: as they are stored]
     #[arg(long, value_name = "TYPE", value_parser = crate::values::vae_type)]
     pub(crate) vae_dtype: Option<DType>,

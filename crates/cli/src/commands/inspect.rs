@@ -11,13 +11,19 @@ use wushi_formats::checkpoint::Container;
 use wushi_formats::{Checkpoint, Metadata};
 
 use crate::args::InspectArgs;
+use crate::commands::video::source;
 use crate::output::{Table, one_line};
 use crate::{App, model, output};
+
+pub(crate) mod video;
 
 pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
     let compute = args.compute.clone().resolve(&app.layers)?;
     let path = model::locate(&args.model, app)?;
     let in_file = || path.display().to_string();
+    if let Some(sources) = source::recognise(&path, &args.files)? {
+        return video::run(&args, sources, &compute);
+    }
     let checkpoint = wushi_models::open(&path)?;
     // A file that cannot run can still be looked at; only its schedule cannot.
     let described = load::describe(&checkpoint);
@@ -201,13 +207,13 @@ fn print(
         None => output::line("\nNo chat template.")?,
     }
     match steps {
-        Some(steps) => print_schedule(steps, args.rows),
+        Some(steps) => print_schedule(steps, &format!("for {} rows", args.rows)),
         None => Ok(()),
     }
 }
 
 /// The steps, and what they come to. A star marks a step that all threads wait before.
-fn print_schedule(steps: &[StepCost], rows: usize) -> Result<()> {
+fn print_schedule(steps: &[StepCost], what: &str) -> Result<()> {
     let mut table = Table::new(4, ["", "BLOCK", "KERNEL", "ON", "MULTIPLY-ADDS", "WEIGHTS", "ACTIVATIONS"]);
     for step in steps {
         table.row([
@@ -220,7 +226,7 @@ fn print_schedule(steps: &[StepCost], rows: usize) -> Result<()> {
             Size(step.activation_bytes).to_string(),
         ]);
     }
-    output::line(format_args!("\nSCHEDULE for {rows} rows\n{table}"))?;
+    output::line(format_args!("\nSCHEDULE {what}\n{table}"))?;
     let sum = |of: fn(&StepCost) -> u64| steps.iter().map(of).sum::<u64>();
     output::line(format_args!(
         "{} steps, {} barriers (*), {:.3} G multiply-adds, {} of weights, {} of activations",

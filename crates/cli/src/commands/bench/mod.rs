@@ -9,11 +9,13 @@ use wushi_cpu::Probe;
 use wushi_engine::load::{LoadPlan, Size};
 
 use crate::args::BenchArgs;
+use crate::commands::video::source;
 use crate::output::Table;
 use crate::{App, model, output};
 
 pub(crate) mod machine;
 mod measure;
+mod video;
 
 use machine::{Machine, Peaks};
 use measure::{Bench, Costs, Sample, Shape};
@@ -21,6 +23,9 @@ use measure::{Bench, Costs, Sample, Shape};
 pub(crate) fn run(args: BenchArgs, app: &App) -> Result<ExitCode> {
     let compute = args.compute.clone().resolve(&app.layers)?;
     let path = model::locate(&args.model, app)?;
+    if let Some(sources) = source::recognise(&path, &args.files)? {
+        return video::run(&args, sources, &compute, app);
+    }
     let most = args.batch.iter().copied().max().unwrap_or(1);
     let mut options = model::load_options(path, &compute);
     options.max_logit_rows = most.max(options.max_logit_rows);
