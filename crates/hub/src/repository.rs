@@ -24,6 +24,10 @@ const BESIDE: &[&str] = &[
 ];
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// In a repository of several networks: which folders hold them.
+const PIPELINE: &str = "model_index.json";
+/// Beside it: what the pipeline's folders do not say.
+const BESIDE_PIPELINE: &[&str] = &[PIPELINE, "video.json", "README.md"];
 
 /// What a hub says of a repository.
 #[derive(Debug, Deserialize)]
@@ -93,6 +97,9 @@ pub(crate) fn choose(repo: &str, options: &Options, progress: &dyn Progress) -> 
 fn pick(repo: &str, files: Vec<Listed>) -> Result<Vec<Listed>, HubError> {
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let no_model = |why: &str| HubError::NoModel { repo: repo.to_owned(), why: why.to_owned() };
+    if names.contains(&PIPELINE) {
+        return pipeline(files, no_model);
+    }
     let weights: Vec<String> = if names.contains(&WEIGHTS) {
         vec![WEIGHTS.to_owned()]
     } else if names.contains(&INDEX) {
@@ -119,6 +126,25 @@ fn pick(repo: &str, files: Vec<Listed>) -> Result<Vec<Listed>, HubError> {
     };
     let mut chosen: Vec<Listed> = files.into_iter().filter(|file| wanted.contains(&file.name)).collect();
     // Small ones first: what is wrong with them is known soon.
+    chosen.sort_by(|a, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
+    Ok(chosen)
+}
+
+/// The files of several networks, each in a folder: safetensors, configurations, tokenizers.
+fn pipeline(files: Vec<Listed>, no_model: impl Fn(&str) -> HubError) -> Result<Vec<Listed>, HubError> {
+    let belongs = |name: &str| match name.split_once('/') {
+        None => BESIDE_PIPELINE.contains(&name),
+        // Further down are other things, and the same weights in other types have a dot in their names.
+        Some((_, file)) => match file.rsplit_once('.') {
+            Some((stem, "safetensors")) => !file.contains('/') && !stem.contains('.'),
+            Some((_, "json" | "model")) => !file.contains('/'),
+            _ => false,
+        },
+    };
+    let mut chosen: Vec<Listed> = files.into_iter().filter(|file| belongs(&file.name)).collect();
+    if !chosen.iter().any(|file| file.name.ends_with(".safetensors")) {
+        return Err(no_model("its folders hold no safetensors"));
+    }
     chosen.sort_by(|a, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
     Ok(chosen)
 }
@@ -204,6 +230,36 @@ mod tests {
                 "model.safetensors.index.json",
             ]
         );
+    }
+
+    #[test]
+    fn folders_of_several_networks_come_whole() {
+        let all = [
+            "README.md",
+            "assets/teaser.png",
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model-00001-of-00002.safetensors",
+            "text_encoder/model-00002-of-00002.safetensors",
+            "text_encoder/model.safetensors.index.json",
+            "tokenizer/spiece.model",
+            "tokenizer/tokenizer.json",
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.bin",
+            "transformer/diffusion_pytorch_model.fp16.safetensors",
+            "transformer/diffusion_pytorch_model.safetensors",
+            "transformer/old/diffusion_pytorch_model.safetensors",
+            "unrelated.safetensors",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ];
+        let out = [1, 11, 12, 14, 15];
+        let wanted: Vec<&str> =
+            all.iter().enumerate().filter(|(at, _)| !out.contains(at)).map(|(_, name)| *name).collect();
+        assert_eq!(picked(&all).unwrap(), wanted);
+        let error = picked(&["model_index.json", "vae/config.json"]).unwrap_err();
+        assert!(error.contains("no safetensors"), "{error}");
     }
 
     #[test]
