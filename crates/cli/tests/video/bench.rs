@@ -1,14 +1,14 @@
 //! `wushi bench` and `wushi inspect` of models that make videos.
 
 use crate::support::Sandbox;
-use crate::wan::{model, tiny};
+use crate::wan::{last, model, tiny};
 
 #[test]
 fn a_bench_has_every_field() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let args =
         ["bench", &model, "--size", "48x32", "--frames", "5", "--steps", "3", "-r", "1", "-t", "1", "-q"];
-    let report = sandbox.json(&[&args[..], &["--json"]].concat());
+    let report = sandbox.json(&last(&[&args[..], &["--json"]]));
     for peak in ["bandwidth_gb_per_s", "f32_giga_macs_per_s", "int8_giga_macs_per_s"] {
         assert!(report["machine"][peak].as_f64().unwrap() > 0.0, "{peak}");
     }

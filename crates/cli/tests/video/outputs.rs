@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::Sandbox;
-use crate::wan::{QUICK, names, quick, tensor, tiny};
+use crate::wan::{QUICK, last, names, quick, tensor, tiny};
 
 /// The bytes of a box of MP4 that lies in boxes named by `path`, from the first of each.
 fn mp4_box<'a>(mut bytes: &'a [u8], path: &[&[u8; 4]]) -> &'a [u8] {
@@ -132,16 +132,16 @@ fn the_report_says_all_that_was_used() {
     // A drawn seed is reported, and gives the same video again.
     let asked =
         ["video", &model, "a dog", "--size", "48x32", "--frames", "1", "--steps", "1", "-q", "--json"];
-    let drawn = sandbox.json(&[&asked[..], &["-o", "b.apng"]].concat());
+    let drawn = sandbox.json(&last(&[&asked[..], &["-o", "b.apng"]]));
     let seed = drawn["seed"].to_string();
-    let again = sandbox.json(&[&asked[..], &["-o", "c.apng", "--seed", &seed]].concat());
+    let again = sandbox.json(&last(&[&asked[..], &["-o", "c.apng", "--seed", &seed]]));
     assert_eq!(again["frames_digest"], drawn["frames_digest"]);
 }
 
 #[test]
 fn people_are_told_what_happens() {
     let (sandbox, model) = (Sandbox::new(), tiny());
-    let args = [&["video", &model][..], &QUICK, &["-o", "a.mp4", "--frames", "6"]].concat();
+    let args = last(&[&["video", &model], &QUICK, &["-o", "a.mp4", "--frames", "6"]]);
     let outcome = sandbox.run(&args).ok();
     assert_eq!(outcome.stdout, "a.mp4\n");
     for said in [
@@ -163,7 +163,7 @@ fn people_are_told_what_happens() {
     // Nobody watches: no control characters, and not a line for every frame.
     assert!(!outcome.stderr.contains('\x1b'), "{}", outcome.stderr);
     assert!(outcome.stderr.lines().count() < 25, "{}", outcome.stderr);
-    let quiet = sandbox.run(&[&args[..], &["-q"]].concat()).ok();
+    let quiet = sandbox.run(&last(&[&args[..], &["-q"]])).ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("a.mp4\n", ""));
 }
 
@@ -171,7 +171,7 @@ fn people_are_told_what_happens() {
 fn a_preview_is_drawn_where_it_is_asked_for() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let args = [&["video", &model][..], &QUICK, &["-q", "-o", "a.apng"]].concat();
-    let shown = sandbox.run(&[&args[..], &["--preview"]].concat()).ok();
+    let shown = sandbox.run(&last(&[&args[..], &["--preview"]])).ok();
     // Two rows of pixels in a line; 48 columns, 16 lines, 5 frames.
     let lines: Vec<&str> = shown.stderr.lines().filter(|line| line.contains('▀')).collect();
     assert_eq!(lines.len(), 5 * 16);
@@ -191,9 +191,9 @@ fn knobs_come_from_everywhere() {
     assert_eq!((&report["steps"], &report["width"], &report["frames"]), (&1.into(), &32.into(), &1.into()));
     assert_eq!((&report["negative"], &report["path"]), (&"blurry".into(), &"a-dog-3.gif".into()));
     // What a name says is stronger than a configuration, and a flag than both.
-    let named = sandbox.json(&[&args[..], &["-o", "x.apng"]].concat());
+    let named = sandbox.json(&last(&[&args[..], &["-o", "x.apng"]]));
     assert_eq!(named["format"], "apng");
-    let said = sandbox.json(&[&args[..], &["-o", "y", "--format", "png-dir"]].concat());
+    let said = sandbox.json(&last(&[&args[..], &["-o", "y", "--format", "png-dir"]]));
     assert_eq!(said["format"], "png-dir");
     // A prompt from elsewhere.
     let piped =
@@ -208,12 +208,12 @@ fn parts_may_be_named_one_by_one() {
     let [dit, vae, text, tokenizer] = ["transformer", "vae", "text_encoder", "tokenizer"].map(part);
     let files = ["--dit", &dit, "--vae", &vae, "--text-encoder", &text, "--tokenizer", &tokenizer];
     let flags = ["--guidance", "5", "--flow-shift", "3", "--negative", "x", "-o", "a.apng", "-q", "--json"];
-    let named = sandbox.json(&[&["video"][..], &QUICK, &files, &flags].concat());
+    let named = sandbox.json(&last(&[&["video"][..], &QUICK, &files, &flags]));
     let found = quick(&sandbox, &tiny(), &flags[..8]);
     assert_eq!(named["frames_digest"], found["frames_digest"]);
     assert!(named["model"].is_null());
     // One part in the place of the folder's own.
     let original = crate::wan::model("wan21/original");
-    let mixed = sandbox.json(&[&["video", &original][..], &QUICK, &["--vae", &vae], &flags].concat());
+    let mixed = sandbox.json(&last(&[&["video", &original][..], &QUICK, &["--vae", &vae], &flags]));
     assert_eq!(mixed["frames_digest"], found["frames_digest"]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::Sandbox;
-use crate::wan::{QUICK, names, tiny};
+use crate::wan::{QUICK, last, names, tiny};
 
 #[test]
 fn without_a_name_prompt_and_seed_make_one() {
@@ -17,7 +17,7 @@ fn without_a_name_prompt_and_seed_make_one() {
     assert_eq!(fs::read(sandbox.path("a-red-circle-7.mp4")).unwrap(), before);
     // Who names it means it.
     fs::write(sandbox.path("b.mp4"), "old").unwrap();
-    sandbox.run(&[&args[..], &["-o", "b.mp4"]].concat()).ok();
+    sandbox.run(&last(&[&args[..], &["-o", "b.mp4"]])).ok();
     assert!(fs::read(sandbox.path("b.mp4")).unwrap() == before);
     assert_eq!(names(&sandbox.path("")), ["a-red-circle-7.mp4", "b.mp4", "home"]);
 }
@@ -28,7 +28,7 @@ fn places_that_cannot_be_are_refused_before_anything_is_computed() {
     fs::create_dir(sandbox.path("folder")).unwrap();
     fs::write(sandbox.path("folder/notes.txt"), "mine").unwrap();
     let refused = |flags: &[&str], said: &str| {
-        let error = sandbox.run(&[&["video", &model][..], &QUICK, &["-q"], flags].concat()).error(1);
+        let error = sandbox.run(&last(&[&["video", &model][..], &QUICK, &["-q"], flags])).error(1);
         assert!(error.contains(said), "{said}: {error}");
         assert!(!sandbox.path("home/video").exists(), "something was computed");
     };

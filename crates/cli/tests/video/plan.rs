@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::support::Sandbox;
-use crate::wan::{QUICK, tiny};
+use crate::wan::{QUICK, last, tiny};
 
 fn plan(flags: &[&str]) -> Value {
-    Sandbox::new().json(&[&["video", &tiny(), "--plan", "--json"][..], flags].concat())
+    Sandbox::new().json(&last(&[&["video", &tiny(), "--plan", "--json"][..], flags]))
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_plan_has_memory_operations_and_time_of_every_stage() {
 #[test]
 fn people_get_a_table_and_nothing_else_happens() {
     let (sandbox, model) = (Sandbox::new(), tiny());
-    let args = [&["video", &model][..], &QUICK, &["--plan", "--frames", "6"]].concat();
+    let args = last(&[&["video", &model], &QUICK, &["--plan", "--frames", "6"]]);
     let outcome = sandbox.run(&args).ok();
     for said in ["5 frames instead of 6", "WEIGHTS", "MULTIPLY-ADDS", "decoding", "at most ", "available"] {
         assert!(outcome.stdout.contains(said), "{said}: {}", outcome.stdout);
@@ -56,7 +56,7 @@ fn what_cannot_fit_is_refused_with_what_would() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let ask = |flags: &[&str]| {
         let sized = ["video", &model, "a dog", "--steps", "1", "-q", "-o", "a.gif"];
-        sandbox.run(&[&sized[..], flags].concat())
+        sandbox.run(&last(&[&sized[..], flags]))
     };
     let error = ask(&["--size", "832x480", "--frames", "81", "--memory", "40M"]).error(1);
     assert!(error.contains("not enough memory: 832x480 with 81 frames needs "), "{error}");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::programs;
 use crate::support::Sandbox;
-use crate::wan::{Reference, model, names};
+use crate::wan::{Reference, last, model, names};
 
 const NEEDED: &str =
     "the playback tests need Node.js 18 or newer, npm and Chromium: apt-get install nodejs npm chromium";
@@ -19,8 +19,8 @@ fn a_browser_plays_the_video_of_a_prompt() {
     let asked = Reference::open("wan21").args(&model("wan21/pipe"));
     let mut args: Vec<&str> = asked.iter().map(String::as_str).collect();
     args.extend(["-q", "--json", "--fps", "8", "--size", "96x64"]);
-    let made = sandbox.json(&[&args[..], &["-o", "a.mp4"]].concat());
-    let pictures = sandbox.json(&[&args[..], &["-o", "pictures/"]].concat());
+    let made = sandbox.json(&last(&[&args[..], &["-o", "a.mp4"]]));
+    let pictures = sandbox.json(&last(&[&args[..], &["-o", "pictures/"]]));
     assert_eq!(made["frames_digest"], pictures["frames_digest"]);
 
     // The pictures are the frames before they were encoded.

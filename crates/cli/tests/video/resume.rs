@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::support::{Outcome, Sandbox};
-use crate::wan::{QUICK, copy, failed, names, poison, quick, tiny};
+use crate::wan::{QUICK, copy, failed, last, names, poison, quick, tiny};
 
 fn saved(sandbox: &Sandbox) -> Vec<String> {
     let all = names(&sandbox.path("home/video"));
@@ -20,7 +20,7 @@ fn a_run_that_is_lost_while_decoding_goes_on() {
     poison(&damaged.join("diffusion_pytorch_model.safetensors"), "decoder.conv_in.weight");
     let damaged = damaged.display().to_string();
     let args = [&["video", &model][..], &QUICK, &["-o", "a.apng"]].concat();
-    let error = failed(sandbox.run(&[&args[..], &["--vae", &damaged]].concat()));
+    let error = failed(sandbox.run(&last(&[&args[..], &["--vae", &damaged]])));
     assert!(error.contains("NaN") || error.contains("not finite"), "{error}");
     assert!(error.contains("--resume --seed 7"), "{error}");
     assert!(!sandbox.path("a.apng").exists());
@@ -28,22 +28,22 @@ fn a_run_that_is_lost_while_decoding_goes_on() {
     assert!(names(&sandbox.path("")).iter().all(|name| !name.starts_with('.')));
 
     // Said to those who begin anew.
-    let again = failed(sandbox.run(&[&args[..], &["--vae", &damaged]].concat()));
+    let again = failed(sandbox.run(&last(&[&args[..], &["--vae", &damaged]])));
     assert!(again.contains("--resume would go on from them"), "{again}");
     // Other settings are another video.
-    let error = sandbox.run(&[&args[..], &["--resume", "--steps", "3", "-q"]].concat()).error(1);
+    let error = sandbox.run(&last(&[&args[..], &["--resume", "--steps", "3", "-q"]])).error(1);
     assert!(error.contains("nothing to resume") && error.contains("steps was 2, now it is 3"), "{error}");
-    let error = sandbox.run(&[&args[..], &["--resume", "--seed", "8", "-q"]].concat()).error(1);
+    let error = sandbox.run(&last(&[&args[..], &["--resume", "--seed", "8", "-q"]])).error(1);
     assert!(error.contains("start was noise of seed 7, now it is noise of seed 8"), "{error}");
 
     // The seed need not be remembered.
     let without: Vec<&str> = args.iter().copied().filter(|&arg| arg != "--seed" && arg != "7").collect();
-    let report = sandbox.json(&[&without[..], &["--resume", "-q", "--json"]].concat());
+    let report = sandbox.json(&last(&[&without[..], &["--resume", "-q", "--json"]]));
     assert_eq!((&report["frames_digest"], &report["seed"]), (&expected, &7.into()));
     assert_eq!((&report["resumed"], &report["seconds"]["denoise"]), (&true.into(), &0.0.into()));
     assert_eq!(fs::read(sandbox.path("a.apng")).unwrap(), fs::read(sandbox.path("whole.apng")).unwrap());
     assert!(saved(&sandbox).is_empty());
-    let error = sandbox.run(&[&args[..], &["--resume", "-q"]].concat()).error(1);
+    let error = sandbox.run(&last(&[&args[..], &["--resume", "-q"]])).error(1);
     assert!(
         error.contains("nothing to resume") && error.contains("removed when the video is there"),
         "{error}"
@@ -56,12 +56,12 @@ fn damaged_latents_are_not_decoded() {
     let damaged = copy(&sandbox, "wan21/pipe/vae");
     poison(&damaged.join("diffusion_pytorch_model.safetensors"), "decoder.conv_in.weight");
     let args = [&["video", &model][..], &QUICK, &["-o", "a.apng", "-q"]].concat();
-    sandbox.run(&[&args[..], &["--vae", &damaged.display().to_string()]].concat()).error(1);
+    sandbox.run(&last(&[&args[..], &["--vae", &damaged.display().to_string()]])).error(1);
     let path = sandbox.path("home/video").join(&saved(&sandbox)[0]);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
-    let error = sandbox.run(&[&args[..], &["--resume"]].concat()).error(1);
+    let error = sandbox.run(&last(&[&args[..], &["--resume"]])).error(1);
     assert!(error.contains("latents-") && error.contains("damaged"), "{error}");
 }
 
@@ -74,16 +74,16 @@ fn several_seeds_are_told_apart() {
     let args =
         ["video", &model, "a dog", "--size", "48x32", "--frames", "1", "--steps", "1", "-q", "-o", "a.gif"];
     for seed in ["1", "2"] {
-        sandbox.run(&[&args[..], &["--vae", &damaged, "--seed", seed]].concat()).error(1);
+        sandbox.run(&last(&[&args[..], &["--vae", &damaged, "--seed", seed]])).error(1);
     }
-    let error = sandbox.run(&[&args[..], &["--resume"]].concat()).error(1);
+    let error = sandbox.run(&last(&[&args[..], &["--resume"]])).error(1);
     assert!(
         error.contains("choose one with --seed: ") && error.contains('1') && error.contains('2'),
         "{error}"
     );
-    sandbox.run(&[&args[..], &["--resume", "--seed", "2"]].concat()).ok();
+    sandbox.run(&last(&[&args[..], &["--resume", "--seed", "2"]])).ok();
     // The other one is still there.
-    assert_eq!(sandbox.json(&[&args[..], &["--resume", "--json"]].concat())["seed"], 1);
+    assert_eq!(sandbox.json(&last(&[&args[..], &["--resume", "--json"]]))["seed"], 1);
 }
 
 #[cfg(unix)]
@@ -119,8 +119,8 @@ fn ctrl_c_ends_cleanly_and_resumes() {
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(130), ""), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("--resume --seed 5 decodes them"), "{}", outcome.stderr);
     assert_eq!(names(&sandbox.path("")), ["home"], "nothing half-made");
-    let resumed = sandbox.json(&[&args[..], &["-o", "a.apng", "--resume", "-q", "--json"]].concat());
-    let whole = sandbox.json(&[&args[..], &["-o", "b.apng", "-q", "--json"]].concat());
+    let resumed = sandbox.json(&last(&[&args[..], &["-o", "a.apng", "--resume", "-q", "--json"]]));
+    let whole = sandbox.json(&last(&[&args[..], &["-o", "b.apng", "-q", "--json"]]));
     assert_eq!(resumed["frames_digest"], whole["frames_digest"]);
     assert_eq!(names(&sandbox.path("")), ["a.apng", "b.apng", "home"]);
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use wushi_cpu::InstructionSet;
 
 use crate::support::Sandbox;
-use crate::wan::{model, quick, tiny};
+use crate::wan::{last, model, quick, tiny};
 
 fn digest(report: &Value) -> String {
     report["frames_digest"].as_str().unwrap().to_owned()
@@ -16,7 +16,7 @@ fn on_any_number_of_threads_and_every_instruction_set() {
         let model = model(name);
         let of = |flags: &[&str]| {
             // A folder of its own, so that nothing is remembered.
-            let report = quick(&Sandbox::new(), &model, &[&["-o", "a.apng"], flags].concat());
+            let report = quick(&Sandbox::new(), &model, &last(&[&["-o", "a.apng"], flags]));
             (digest(&report), report)
         };
         let (one, report) = of(&["-t", "1"]);
@@ -38,9 +38,8 @@ fn with_every_type_of_weights() {
     for flags in
         [&["--quant", "bf16", "--vae-dtype", "bf16"][..], &["--quant", "q8_0"], &["--cache-type", "f16"]]
     {
-        let of = |more: &[&str]| {
-            digest(&quick(&Sandbox::new(), &model, &[flags, &["-o", "a.apng"], more].concat()))
-        };
+        let of =
+            |more: &[&str]| digest(&quick(&Sandbox::new(), &model, &last(&[flags, &["-o", "a.apng"], more])));
         let one = of(&["-t", "1"]);
         for set in InstructionSet::available() {
             assert_eq!(of(&["-t", "2", "--isa", &set.to_string()]), one, "{flags:?} {set}");

@@ -24,7 +24,22 @@ pub(crate) const QUICK: [&str; 9] =
 
 /// Makes the quick video of a model with further flags, and gives what it reports.
 pub(crate) fn quick(sandbox: &Sandbox, model: &str, flags: &[&str]) -> Value {
-    sandbox.json(&[&["video", model][..], &QUICK, &["-q", "--json"], flags].concat())
+    sandbox.json(&last(&[&["video", model], &QUICK, &["-q", "--json"], flags]))
+}
+
+/// Arguments one after the other; of a flag that is given twice, the last counts.
+pub(crate) fn last<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
+    let mut args: Vec<&str> = Vec::new();
+    for &arg in parts.iter().copied().flatten() {
+        let flag = arg.starts_with("--").then(|| args.iter().position(|&other| other == arg)).flatten();
+        if let Some(at) = flag {
+            // With its value, if it has one.
+            let value = args.get(at + 1).is_some_and(|next| !next.starts_with('-'));
+            args.drain(at..at + 1 + usize::from(value));
+        }
+        args.push(arg);
+    }
+    args
 }
 
 /// The tensor of a safetensors file, with its shape.

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use wushi_cpu::{
-    CpuExecutor, CpuFunctions, FunctionOptions, InstructionSet, Options, PAGE_TOKENS, StepCost, Team,
-    function_schedule, plan_functions,
+    CpuError, CpuExecutor, CpuFunctions, FunctionOptions, InstructionSet, Options, PAGE_TOKENS, StepCost,
+    Team, function_schedule, plan_functions,
 };
 use wushi_formats::Tokenizer;
 use wushi_formats::pipeline::{Sources, prompt};
@@ -352,6 +352,21 @@ fn digest(parts: &[&Weights], options: &NetworkOptions, tokenizer: &Tokenizer) -
     hasher.finalize().to_hex().to_string()
 }
 
+/// Errors about a weight by the name that its file has, with the file: nobody knows ours.
+fn located(weights: &Weights) -> impl Fn(CpuError) -> PartError {
+    move |error| {
+        let text = error.to_string();
+        let quoted = |name: &str| format!("`{name}`");
+        match weights.names().find(|(ours, _)| text.contains(&quoted(ours))) {
+            Some((ours, theirs)) => {
+                let path = weights.part().path().display();
+                format!("{path}: {}", text.replace(&quoted(ours), &quoted(theirs))).into()
+            }
+            None => error.into(),
+        }
+    }
+}
+
 /// The networks of a run, loaded one by one.
 struct LoadedParts<'a> {
     networks: &'a VideoNetworks,
@@ -368,7 +383,8 @@ impl<'a> Parts for LoadedParts<'a> {
         let TextEncoder { graph, width, .. } = &networks.text_encoder;
         let (source, executor_options) = (self.networks.encoder_source(), self.networks.encoder_options());
         let pages = (0..executor_options.pages as PageId).collect();
-        let executor = CpuExecutor::on(options.team.clone(), graph.clone(), &source, executor_options)?;
+        let executor = CpuExecutor::on(options.team.clone(), graph.clone(), &source, executor_options)
+            .map_err(located(&networks.text_encoder.weights))?;
         Ok(LoadedEncoder { executor, tokenizer, text_len: networks.model.text_len, width: *width, pages })
     }
 
@@ -381,7 +397,8 @@ impl<'a> Parts for LoadedParts<'a> {
         let (source, options) = self.networks.denoiser_source(denoiser)?;
         // Of any size, for their weights; those of the run follow when the prompts' lengths are known.
         let graphs = self.networks.smallest_graphs(denoiser)?;
-        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)?;
+        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
+            .map_err(located(&denoiser.weights))?;
         let (model, latents) = (&networks.model, self.latents);
         Ok(LoadedDenoiser { denoiser, model, latents, functions, lengths: Vec::new() })
     }
@@ -394,7 +411,8 @@ impl<'a> Parts for LoadedParts<'a> {
             graphs.push(decoder.next(1, height, width)?);
         }
         let (source, options) = (self.networks.decoder_source(), self.networks.functions(CacheType::F32));
-        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)?;
+        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
+            .map_err(located(&decoder.weights))?;
         Ok(LoadedDecoder { functions, begun: false })
     }
 }
