@@ -237,6 +237,9 @@ pub(crate) struct RmArgs {
 }
 
 /// Show what a model is: architecture, parameters, quantisation, context, licence, chat template
+///
+/// Of a model that makes videos: its networks, their parameters and types, and sizes; --schedule shows the steps of its
+/// denoiser and of its decoder for --size and --frames.
 #[derive(Debug, Args)]
 #[command(after_help = MODELS)]
 pub(crate) struct InspectArgs {

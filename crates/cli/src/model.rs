@@ -1,16 +1,18 @@
 //! From what a person calls a model to one that answers.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wushi_cpu::PAGE_TOKENS;
-use wushi_engine::load::{self, LoadOptions, LoadPlan, LoadedModel, Size};
+use wushi_engine::load::{self, LoadError, LoadOptions, LoadPlan, LoadedModel, Size};
 use wushi_hub::{ModelRef, Options, Progress, Pulled, Store};
 
 use crate::App;
+use crate::args::VideoFiles;
+use crate::commands::video::source;
 use crate::knobs::{Compute, Records};
 use crate::output::{self, one_line};
 
@@ -95,12 +97,20 @@ pub(crate) fn load(options: &LoadOptions, app: &App) -> Result<Loaded> {
 
 /// Plans, and tells people the plan.
 pub(crate) fn plan(options: &LoadOptions, app: &App) -> Result<LoadPlan> {
-    let plan = load::plan(options)?;
+    let plan = load::plan(options).map_err(|error| hint_at_video(error, &options.path))?;
     app.note(describe(&plan));
     if let Some(instead) = plan.instead() {
         app.note(instead);
     }
     Ok(plan)
+}
+
+/// What gives no text may still be a model.
+fn hint_at_video(error: LoadError, path: &Path) -> anyhow::Error {
+    match source::recognise(path, &VideoFiles::default()) {
+        Ok(Some(_)) => anyhow!("{0} makes videos: wushi video {0} \"A red fox in the snow\"", path.display()),
+        _ => error.into(),
+    }
 }
 
 /// The plan in two lines.

@@ -2,8 +2,20 @@
 
 use crate::support::Sandbox;
 
-const COMMANDS: [&str; 11] =
-    ["run", "pull", "list", "rm", "inspect", "convert", "tokenize", "perplexity", "bench", "key", "replay"];
+const COMMANDS: [&str; 12] = [
+    "run",
+    "video",
+    "pull",
+    "list",
+    "rm",
+    "inspect",
+    "convert",
+    "tokenize",
+    "perplexity",
+    "bench",
+    "key",
+    "replay",
+];
 
 #[test]
 fn every_command_explains_itself() {
@@ -18,6 +30,12 @@ fn every_command_explains_itself() {
     }
     let help = sandbox.run(&["run", "--help"]).ok().stdout;
     for said in ["WUSHI_TOP_K", "wushi.toml", "Examples:", "hf:org/repo/file.gguf", "else 0.7"] {
+        assert!(help.contains(said), "{said}: {help}");
+    }
+    let help = sandbox.run(&["video", "--help"]).ok().stdout;
+    for said in
+        ["WUSHI_FLOW_SHIFT", "--guidance-2", "Examples:", "is never replaced", "--text-encoder", "832x480"]
+    {
         assert!(help.contains(said), "{said}: {help}");
     }
 }

@@ -184,6 +184,9 @@ fn what_is_asked_for_wrongly() {
     // A part of another kind.
     let vae = format!("{model}/vae");
     refused(&[&model, "a dog", "--dit", &vae], 1, "vae");
+    // One that makes videos, asked for an answer.
+    let error = sandbox.run(&["run", &model, "hello"]).error(1);
+    assert!(error.contains("makes videos: wushi video "), "{error}");
     // A model of text.
     let text = crate::support::tiny();
     refused(&[&text, "a dog"], 1, "--vae");

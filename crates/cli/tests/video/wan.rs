@@ -113,7 +113,11 @@ pub(crate) fn copy(sandbox: &Sandbox, name: &str) -> PathBuf {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
             let to = to.join(entry.file_name().unwrap());
-            if entry.is_dir() { folder(&entry, &to) } else { drop(fs::copy(entry, to).unwrap()) }
+            if entry.is_dir() {
+                folder(&entry, &to);
+            } else {
+                fs::copy(entry, to).unwrap();
+            }
         }
     }
     let to = sandbox.path("copy");

@@ -237,7 +237,7 @@ impl Run<'_> {
         };
         // A flag is meant for here and now; a configuration for where there is something to see.
         let preview = self.knobs.preview.filter(|&wanted| wanted).map(|_| args.video.preview.is_some());
-        let show = RefCell::new(Show::new(app.quiet(), preview));
+        let show = RefCell::new(Show::new(app.quiet(), preview, networks.model().temporal_stride));
         let mut encoder: Option<Encoder> = None;
         let made = make(
             Job {

@@ -18,20 +18,23 @@ const COLUMNS: usize = 80;
 pub(super) struct Show {
     quiet: bool,
     terminal: bool,
+    /// With what it counts.
     bar: Option<(&'static str, ProgressBar)>,
     last_line: Option<Instant>,
-    /// Seconds of all steps or frames since the bar began, and how many.
-    spent: (f64, usize),
+    /// How many frames come together, but for the first.
+    together: usize,
+    /// What is counted, and seconds of all that were since it began, and how many.
+    spent: (&'static str, f64, usize),
     preview: Option<Preview>,
 }
 
 impl Show {
     /// `preview` draws frames: `Some(true)` wherever stderr goes, `Some(false)` in a terminal.
-    pub(super) fn new(quiet: bool, preview: Option<bool>) -> Show {
+    pub(super) fn new(quiet: bool, preview: Option<bool>, together: usize) -> Show {
         let terminal = io::stderr().is_terminal();
         let preview =
             preview.filter(|&anywhere| anywhere || terminal).map(|_| Preview { terminal, lines: 0 });
-        Show { quiet, terminal, bar: None, last_line: None, spent: (0.0, 0), preview }
+        Show { quiet, terminal, bar: None, last_line: None, together, spent: ("", 0.0, 0), preview }
     }
 
     /// Tells of progress.
@@ -83,11 +86,12 @@ impl Show {
     }
 
     fn count(&mut self, what: &'static str, each: &str, done: usize, of: usize, seconds: f64) {
-        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != what) && (self.terminal || done == 1) {
-            self.spent = (0.0, 0);
-        }
-        self.spent = (self.spent.0 + seconds, self.spent.1 + 1);
-        let mean = self.spent.0 / self.spent.1 as f64;
+        let (counted, before, count) = self.spent;
+        self.spent = if counted == what { (what, before + seconds, count + 1) } else { (what, seconds, 1) };
+        let (_, spent, count) = self.spent;
+        // The first of the frames that come together has the time of all.
+        let count = if what == "frame" { 1 + (count - 1).next_multiple_of(self.together) } else { count };
+        let mean = spent / count as f64;
         let left = Span(mean * (of - done) as f64);
         if self.quiet {
             return;
@@ -193,6 +197,20 @@ mod tests {
         assert_eq!(told(4000.0), "1 h 7 min");
         assert_eq!(told(1e6), "12 days");
         assert_eq!(told(-1.0), "0 ms");
+    }
+
+    #[test]
+    fn frames_that_come_together_share_their_time() {
+        let mut show = Show::new(true, None, 4);
+        for (done, seconds, mean) in
+            [(1, 1.0, 1.0), (2, 9.0, 2.0), (3, 0.0, 2.0), (5, 0.0, 2.0), (6, 8.0, 2.0)]
+        {
+            show.count("frame", "a frame", done, 9, seconds);
+            let (_, spent, count) = show.spent;
+            assert_eq!(spent / (1 + (count - 1).next_multiple_of(4)) as f64, mean, "{done}");
+        }
+        show.count("step", "a step", 1, 2, 3.0);
+        assert_eq!(show.spent, ("step", 3.0, 1));
     }
 
     #[test]
