@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use wushi_formats::Metadata;
 use wushi_formats::gguf::Writer;
-use wushi_formats::pipeline::{Layout, Part, Sources, tokenizer};
+use wushi_formats::pipeline::{Layout, Named, Part, Sources, tokenizer};
 use wushi_formats::safetensors::Safetensors;
 use wushi_formats::tokenizer::huggingface::{TokenizerFiles, import};
 use wushi_graph::DType;
@@ -234,6 +234,50 @@ fn what_is_missing_or_could_be_several_things_is_said() {
     std::fs::write(partial.path().join("transformer/config.json"), "[]").unwrap();
     let error = Part::open(partial.path().join("transformer")).unwrap_err().to_string();
     assert!(error.contains("config.json: it is no object"), "{error}");
+}
+
+#[test]
+fn what_is_named_is_not_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in [
+        "a-high.gguf",
+        "a-low.gguf",
+        "b-high.gguf",
+        "one_vae.pth",
+        "two_vae.pth",
+        "t5.gguf",
+        "tokenizer.json",
+    ] {
+        std::fs::write(path(name), "").unwrap();
+    }
+    let named = |transformer: Option<&str>, vae: Option<&str>| Named {
+        transformer: transformer.map(path),
+        vae: vae.map(path),
+        ..Named::default()
+    };
+    let error = |named| Sources::find_with(folder.path(), named).unwrap_err().to_string();
+    assert!(error(Named::default()).contains("name one with --vae"));
+    assert!(error(named(None, Some("two_vae.pth"))).contains("name one with --dit"));
+    let found = Sources::find_with(folder.path(), named(Some("b-high.gguf"), Some("two_vae.pth"))).unwrap();
+    assert_eq!((found.transformer, found.transformer_2), (Some(path("b-high.gguf")), None));
+    assert_eq!((found.vae, found.text_encoder), (Some(path("two_vae.pth")), Some(path("t5.gguf"))));
+    // The other one of a pair stays.
+    std::fs::remove_file(path("b-high.gguf")).unwrap();
+    let elsewhere = named(Some("elsewhere/c.gguf"), Some("one_vae.pth"));
+    let found = Sources::find_with(folder.path(), elsewhere).unwrap();
+    assert_eq!(
+        (found.transformer, found.transformer_2),
+        (Some(path("elsewhere/c.gguf")), Some(path("a-low.gguf")))
+    );
+    // In diffusers' folder, which may then lack it.
+    let folder = tempfile::tempdir().unwrap();
+    let index = r#"{"vae": ["diffusers", "A"], "transformer": ["diffusers", "B"]}"#;
+    std::fs::write(folder.path().join("model_index.json"), index).unwrap();
+    std::fs::create_dir(folder.path().join("transformer")).unwrap();
+    let vae = Some(PathBuf::from("other/vae"));
+    let found = Sources::find_with(folder.path(), Named { vae: vae.clone(), ..Named::default() }).unwrap();
+    assert_eq!((found.vae, found.transformer), (vae, Some(folder.path().join("transformer"))));
 }
 
 #[test]

@@ -203,7 +203,7 @@ mod tests {
     fn frames_that_come_together_share_their_time() {
         let mut show = Show::new(true, None, 4);
         for (done, seconds, mean) in
-            [(1, 1.0, 1.0), (2, 9.0, 2.0), (3, 0.0, 2.0), (5, 0.0, 2.0), (6, 8.0, 2.0)]
+            [(1, 1.0, 1.0), (2, 9.0, 2.0), (3, 0.0, 2.0), (4, 0.0, 2.0), (5, 0.0, 2.0), (6, 8.0, 2.0)]
         {
             show.count("frame", "a frame", done, 9, seconds);
             let (_, spent, count) = show.spent;
