@@ -142,7 +142,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-const DIT: &str = "original/dit.safetensors";
+const DIT: &str = "original/diffusion_pytorch_model.safetensors";
 const VAE: &str = "original/vae.pth";
 const TEXT: &str = "original/t5.safetensors";
 const TOKENIZER: &str = "pipe/tokenizer/tokenizer.json";
