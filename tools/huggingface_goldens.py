@@ -213,6 +213,16 @@ def umt5_like(folder):
     return tokenizer, {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 
+def split_unigram():
+    """The same without a table, cut at white space first."""
+    tokenizer, config = trained_unigram()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    return tokenizer, config
+
+
 def trained_unigram():
     """Trained by `tokenizers` itself: NFKC, one text in place of another, every space marked."""
     tokenizer = Tokenizer(models.Unigram())
@@ -268,6 +278,7 @@ def main():
         "like T5": t5_like,
         "like umT5": umt5_like,
         "Unigram of the library": trained_unigram,
+        "Unigram cut at white space": split_unigram,
     }
     entries = []
     for name, make in makers.items():

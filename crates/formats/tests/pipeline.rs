@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use wushi_formats::Metadata;
 use wushi_formats::gguf::Writer;
 use wushi_formats::pipeline::{Layout, Part, Sources, tokenizer};
 use wushi_formats::safetensors::Safetensors;
+use wushi_formats::tokenizer::huggingface::{TokenizerFiles, import};
 use wushi_graph::DType;
 
 fn fixture(name: &str) -> PathBuf {
@@ -157,7 +159,8 @@ fn the_layouts_that_models_are_published_in_are_told_by_their_names() {
     ]);
     let pipeline = Sources::find(published.path()).unwrap().open().unwrap();
     assert_eq!(pipeline.transformer.config().unwrap()["in_channels"], 16);
-    assert!(pipeline.vae.config().is_none() && pipeline.transformer_2.is_none());
+    assert!(pipeline.vae.config().is_none() && pipeline.text_encoder.config().is_none());
+    assert!(pipeline.transformer_2.is_none());
     assert_eq!(pipeline.tokenizer(113).unwrap().vocab_size(), 113);
 
     let experts = folder(&[
@@ -262,6 +265,8 @@ fn weights_in_several_files_are_one_part() {
     std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
     let part = Part::open(folder.path()).unwrap();
     assert_eq!(part.files().count(), 3);
+    let one = Part::open(folder.path().join(format!("{stem}-00002-of-00003.safetensors"))).unwrap();
+    assert_eq!(one.tensors(), part.tensors());
     assert_eq!(part.parameters(), whole.parameters());
     assert!(names.iter().all(|name| part.read(name).unwrap() == whole.read(name).unwrap()));
 
@@ -272,6 +277,9 @@ fn weights_in_several_files_are_one_part() {
     std::fs::remove_file(folder.path().join(format!("{stem}-00002-of-00003.safetensors"))).unwrap();
     let error = Part::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("one is missing: diffusion_pytorch_model-00002-of-00003.safetensors"), "{error}");
+    std::fs::remove_file(&index).unwrap();
+    let error = Part::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("the index of the weights is missing"), "{error}");
 }
 
 #[test]
@@ -304,13 +312,32 @@ fn a_network_in_gguf_holds_the_same_weights() {
     assert_eq!((desc.dtype, desc.shape), (DType::Q8_0, &[64, 64][..]));
     let name = "head.modulation";
     assert_eq!(part.read(name).unwrap(), whole.read(name).unwrap());
-    // A file alone is the network that denoises; the rest is named.
+    // A file alone is the network that denoises; the rest is named. The text encoder's has the tokenizer.
+    let text_encoder = folder.path().join("text.gguf");
+    let mut writer = Writer::new();
+    let mut metadata = Metadata::new();
+    let json = std::fs::read(fixture("wan21").join(TOKENIZER)).unwrap();
+    let files = TokenizerFiles {
+        tokenizer_json: &json,
+        tokenizer_config: None,
+        special_tokens_map: None,
+        generation_config: None,
+        chat_template: None,
+        vocab_size: 113,
+    };
+    import(&files, &mut metadata).unwrap();
+    for (key, value) in metadata.iter() {
+        writer.set(key, value.clone());
+    }
+    writer.tensor("token_embd.weight", DType::F16, &[113, 32], vec![0; 113 * 64]).unwrap();
+    std::fs::write(&text_encoder, writer.to_bytes().unwrap()).unwrap();
     let sources = Sources {
         vae: Some(fixture("wan21").join(VAE)),
-        text_encoder: Some(fixture("wan21").join(TEXT)),
-        tokenizer: Some(fixture("wan21").join("pipe/tokenizer")),
+        text_encoder: Some(text_encoder),
         ..Sources::find(&path).unwrap()
     };
     assert_eq!(sources.layout, Layout::Named);
-    sources.open().unwrap();
+    let tokenizer = sources.open().unwrap().tokenizer(113).unwrap();
+    let ids = tokenizer.encode("blurry, static, low quality", true, false).unwrap();
+    assert_eq!(ids, dumped_ids("wan21", "negative"));
 }

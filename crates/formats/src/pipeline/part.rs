@@ -17,7 +17,7 @@ use crate::{FormatError, Metadata, PipelineError};
 mod open;
 mod scales;
 
-pub(super) use open::{STEMS, object};
+pub(super) use open::{is_usual, object};
 
 /// A tensor as a part has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

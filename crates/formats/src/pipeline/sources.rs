@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::part::{STEMS, in_file, object};
+use super::part::{in_file, is_usual, object};
 use super::{Object, Part};
 use crate::error::excerpt;
 use crate::huggingface::files::Files;
@@ -153,7 +153,7 @@ const VAE: Wanted = Wanted {
 const TEXT_ENCODER: Wanted = Wanted {
     part: "text encoder",
     folder: "the folder `text_encoder`",
-    flat: "a file with weights that has `t5` in its name",
+    flat: "a file with weights that has `t5` or `text_encoder` in its name",
     flag: "--text-encoder",
 };
 const TOKENIZER: Wanted = Wanted {
@@ -213,16 +213,13 @@ fn flat(root: &Path, names: &[String]) -> Result<Sources, FormatError> {
         weights.iter().copied().filter(|name| what.iter().any(|what| lower(name).contains(what))).collect()
     };
     let vae = one(root, VAE, &named(&["vae"]))?;
-    let text_encoder = one(root, TEXT_ENCODER, &named(&["t5"]))?;
+    let text_encoder = one(root, TEXT_ENCODER, &named(&["t5", "text_encoder"]))?;
     let noise = NOISE.map(|name| Some(root.join(name)).filter(|folder| folder.is_dir()));
     let (transformer, transformer_2) = match noise {
         [None, None] => {
-            let usual = |name: &&str| {
-                STEMS.iter().any(|stem| name.starts_with(stem)) && name.ends_with(".safetensors")
-            };
-            let others = named(&["vae", "t5", "clip"]);
+            let others = named(&["vae", "t5", "text_encoder", "clip"]);
             let rest: Vec<&str> = weights.iter().copied().filter(|name| !others.contains(name)).collect();
-            match rest.iter().any(usual) {
+            match rest.iter().any(|name| is_usual(name)) {
                 // As a folder, so that the index and the configuration beside them are read.
                 true => (Some(root.to_owned()), None),
                 false => denoisers(root, &rest)?,

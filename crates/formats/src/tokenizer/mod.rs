@@ -95,8 +95,8 @@ const KNOWN_KEYS: &[&str] = &[
 const SPACE_PREFIX_KEY: &str = "tokenizer.wushi.space_prefix";
 /// What is done to text before everything else: `nfc` or `nfkc`, Unicode's composed forms.
 const NORMALIZER_KEY: &str = "tokenizer.wushi.normalizer";
-/// Whether a unigram model sees spaces as the `tokenizers` library shows them rather than as SentencePiece does: `kept`
-/// or `joined`.
+/// Whether a unigram model sees spaces as the `tokenizers` library shows them rather than as SentencePiece does:
+/// `kept`, `joined` or `dropped`.
 const SPACES_KEY: &str = "tokenizer.wushi.spaces";
 /// A text, and what a unigram model sees in its place.
 const REPLACED_KEY: &str = "tokenizer.wushi.replaced";

@@ -7,24 +7,35 @@ use super::{REPLACED_KEY, SPACES_KEY};
 
 const MARK: char = '▁';
 
-/// Every space is marked, and a word begins at every mark: none is dropped at an end, and runs are one word each space.
+/// What becomes of spaces before they are marked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spaces {
+    /// Nothing: each is a word of its own, also at the ends.
+    Kept,
+    /// Runs are one.
+    Joined,
+    /// White space only parts words, each of which is marked.
+    Dropped,
+}
+
+/// Every space is marked, and a word begins at every mark.
 pub(super) struct Marked {
-    /// Runs of spaces are one first.
-    joined: bool,
+    spaces: Spaces,
     replaced: Option<(String, String)>,
 }
 
 impl Marked {
     pub(super) fn read(metadata: &Metadata) -> Result<Option<Marked>, FormatError> {
-        let joined = match metadata.str(SPACES_KEY)? {
+        let spaces = match metadata.str(SPACES_KEY)? {
             None => return Ok(None),
-            Some("joined") => true,
-            Some("kept") => false,
+            Some("joined") => Spaces::Joined,
+            Some("kept") => Spaces::Kept,
+            Some("dropped") => Spaces::Dropped,
             Some(other) => {
                 return Err(FormatError::UnsupportedTokenizer {
                     key: SPACES_KEY,
                     found: excerpt(other),
-                    supported: "joined, kept".to_owned(),
+                    supported: "joined, kept, dropped".to_owned(),
                 });
             }
         };
@@ -38,37 +49,52 @@ impl Marked {
                 }
             },
         };
-        Ok(Some(Marked { joined, replaced }))
+        Ok(Some(Marked { spaces, replaced }))
     }
 
     /// The words of a text, each with the mark it begins with; the first is given one if `is_prefixed` says so of the
     /// marked text.
     pub(super) fn words(&self, text: &str, is_prefixed: impl FnOnce(&str) -> bool) -> Vec<String> {
-        let mut marked = String::with_capacity(text.len() + text.len() / 2);
-        let replaced = match &self.replaced {
+        let text = match &self.replaced {
             Some((from, to)) => text.replace(from, to),
             None => text.to_owned(),
         };
-        for c in replaced.chars() {
-            match c {
-                ' ' if self.joined && marked.ends_with(' ') => {}
-                c => marked.push(c),
+        let mut words = Vec::new();
+        match self.spaces {
+            Spaces::Kept => cut(text, is_prefixed, &mut words),
+            Spaces::Joined => {
+                let mut joined = String::with_capacity(text.len());
+                for c in text.chars() {
+                    if c != ' ' || !joined.ends_with(' ') {
+                        joined.push(c);
+                    }
+                }
+                cut(joined, is_prefixed, &mut words);
             }
-        }
-        let mut marked = marked.replace(' ', "▁");
-        if marked.is_empty() {
-            return Vec::new();
-        }
-        if is_prefixed(&marked) {
-            marked.insert(0, MARK);
-        }
-        let mut words: Vec<String> = Vec::new();
-        for c in marked.chars() {
-            match words.last_mut() {
-                Some(word) if c != MARK => word.push(c),
-                _ => words.push(c.to_string()),
+            Spaces::Dropped => {
+                text.split_whitespace()
+                    .for_each(|word| cut(word.to_owned(), |word| !word.starts_with(MARK), &mut words));
             }
         }
         words
+    }
+}
+
+/// Marks the spaces of a text, and its beginning if that is to be, and cuts it there.
+fn cut(text: String, is_prefixed: impl FnOnce(&str) -> bool, words: &mut Vec<String>) {
+    let mut marked = text.replace(' ', "▁");
+    if marked.is_empty() {
+        return;
+    }
+    if is_prefixed(&marked) {
+        marked.insert(0, MARK);
+    }
+    let mut is_first = true;
+    for c in marked.chars() {
+        match words.last_mut().filter(|_| !is_first && c != MARK) {
+            Some(word) => word.push(c),
+            None => words.push(c.to_string()),
+        }
+        is_first = false;
     }
 }

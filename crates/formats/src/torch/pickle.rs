@@ -213,53 +213,6 @@ impl<'a> Machine<'a> {
                 self.take(8)?;
             }
             b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.stack.push(Value::None),
-            0x88 | 0x89 => self.stack.push(Value::Bool(code == 0x88)),
-            b'K' | b'M' | b'J' | 0x8a => self.integer(code)?,
-            b'G' => {
-                self.take(8)?;
-                self.stack.push(Value::Other);
-            }
-            b'X' | 0x8c | 0x8d => {
-                let text = self.text(match code {
-                    b'X' => 4,
-                    0x8c => 1,
-                    _ => 8,
-                })?;
-                self.stack.push(text);
-            }
-            b'B' | b'C' | 0x8e => {
-                let length = self.number(match code {
-                    b'B' => 4,
-                    b'C' => 1,
-                    _ => 8,
-                })?;
-                self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
-                self.stack.push(Value::Other);
-            }
-            b')' | b']' => self.push_list(Vec::new()),
-            b'}' => self.push_dict(),
-            0x85..=0x87 => self.tuple(usize::from(code - 0x84))?,
-            b't' => {
-                let values = self.since_mark()?;
-                self.push_list(values);
-            }
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.set_items(&[key, value])?;
-            }
-            b'u' => {
-                let items = self.since_mark()?;
-                self.set_items(&items)?;
-            }
-            b'a' => {
-                let value = self.pop()?;
-                self.append(&[value])?;
-            }
-            b'e' => {
-                let items = self.since_mark()?;
-                self.append(&items)?;
-            }
             b'0' => {
                 self.pop()?;
             }
@@ -271,6 +224,40 @@ impl<'a> Machine<'a> {
             b'h' | b'j' => {
                 let place = self.number(if code == b'h' { 1 } else { 4 })?;
                 self.recall(place)?;
+            }
+            b's' | b'u' | b'a' | b'e' => self.add(code)?,
+            b'R' => self.call()?,
+            b'b' => self.build()?,
+            _ => self.make(code)?,
+        }
+        Ok(true)
+    }
+
+    /// An instruction that makes a value.
+    fn make(&mut self, code: u8) -> Result<(), String> {
+        match code {
+            b'N' => self.stack.push(Value::None),
+            0x88 | 0x89 => self.stack.push(Value::Bool(code == 0x88)),
+            b'K' | b'M' | b'J' | 0x8a => self.integer(code)?,
+            b'G' => {
+                self.take(8)?;
+                self.stack.push(Value::Other);
+            }
+            b'X' | 0x8c | 0x8d => {
+                let text = self.text(length_bytes(code))?;
+                self.stack.push(text);
+            }
+            b'B' | b'C' | 0x8e => {
+                let length = self.number(length_bytes(code))?;
+                self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+                self.stack.push(Value::Other);
+            }
+            b')' | b']' => self.push_list(Vec::new()),
+            b'}' => self.push_dict(),
+            0x85..=0x87 => self.tuple(usize::from(code - 0x84))?,
+            b't' => {
+                let values = self.since_mark()?;
+                self.push_list(values);
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -287,11 +274,31 @@ impl<'a> Machine<'a> {
                 let storage = self.storage(id)?;
                 self.stack.push(storage);
             }
-            b'R' => self.call()?,
-            b'b' => self.build()?,
             other => return Err(format!("instruction {other:#04x}, which no dictionary of tensors needs")),
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// An instruction that adds to a dictionary or list: one entry, or all since the last mark.
+    fn add(&mut self, code: u8) -> Result<(), String> {
+        match code {
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set_items(&[key, value])
+            }
+            b'u' => {
+                let items = self.since_mark()?;
+                self.set_items(&items)
+            }
+            b'a' => {
+                let value = self.pop()?;
+                self.append(&[value])
+            }
+            _ => {
+                let items = self.since_mark()?;
+                self.append(&items)
+            }
+        }
     }
 
     fn integer(&mut self, code: u8) -> Result<(), String> {
@@ -398,6 +405,15 @@ impl<'a> Machine<'a> {
             Value::Dict(_) => Ok(()),
             _ => Err("attributes of what has none".to_owned()),
         }
+    }
+}
+
+/// How many bytes the length of a text or of bytes takes.
+fn length_bytes(code: u8) -> usize {
+    match code {
+        0x8c | b'C' => 1,
+        b'X' | b'B' => 4,
+        _ => 8,
     }
 }
 

@@ -16,11 +16,17 @@ use crate::safetensors::Safetensors;
 use crate::{FormatError, Gguf, Metadata, PipelineError};
 
 /// Names of files with weights before `.safetensors`, as libraries write them: models of language, and the others.
-pub(in crate::pipeline) const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// Files that may hold a part.
 const WEIGHTS: [&str; 5] = [".safetensors", ".gguf", ".pth", ".pt", ".bin"];
 /// GGUF files that have a tensor with other dimensions than it has say which below this key.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+
+/// Whether a file of safetensors has the name that libraries give to weights, or to one of several files of them.
+pub(in crate::pipeline) fn is_usual(name: &str) -> bool {
+    let rest = STEMS.iter().find_map(|stem| name.strip_prefix(stem));
+    rest.is_some_and(|rest| rest.starts_with(['.', '-']) && rest.ends_with(".safetensors"))
+}
 
 impl Part {
     /// Opens a folder or a file.
@@ -36,10 +42,15 @@ impl Part {
         if path.is_dir() {
             return open_folder(path).map_err(|error| in_file(path, error));
         }
-        let mut part = open_file(path).map_err(|error| in_file(path, error))?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if STEMS.iter().any(|stem| name.starts_with(stem)) {
-            let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // One of several files brings the others.
+        if is_usual(name) && name.contains("-of-") {
+            let index = index_name(&Files::Disk(folder.to_owned()).names()?).is_some();
+            return if index { Part::open(folder) } else { Err(in_file(folder, no_index(folder))) };
+        }
+        let mut part = open_file(path).map_err(|error| in_file(path, error))?;
+        if is_usual(name) {
             part.config = config(&Files::Disk(folder.to_owned())).map_err(|error| in_file(folder, error))?;
         }
         Ok(part)
@@ -103,6 +114,7 @@ fn lone_file<'a>(folder: &Path, names: &'a [String]) -> Result<&'a str, FormatEr
         match found[..] {
             [] => {}
             [name] => return Ok(name),
+            ref several if several.iter().all(|name| name.contains("-of-")) => return Err(no_index(folder)),
             ref several => {
                 return Err(PipelineError::ManyParts {
                     part: "weights",
@@ -121,6 +133,14 @@ fn lone_file<'a>(folder: &Path, names: &'a [String]) -> Result<&'a str, FormatEr
         advice: "the download may not be complete".to_owned(),
     }
     .into())
+}
+
+/// What to say of weights in several files without the index that says which is in which.
+fn no_index(folder: &Path) -> FormatError {
+    let looked = STEMS.map(|stem| format!("{stem}.safetensors.index.json")).join(" or ");
+    let advice = "the download may not be complete".to_owned();
+    PipelineError::MissingPart { part: "index of the weights", looked, place: folder.to_owned(), advice }
+        .into()
 }
 
 fn open_indexed(folder: &Path, files: &Files, index: &str) -> Result<Part, FormatError> {

@@ -213,7 +213,7 @@ pub(super) struct UnigramSteps {
     pub(super) replaced: Option<(String, String)>,
     /// Where a space is put in front.
     pub(super) prefix: SpacePrefix,
-    /// If spaces are not handled as SentencePiece does: `joined` or `kept`.
+    /// If spaces are not handled as SentencePiece does: `joined`, `kept` or `dropped`.
     pub(super) spaces: Option<&'static str>,
 }
 
@@ -263,6 +263,7 @@ pub(super) fn unigram_settings(
         [split, metaspace] if kind(split) == "WhitespaceSplit" && charsmap.is_some() && plain => {
             (metaspace, None)
         }
+        [split, metaspace] if kind(split) == "WhitespaceSplit" && !stripped => (metaspace, Some("dropped")),
         [metaspace] if !stripped && flag(metaspace, "split", true) => {
             (metaspace, Some(if joined { "joined" } else { "kept" }))
         }
