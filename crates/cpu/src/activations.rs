@@ -10,6 +10,8 @@ pub(crate) enum Packing {
     F32,
     /// Rounded to BF16, in pairs.
     Bf16,
+    /// Rounded to BF16, kept as F32, an even number of them.
+    Rounded,
     /// Blocks of 32 signed bytes with an F32 scale.
     Int8,
     /// Blocks of 256 signed bytes with an F32 scale.
@@ -95,6 +97,7 @@ impl Activations {
         rows * match packing {
             Packing::F32 => width * 4,
             Packing::Bf16 => width.div_ceil(2) * 4,
+            Packing::Rounded => width.next_multiple_of(2) * 4,
             Packing::Int8 => width + width / BLOCK * 12,
             Packing::Int8K => width + width / SUPERBLOCK * size_of::<Side>(),
             Packing::Bytes => width,
@@ -113,6 +116,13 @@ impl Activations {
         debug_assert_eq!(self.packing, Packing::Bf16);
         // SAFETY: as above.
         unsafe { self.base.cast::<u32>().add(row * self.width.div_ceil(2)) }
+    }
+
+    #[inline(always)]
+    pub(crate) unsafe fn rounded_row(&self, row: usize) -> *mut f32 {
+        debug_assert_eq!(self.packing, Packing::Rounded);
+        // SAFETY: as above.
+        unsafe { self.base.cast::<f32>().add(row * self.width.next_multiple_of(2)) }
     }
 
     /// Quants of a row, and its scales, sums and scaled sums per block.
@@ -195,6 +205,7 @@ impl Activations {
             match self.packing {
                 Packing::F32 | Packing::Bytes => unreachable!("such rows are used where they are"),
                 Packing::Bf16 => self.pack_bf16::<S>(x, row),
+                Packing::Rounded => self.pack_rounded::<S>(x, row),
                 Packing::Int8 => self.pack_int8::<S>(x, row),
                 Packing::Int8K => self.pack_int8k::<S>(x, row),
             }
@@ -216,6 +227,24 @@ impl Activations {
             }
             if self.width % 2 == 1 {
                 *out.add(self.width) = 0;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_rounded<S: Isa>(&self, x: *const f32, row: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let out = self.rounded_row(row);
+            let whole = self.width / S::LANES * S::LANES;
+            for i in (0..whole).step_by(S::LANES) {
+                S::store(out.add(i), S::round_bf16(S::load(x.add(i))));
+            }
+            for i in whole..self.width {
+                *out.add(i) = f32::from_bits(u32::from(flush_bf16(*x.add(i))) << 16);
+            }
+            if self.width % 2 == 1 {
+                *out.add(self.width) = 0.0;
             }
         }
     }

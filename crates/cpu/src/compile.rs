@@ -31,6 +31,8 @@ pub(crate) struct Target {
     pub(crate) context: usize,
     /// In what type keys and values are kept.
     pub(crate) cache: CacheType,
+    /// Whether BF16 is multiplied in pairs.
+    pub(crate) pairs: bool,
 }
 
 /// Compiles a graph whose weights have these dtypes (by [`WeightId`]).
@@ -230,7 +232,7 @@ impl Lowering<'_> {
         self.done[result.index()] = true;
         let dtype = self.dtypes[weight.index()];
         let MatrixShape { outputs, inputs, .. } = MatrixShape::of(&self.graph.weight(weight).shape);
-        let x = self.operand_as(self.graph.node(value).inputs[0], packing_of(dtype));
+        let x = self.operand_as(self.graph.node(value).inputs[0], packing_of(dtype, self.target.pairs));
         let out = self.define(result);
         Part { weight, bias, dtype, inputs, outputs, x, out, then }
     }

@@ -91,7 +91,8 @@ pub fn plan(graph: &Graph, source: &dyn WeightSource, options: &Options) -> Resu
     let dtypes = model::dtypes(graph, source)?;
     check(graph, options)?;
     let program = compile(graph, &dtypes, target(options));
-    let scratch = options.threads * ScratchSize::of(&program, options.max_rows).bytes();
+    let scratch = options.threads
+        * ScratchSize::of(&program, options.max_rows, options.instruction_set.kernels().pairs).bytes();
     let tables: usize = program.biases.iter().map(ScoreTable::bytes).sum();
     Ok(MemoryPlan {
         weights: model::planned_bytes(&[(graph, &dtypes)]),
@@ -144,8 +145,9 @@ fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
 }
 
 fn target(options: &Options) -> Target {
-    let Options { threads, max_rows, max_logit_rows, context, cache, .. } = *options;
-    Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows), context, cache }
+    let Options { threads, instruction_set, cache, context, max_rows, max_logit_rows, .. } = *options;
+    let pairs = instruction_set.kernels().pairs;
+    Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows), context, cache, pairs }
 }
 
 /// Rows of the smallest table that is looked up in this way.
@@ -208,7 +210,8 @@ impl CpuExecutor {
             SharedBytes::zeroed(options.pages * heads.page_bytes(options.cache))
         };
         let vocab = program.buffer(program.output).width;
-        let scratch_size = ScratchSize::of(&program, options.max_rows);
+        let scratch_size =
+            ScratchSize::of(&program, options.max_rows, options.instruction_set.kernels().pairs);
         Ok(CpuExecutor {
             info: ExecutorInfo {
                 vocab,

@@ -73,7 +73,7 @@ fn compile_all(
 }
 
 fn compile_function(graph: &Graph, dtypes: &[DType], options: &FunctionOptions) -> Result<Program, CpuError> {
-    let FunctionOptions { threads, cache, .. } = *options;
+    let FunctionOptions { threads, instruction_set, cache } = *options;
     if threads == 0 {
         return Err(CpuError::Options("threads must be at least 1"));
     }
@@ -81,7 +81,11 @@ fn compile_function(graph: &Graph, dtypes: &[DType], options: &FunctionOptions) 
     if graph.nodes().iter().any(|node| node.shape.dims().iter().any(open)) {
         return Err(CpuError::Options("a graph over tokens is no function of given values"));
     }
-    Ok(compile(graph, dtypes, Target { threads, rows: 1, picked: 1, context: 1, cache }))
+    Ok(compile(
+        graph,
+        dtypes,
+        Target { threads, rows: 1, picked: 1, context: 1, cache, pairs: instruction_set.kernels().pairs },
+    ))
 }
 
 /// Where in `all` the frames are that a program's convolutions carry; those that are not there yet are added. Frames of one
@@ -102,15 +106,17 @@ fn carried_bytes(carried: &Carried) -> usize {
     4 * carried.shape.iter().product::<usize>()
 }
 
-fn scratch_size(programs: &[&Program]) -> ScratchSize {
-    programs.iter().map(|program| ScratchSize::of(program, 1)).fold(ScratchSize::default(), ScratchSize::max)
+fn scratch_size(programs: &[&Program], options: &FunctionOptions) -> ScratchSize {
+    let pairs = options.instruction_set.kernels().pairs;
+    let sizes = programs.iter().map(|program| ScratchSize::of(program, 1, pairs));
+    sizes.fold(ScratchSize::default(), ScratchSize::max)
 }
 
 /// Bytes of the arena that all programs use in turn, of the threads' working memory, and of tables.
 fn working_bytes(programs: &[&Program], options: &FunctionOptions) -> usize {
     let arena = programs.iter().map(|program| program.arena).max().unwrap_or(0);
     let tables: usize = programs.iter().flat_map(|p| &p.biases).map(ScoreTable::bytes).sum();
-    arena + tables + options.threads * scratch_size(programs).bytes()
+    arena + tables + options.threads * scratch_size(programs, options).bytes()
 }
 
 /// One graph, compiled.
@@ -198,7 +204,7 @@ impl CpuFunctions {
         if program.arena > self.arena.len() {
             self.arena = SharedBytes::zeroed_dense(program.arena)?;
         }
-        let size = self.scratch_size.max(ScratchSize::of(&program, 1));
+        let size = self.scratch_size.max(ScratchSize::of(&program, 1, self.kernels.pairs));
         if size != self.scratch_size {
             self.scratch = (0..self.options.threads).map(|_| Scratch::new(size)).collect();
             self.scratch_size = size;

@@ -196,7 +196,8 @@ impl Context<'_> {
                 };
                 for from in (0..patch).step_by(SEGMENT) {
                     let elements = from..(from + SEGMENT).min(patch);
-                    let activations = patches.activations(packing_of(conv.dtype), elements.len());
+                    let activations =
+                        patches.activations(packing_of(conv.dtype, self.kernels.pairs), elements.len());
                     (self.kernels.patches)(&PatchCall {
                         frames: Frames { x: self.f32(conv.x), shape: conv.input, before },
                         conv: conv.conv,

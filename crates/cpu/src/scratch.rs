@@ -51,8 +51,8 @@ pub(crate) struct ScratchSize {
 }
 
 impl ScratchSize {
-    /// For batches of up to `rows` rows.
-    pub(crate) fn of(program: &Program, rows: usize) -> Self {
+    /// For batches of up to `rows` rows, BF16 being multiplied in pairs or not.
+    pub(crate) fn of(program: &Program, rows: usize, pairs: bool) -> Self {
         let routings = program.steps.iter().filter_map(|step| match step.kind {
             Kind::ExpertLinear { routing, .. } => Some(routing),
             _ => None,
@@ -63,7 +63,7 @@ impl ScratchSize {
         for step in &program.steps {
             if let Kind::Conv(conv) = &step.kind {
                 let width = conv.patch().min(SEGMENT);
-                let needed = match packing_of(conv.dtype) {
+                let needed = match packing_of(conv.dtype, pairs) {
                     Packing::F32 => [PATCH_ROWS * width, 0],
                     packing => [width, Activations::bytes(packing, width, PATCH_ROWS).div_ceil(4)],
                 };

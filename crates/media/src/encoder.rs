@@ -79,11 +79,11 @@ impl Encoder {
         }
         let sink = self.sink.as_mut().ok_or_else(|| MediaError::GivenUp { path: self.path.clone() })?;
         let pushed = sink.push(rgb);
-        if pushed.is_err() {
+        match pushed {
+            Ok(()) => self.frames += 1,
             // What was begun is removed now, not when the caller is done.
-            self.sink = None;
+            Err(_) => self.sink = None,
         }
-        self.frames += 1;
         pushed
     }
 

@@ -25,8 +25,8 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(tensors: &Tensors, settings: &Settings<'_>) -> Result<Config, ModelError> {
-        settings.only("feed_forward_proj", "gated-gelu")?;
-        settings.only("dense_act_fn", "gelu_new")?;
+        settings.only("feed_forward_proj", "gated-gelu", "`gated-gelu` is")?;
+        settings.only("dense_act_fn", "gelu_new", "`gelu_new` is")?;
         let &[vocabulary, width] = tensors.shape("token_embd.weight")? else {
             return Err(tensors.wrong_shape("token_embd.weight", "[vocabulary, width]"));
         };

@@ -202,9 +202,15 @@ fn two_denoisers_and_settings_beside_them() {
     let model = open(pipeline.clone()).expect("a model").model;
     assert!(model.distilled);
     assert_eq!((model.defaults.steps, model.defaults.shift, model.defaults.guidance), (4, 5.0, 1.0));
-    pipeline.sources.settings = json!({ "frames": 9 }).as_object().cloned();
-    let error = open(pipeline).expect_err("an unknown key").to_string();
-    assert!(error.contains("video.json: key `frames` is unknown"), "{error}");
+    for (settings, expected) in [
+        (json!({ "frames": 9 }), "video.json: key `frames` is unknown"),
+        (json!({ "text_len": 0 }), "`text_len` = 0 makes no sense: it must be 1 to 65536"),
+        (json!({ "text_len": 1e9 }), "`text_len` = 1000000000.0 makes no sense: it must be a whole number"),
+    ] {
+        pipeline.sources.settings = settings.as_object().cloned();
+        let error = open(pipeline.clone()).expect_err("settings that cannot be").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 /// What is said of a pipeline whose denoiser has other tensors or another configuration.

@@ -101,7 +101,7 @@ pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
     // SAFETY: see `Entry`.
     unsafe {
         if let Some(inputs) = &call.segment {
-            return segment::<S, F>(call, 0..call.rows.len(), inputs, 0);
+            return segment::<S, F>(call, 0..call.rows.len(), inputs, inputs.start);
         }
         let inputs = (*call.matrix).inputs;
         let gated = matches!(call.epilogue, Epilogue::Gate { .. });
@@ -109,7 +109,7 @@ pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
             for block in (0..call.rows.len()).step_by(ROW_BLOCK) {
                 let rows = block..(block + ROW_BLOCK).min(call.rows.len());
                 for from in (0..inputs).step_by(SEGMENT) {
-                    segment::<S, F>(call, rows.clone(), &(from..(from + SEGMENT).min(inputs)), from);
+                    segment::<S, F>(call, rows.clone(), &(from..(from + SEGMENT).min(inputs)), 0);
                 }
             }
             return;
@@ -118,7 +118,7 @@ pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
     }
 }
 
-/// One segment of the inputs for some rows; the activations begin at `first`.
+/// One segment of the inputs for some rows; the activations begin with those of input `first`.
 #[inline(always)]
 unsafe fn segment<S: Isa, F: Format>(
     call: &LinearCall,

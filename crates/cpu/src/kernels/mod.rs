@@ -54,6 +54,8 @@ pub(crate) struct Kernels {
     pub(crate) pack: Entry<PackCall>,
     attention: [Entry<AttentionCall>; 3],
     write_cache: [Entry<WriteCall>; 3],
+    /// Whether BF16 is multiplied in pairs: decides the form of activations.
+    pub(crate) pairs: bool,
     /// Lanes of a vector, and the kernels that measure the machine.
     pub(crate) lanes: usize,
     pub(crate) probe_stream: Entry<ProbeCall>,
@@ -133,11 +135,19 @@ impl Kernels {
                 entry!(WriteCall, attention::write::<S, cache::F16Cache>),
                 entry!(WriteCall, attention::write::<S, cache::Q8Cache>),
             ],
+            pairs: S::PAIRS,
             lanes: S::LANES,
             probe_stream: entry!(ProbeCall, probe::stream::<S>),
             probe_integers: entry!(ProbeCall, probe::integers::<S>),
             probe_floats: entry!(ProbeCall, probe::floats::<S>),
         }
+    }
+
+    /// The same with products of BF16 by those of `S`.
+    pub(crate) const fn with_pairs<S: Isa>(mut self) -> Self {
+        self.linear[DType::BF16 as usize] = entry!(LinearCall, linear::run::<S, BF16>);
+        self.pairs = S::PAIRS;
+        self
     }
 
     pub(crate) fn linear(&self, dtype: DType) -> Entry<LinearCall> {

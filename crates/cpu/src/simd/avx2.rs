@@ -106,7 +106,7 @@ impl Isa for Avx2 {
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
-    unsafe fn store_bf16(p: *mut u16, v: __m256) {
+    unsafe fn round_bf16(v: __m256) -> __m256 {
         // SAFETY: as above.
         unsafe {
             let bits = _mm256_castps_si256(v);
@@ -116,11 +116,18 @@ impl Isa for Avx2 {
             let tiny = _mm256_cmp_ps::<_CMP_LT_OQ>(magnitude, _mm256_set1_ps(TINY_BF16));
             let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
             let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
-            let upper = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
-            let upper = _mm256_andnot_si256(_mm256_castps_si256(tiny), upper);
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let either = _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, nan), upper);
+            _mm256_andnot_ps(tiny, _mm256_castsi256_ps(either))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m256) {
+        // SAFETY: as above.
+        unsafe {
+            let upper = _mm256_srli_epi32::<16>(_mm256_castps_si256(Self::round_bf16(v)));
             // Halves of 128 bits are packed by themselves: four of eight numbers are in each.
-            let packed = _mm256_packus_epi32(upper, upper);
-            let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(upper, upper));
             _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
         }
     }
@@ -332,13 +339,11 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: __m256, w: __m256i, x: u32) -> __m256 {
+    unsafe fn unpair_bf16(w: __m256i) -> [__m256; 2] {
         // SAFETY: as above.
         unsafe {
-            let odd = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(0xffff_0000_u32 as i32)));
-            let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w));
-            let sum = _mm256_fmadd_ps(odd, _mm256_set1_ps(f32::from_bits(x & 0xffff_0000)), acc);
-            _mm256_fmadd_ps(even, _mm256_set1_ps(f32::from_bits(x << 16)), sum)
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            [_mm256_slli_epi32::<16>(w), _mm256_and_si256(w, upper)].map(|v| _mm256_castsi256_ps(v))
         }
     }
 }

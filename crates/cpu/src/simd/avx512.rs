@@ -1,11 +1,11 @@
-//! AVX-512 with VNNI: sixteen lanes. BF16 products by one instruction where the processor has it.
+//! AVX-512 with VNNI: sixteen lanes.
 
 use std::arch::x86_64::*;
 
 use super::Isa;
 use crate::weights::TINY_BF16;
 
-/// AVX-512 F, BW, DQ, VL and VNNI; with `BF16`, the AVX-512 BF16 instructions as well.
+/// AVX-512 F, BW, DQ, VL and VNNI; with `BF16`, the AVX-512 BF16 instructions as well: for products of BF16 alone.
 pub(crate) struct Avx512<const BF16: bool>;
 
 #[inline]
@@ -46,6 +46,7 @@ unsafe fn dot<const M: usize>(w: &[__m512i; 8], x: &[*const i8; M], init: [i32; 
 
 impl<const BF16: bool> Isa for Avx512<BF16> {
     const LANES: usize = 16;
+    const PAIRS: bool = BF16;
     type V = __m512;
     type I = __m512i;
     type B = __m512i;
@@ -86,7 +87,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
-    unsafe fn store_bf16(p: *mut u16, v: __m512) {
+    unsafe fn round_bf16(v: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe {
             let bits = _mm512_castps_si512(v);
@@ -95,8 +96,16 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
             let tiny = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(v), _mm512_set1_ps(TINY_BF16));
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
             let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
-            let upper = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
-            let upper = _mm512_maskz_mov_epi32(!tiny, upper);
+            let either = _mm512_mask_blend_epi32(nan, rounded, quiet);
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            _mm512_castsi512_ps(_mm512_maskz_and_epi32(!tiny, either, upper))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m512) {
+        // SAFETY: as above.
+        unsafe {
+            let upper = _mm512_srli_epi32::<16>(_mm512_castps_si512(Self::round_bf16(v)));
             _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(upper));
         }
     }
@@ -303,18 +312,20 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         unsafe { dot(w, x, init) }
     }
     #[inline(always)]
+    unsafe fn unpair_bf16(w: __m512i) -> [__m512; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            [_mm512_slli_epi32::<16>(w), _mm512_and_si512(w, upper)].map(|v| _mm512_castsi512_ps(v))
+        }
+    }
+    #[inline(always)]
     unsafe fn dot_bf16(acc: __m512, w: __m512i, x: u32) -> __m512 {
         // SAFETY: as above; a __m512bh is 32 BF16 numbers in the bits of a __m512i.
         unsafe {
             let pair = _mm512_set1_epi32(x as i32);
-            if BF16 {
-                let bf16 = |v| std::mem::transmute::<__m512i, __m512bh>(v);
-                return _mm512_dpbf16_ps(acc, bf16(w), bf16(pair));
-            }
-            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            let odd = |v| _mm512_castsi512_ps(_mm512_and_si512(v, upper));
-            let even = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v));
-            _mm512_fmadd_ps(even(w), even(pair), _mm512_fmadd_ps(odd(w), odd(pair), acc))
+            let bf16 = |v| std::mem::transmute::<__m512i, __m512bh>(v);
+            _mm512_dpbf16_ps(acc, bf16(w), bf16(pair))
         }
     }
 }

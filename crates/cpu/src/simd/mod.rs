@@ -29,6 +29,8 @@ pub(crate) const PANEL: usize = 16;
 #[allow(clippy::missing_safety_doc, reason = "stated once, above")]
 pub(crate) trait Isa: Send + Sync + 'static {
     const LANES: usize;
+    /// Whether there is [`Isa::dot_bf16`].
+    const PAIRS: bool = false;
     /// `f32` lanes.
     type V: Copy;
     /// `i32` lanes.
@@ -49,6 +51,8 @@ pub(crate) trait Isa: Send + Sync + 'static {
     /// Rounds to binary16, to nearest even.
     unsafe fn store_f16(p: *mut u16, v: Self::V);
     /// Rounds to BF16 as [`flush_bf16`](crate::weights::flush_bf16) does.
+    unsafe fn round_bf16(v: Self::V) -> Self::V;
+    /// [`Isa::round_bf16`], without the lower half.
     unsafe fn store_bf16(p: *mut u16, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -120,8 +124,12 @@ pub(crate) trait Isa: Send + Sync + 'static {
         x: &[*const i8; M],
         scale: Self::I,
     );
-    /// BF16 pairs (element 2i in the low half): `acc + w₁x₁`, then `+ w₀x₀`, each fused.
-    unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V;
+    /// Pairs of BF16 numbers, one in each lane: the first of each (the low half), and the second.
+    unsafe fn unpair_bf16(w: Self::B) -> [Self::V; 2];
+    /// Pairs of BF16 numbers: `acc + w₁x₁`, then `+ w₀x₀`, each fused, in one instruction.
+    unsafe fn dot_bf16(_acc: Self::V, _w: Self::B, _x: u32) -> Self::V {
+        unreachable!("only where there are such instructions")
+    }
 }
 
 /// [`math::exp`] over lanes.

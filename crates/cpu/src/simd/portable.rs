@@ -82,6 +82,10 @@ impl Isa for Portable {
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
     }
     #[inline(always)]
+    unsafe fn round_bf16(v: Self::V) -> Self::V {
+        each(|i| f32::from_bits(u32::from(flush_bf16(v[i])) << 16))
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::V) {
         let bits: [u16; LANES] = array::from_fn(|i| flush_bf16(v[i]));
         // SAFETY: as above.
@@ -237,12 +241,8 @@ impl Isa for Portable {
         dot::<8, M>(x, &[0; M], |j, lane, b| i32::from(w[j][4 * lane + b]) - 128)
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: Self::V, w: Self::B, x: u32) -> Self::V {
-        let (odd, even) = (f32::from_bits(x & 0xffff_0000), f32::from_bits(x << 16));
-        each(|i| {
-            let w = u32::from_le_bytes([w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]]);
-            let sum = f32::from_bits(w & 0xffff_0000).mul_add(odd, acc[i]);
-            f32::from_bits(w << 16).mul_add(even, sum)
-        })
+    unsafe fn unpair_bf16(w: Self::B) -> [Self::V; 2] {
+        let pair = |i: usize| u32::from_le_bytes([w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]]);
+        [each(|i| f32::from_bits(pair(i) << 16)), each(|i| f32::from_bits(pair(i) & 0xffff_0000))]
     }
 }

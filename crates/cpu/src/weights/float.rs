@@ -108,7 +108,7 @@ impl<E: Element + 'static> Format for E {
             let weights = matrix.section(0, panel).add(part * S::LANES * E::BYTES);
             let mut x_rows = [std::ptr::null(); M];
             for t in 0..M {
-                x_rows[t] = x.f32_row(rows[t]).add(first);
+                x_rows[t] = x.f32_row(rows[t]).add(inputs.start - first);
             }
             let mut sum = [S::splat(0.0); M];
             for (k, input) in inputs.enumerate() {
@@ -137,7 +137,7 @@ unsafe fn segments<S: Isa, F: Format, const M: usize>(
         let mut from = 0;
         while from < matrix.inputs {
             let to = (from + SEGMENT).min(matrix.inputs);
-            let mut sum = F::segment::<S, M>(matrix, panel, part, x, rows, from..to, from);
+            let mut sum = F::segment::<S, M>(matrix, panel, part, x, rows, from..to, 0);
             end_segment::<S, M>(&mut total, &mut sum);
             from = to;
         }
@@ -199,18 +199,66 @@ impl Format for BF16 {
         // SAFETY: the caller vouches for the instruction set and for panel and rows. Segments begin at whole pairs.
         unsafe {
             let weights = matrix.section(0, panel).add(part * S::LANES * 4);
-            let mut x_rows = [std::ptr::null_mut(); M];
-            for t in 0..M {
-                x_rows[t] = x.bf16_row(rows[t]).add(first / 2);
+            let pairs = inputs.start / 2..inputs.end.div_ceil(2);
+            match S::PAIRS {
+                true => paired::<S, M>(weights, x, rows, pairs, first / 2),
+                false => rounded::<S, M>(weights, x, rows, pairs, first / 2),
             }
-            let mut sum = [S::splat(0.0); M];
-            for (k, pair) in (inputs.start / 2..inputs.end.div_ceil(2)).enumerate() {
-                let w = S::load_bytes(weights.add(pair * PANEL * 4));
-                for t in 0..M {
-                    sum[t] = S::dot_bf16(sum[t], w, *x_rows[t].add(k));
-                }
-            }
-            sum
         }
+    }
+}
+
+/// One segment's sums by an instruction for pairs.
+#[inline(always)]
+unsafe fn paired<S: Isa, const M: usize>(
+    weights: *const u8,
+    x: &Activations,
+    rows: &[usize; M],
+    pairs: Range<usize>,
+    first: usize,
+) -> [S::V; M] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut x_rows = [std::ptr::null_mut(); M];
+        for t in 0..M {
+            x_rows[t] = x.bf16_row(rows[t]).add(pairs.start - first);
+        }
+        let mut sum = [S::splat(0.0); M];
+        for (k, pair) in pairs.enumerate() {
+            let w = S::load_bytes(weights.add(pair * PANEL * 4));
+            for t in 0..M {
+                sum[t] = S::dot_bf16(sum[t], w, *x_rows[t].add(k));
+            }
+        }
+        sum
+    }
+}
+
+/// The same by two products each, the odd element's first.
+#[inline(always)]
+unsafe fn rounded<S: Isa, const M: usize>(
+    weights: *const u8,
+    x: &Activations,
+    rows: &[usize; M],
+    pairs: Range<usize>,
+    first: usize,
+) -> [S::V; M] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut x_rows = [std::ptr::null_mut(); M];
+        for t in 0..M {
+            x_rows[t] = x.rounded_row(rows[t]).add(2 * (pairs.start - first));
+        }
+        let mut sum = [S::splat(0.0); M];
+        for (k, pair) in pairs.enumerate() {
+            let [even, odd] = S::unpair_bf16(S::load_bytes(weights.add(pair * PANEL * 4)));
+            for t in 0..M {
+                sum[t] = S::fma(odd, S::splat(*x_rows[t].add(2 * k + 1)), sum[t]);
+            }
+            for t in 0..M {
+                sum[t] = S::fma(even, S::splat(*x_rows[t].add(2 * k)), sum[t]);
+            }
+        }
+        sum
     }
 }

@@ -84,7 +84,7 @@ pub enum WeightError {
 
 /// How a format lies in a panel and meets the activations.
 pub(crate) trait Format: 'static {
-    /// What activations it takes.
+    /// What activations it takes; instead of [`Packing::Bf16`], [`Packing::Rounded`] where there is no instruction for pairs.
     const PACKING: Packing;
 
     /// `LANES` outputs (rows `panel * PANEL + part * LANES ..`) for the `M` activation rows `rows`.
@@ -102,7 +102,7 @@ pub(crate) trait Format: 'static {
     /// Whether [`Format::segment`] is there.
     const SEGMENTS: bool = false;
 
-    /// One segment's sums of a tile: the inputs `inputs`, whose activations are those of `x` from `first` on.
+    /// One segment's sums of a tile: those of `inputs`; the activations begin with those of input `first`.
     ///
     /// # Safety
     /// As [`Format::tile`].
@@ -372,9 +372,12 @@ fn packing<F: Format>() -> Packing {
     F::PACKING
 }
 
-/// The form in which activations meet weights of this dtype.
-pub(crate) fn packing_of(dtype: DType) -> Packing {
-    with_layout!(dtype, packing())
+/// The form in which activations meet weights of this dtype, where there are instructions for pairs of BF16 numbers or not.
+pub(crate) fn packing_of(dtype: DType, pairs: bool) -> Packing {
+    match with_layout!(dtype, packing()) {
+        Packing::Bf16 if !pairs => Packing::Rounded,
+        packing => packing,
+    }
 }
 
 #[cfg(test)]

@@ -68,9 +68,9 @@ impl<'a> Settings<'a> {
     }
 
     /// Refuses another value than this one.
-    pub(crate) fn only(&self, key: &str, allowed: &'static str) -> Result<(), ModelError> {
+    pub(crate) fn only(&self, key: &str, allowed: &str, hint: &'static str) -> Result<(), ModelError> {
         match self.text(key)? {
-            Some(found) if found != allowed => Err(self.unsupported(key, found, allowed)),
+            Some(found) if found != allowed => Err(self.unsupported(key, found, hint)),
             _ => Ok(()),
         }
     }

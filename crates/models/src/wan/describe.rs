@@ -10,6 +10,8 @@ use crate::video::{Defaults, VideoModel};
 
 /// Rows of text, real and padding: the denoisers were trained on so many.
 const TEXT_LEN: usize = 512;
+/// Far more than any, and far from what memory cannot hold.
+const MAX_TEXT_LEN: usize = 1 << 16;
 /// The key of `video.json` for another number. All other keys are of the defaults.
 const TEXT_LEN_KEY: &str = "text_len";
 /// Where the second denoiser takes over.
@@ -31,10 +33,14 @@ pub(super) fn model(
     text_len: Option<usize>,
 ) -> Result<VideoModel, ModelError> {
     let scheduler = Settings::new(sources.scheduler.as_ref());
-    scheduler.only("prediction_type", "flow_prediction")?;
+    scheduler.only("prediction_type", "flow_prediction", "`flow_prediction` is")?;
     let distilled = is_distilled(sources);
     let (config, text) = (&denoiser.config, sources.settings.as_ref());
     let (text_told, said) = split(text)?;
+    let text_len = text_told.or(text_len).unwrap_or(TEXT_LEN);
+    if !(1..=MAX_TEXT_LEN).contains(&text_len) {
+        return Err(invalid(TEXT_LEN_KEY, text_len, "it must be 1 to 65536"));
+    }
     let mut defaults = defaults(decoder, two, distilled);
     let shift = match scheduler.number("flow_shift")? {
         None => scheduler.number("shift")?,
@@ -53,7 +59,7 @@ pub(super) fn model(
         patch: [1, config.patch, config.patch],
         latent_mean,
         latent_std,
-        text_len: text_told.or(text_len).unwrap_or(TEXT_LEN),
+        text_len,
         text_dim: config.text_width,
         train_timesteps: scheduler.number("num_train_timesteps")?.unwrap_or(1000.0),
         boundary: two.then_some(boundary),
@@ -68,9 +74,6 @@ pub(super) fn model(
 /// What `video.json` says of the text's length, and all else that it says.
 fn split(object: Option<&Object>) -> Result<(Option<usize>, Option<Object>), ModelError> {
     let told = Settings::new(object).count(TEXT_LEN_KEY)?;
-    if told == Some(0) {
-        return Err(invalid(TEXT_LEN_KEY, 0, "it must be at least 1"));
-    }
     let mut rest = object.cloned();
     if let Some(rest) = &mut rest {
         rest.remove(TEXT_LEN_KEY);

@@ -35,7 +35,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn read(tensors: &Tensors, settings: &Settings<'_>) -> Result<Config, ModelError> {
         refuse_images(tensors, settings)?;
-        settings.only("qk_norm", "rms_norm_across_heads")?;
+        settings.only("qk_norm", "rms_norm_across_heads", "`rms_norm_across_heads` is")?;
         let width = tensors.length("patch_embedding.bias")?;
         let (channels, patch) = patches(tensors, settings, width)?;
         let layers = tensors.blocks("blk");

@@ -24,7 +24,7 @@ use crate::umt5;
 pub(crate) fn open(pipeline: Pipeline) -> Result<Networks, ModelError> {
     let Pipeline { sources, transformer, transformer_2, text_encoder, vae } = pipeline;
     Settings::new(sources.index.as_ref())
-        .only("_class_name", "WanPipeline")
+        .only("_class_name", "WanPipeline", "`WanPipeline` is")
         .map_err(|error| at(&sources.root, error))?;
     let text_len = Settings::new(transformer.config()).count("text_len");
     let text_len = text_len.map_err(|error| at(transformer.path(), error))?;
