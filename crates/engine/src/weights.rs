@@ -81,7 +81,7 @@ impl Weights {
 }
 
 /// How many matrices have which type rather than the one that was wanted.
-fn instead(wanted: DType, given: &BTreeMap<DType, usize>) -> Option<String> {
+pub(crate) fn instead(wanted: DType, given: &BTreeMap<DType, usize>) -> Option<String> {
     let all: usize = given.values().sum();
     let others: Vec<String> = given
         .iter()

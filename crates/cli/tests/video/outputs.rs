@@ -217,3 +217,24 @@ fn parts_may_be_named_one_by_one() {
     let mixed = sandbox.json(&last(&[&["video", &original][..], &QUICK, &["--vae", &vae], &flags]));
     assert_eq!(mixed["frames_digest"], found["frames_digest"]);
 }
+
+#[test]
+fn two_denoisers_of_one_kind_are_one() {
+    let (sandbox, model) = (Sandbox::new(), tiny());
+    let second = crate::wan::model("wan21/original/diffusion_pytorch_model.safetensors");
+    let guided = ["--guidance", "4", "--steps", "4", "-o", "a.apng"];
+    let one = quick(&sandbox, &model, &guided);
+    let two = quick(&sandbox, &model, &[&guided[..], &["--dit-2", &second]].concat());
+    assert_eq!(two["frames_digest"], one["frames_digest"]);
+    assert_eq!((&one["guidance_2"], &two["guidance_2"]), (&serde_json::Value::Null, &4.0.into()));
+    // The second one's guidance is its own.
+    let apart = quick(&sandbox, &model, &[&guided[..], &["--dit-2", &second, "--guidance-2", "1"]].concat());
+    assert_ne!(apart["frames_digest"], one["frames_digest"]);
+    let plan = ["video", &model, "--dit-2", &second, "--plan", "--json", "--size", "48x32", "--steps", "4"];
+    let plan = sandbox.json(&[&plan[..], &["--guidance", "4", "--guidance-2", "1"]].concat());
+    let stages = plan["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), 4, "both have a turn");
+    let macs = |stage: usize| stages[stage]["multiply_adds"].as_u64().unwrap();
+    // Two runs a step with guidance, one without.
+    assert!(macs(1) > 0 && macs(2) > 0 && macs(1) % 2 == 0);
+}

@@ -52,6 +52,20 @@ fn people_get_a_table_and_nothing_else_happens() {
 }
 
 #[test]
+fn types_that_cannot_be_are_told() {
+    // Rows of 64 are no blocks of 256, and those of 112 none of 32.
+    let text =
+        Sandbox::new().run(&["video", &tiny(), "--plan", "--quant", "q4_k", "--size", "48x32"]).ok().stdout;
+    assert!(
+        text.contains(" are F16, ") && text.contains(" are Q5_0 instead of Q4_K, as the length"),
+        "{text}"
+    );
+    assert!(text.contains("denoiser Q5_0, VAE F32"), "{text}");
+    let report = plan(&["--quant", "bf16", "--size", "48x32"]);
+    assert!(report["instead"].is_null());
+}
+
+#[test]
 fn what_cannot_fit_is_refused_with_what_would() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let ask = |flags: &[&str]| {

@@ -1,7 +1,7 @@
 //! The networks of a model on this machine: what they take is known before anything is loaded, each is loaded when its turn
 //! comes, and dropped after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wushi_cpu::{
     CpuError, CpuExecutor, CpuFunctions, FunctionOptions, InstructionSet, Options, PAGE_TOKENS, StepCost,
@@ -107,12 +107,42 @@ impl VideoNetworks {
 
     /// The most matrices' type of the first denoiser.
     pub fn denoiser_type(&self) -> DType {
-        main_type(&self.networks.denoiser.weights, self.options.quant)
+        let denoiser = &self.networks.denoiser;
+        match self.denoiser_source(denoiser) {
+            Ok((source, _)) => main_type(&denoiser.weights, &source),
+            // Who makes the graphs tells why they cannot be.
+            Err(_) => main_type(&denoiser.weights, &denoiser.weights),
+        }
     }
 
     /// The type of the decoder's convolutions.
     pub fn decoder_type(&self) -> DType {
-        self.options.decoder.unwrap_or_else(|| main_type(&self.networks.decoder.weights, None))
+        let weights = &self.networks.decoder.weights;
+        self.options.decoder.unwrap_or_else(|| main_type(weights, weights))
+    }
+
+    /// Which matrices of text encoder and denoisers could not be quantised to the type that was wanted, in a sentence.
+    pub fn instead(&self) -> Result<Option<String>, VideoError> {
+        let Some(wanted) = self.options.quant else { return Ok(None) };
+        let encoder = &self.networks.text_encoder;
+        let mut parts = vec![(&encoder.weights, vec![encoder.graph.clone()])];
+        let denoisers = [Some(&self.networks.denoiser), self.networks.denoiser_low.as_ref()];
+        for denoiser in denoisers.into_iter().flatten() {
+            parts.push((&denoiser.weights, self.smallest_graphs(denoiser)?));
+        }
+        let mut given = BTreeMap::<DType, usize>::new();
+        for (weights, graphs) in &parts {
+            let source = quantised(weights, graphs, Some(wanted), &self.options);
+            let matrices = graphs.iter().flat_map(Graph::weights).filter(|decl| is_matrix(decl.role));
+            // Graphs of one network may share weights.
+            let names: BTreeSet<&str> = matrices.map(|decl| decl.name.as_str()).collect();
+            for name in names {
+                if let Some(found) = source.describe(name) {
+                    *given.entry(found.dtype).or_default() += 1;
+                }
+            }
+        }
+        Ok(crate::weights::instead(wanted, &given))
     }
 
     /// Memory and operations of a run with these settings; refuses what cannot fit, and says what would.
@@ -145,10 +175,10 @@ impl VideoNetworks {
         denoiser: &'a Denoiser,
     ) -> Result<(Retyped<&'a Weights>, FunctionOptions), ModelError> {
         let weights = &denoiser.weights;
-        let main = main_type(weights, self.options.quant);
-        let default = if main == DType::F32 { CacheType::F32 } else { CacheType::F16 };
         let graphs = self.smallest_graphs(denoiser)?;
         let source = quantised(weights, &graphs, self.options.quant, &self.options);
+        let main = main_type(weights, &source);
+        let default = if main == DType::F32 { CacheType::F32 } else { CacheType::F16 };
         Ok((source, self.functions(self.options.cache.unwrap_or(default))))
     }
 
@@ -304,17 +334,20 @@ fn work_of(steps: &[StepCost]) -> Work {
     work
 }
 
-/// The type that most elements have.
-fn main_type(weights: &Weights, quant: Option<DType>) -> DType {
+/// The type that most elements of a network have, as `source` gives them.
+fn main_type(weights: &Weights, source: &dyn WeightSource) -> DType {
     let mut totals = HashMap::<DType, usize>::new();
     for (name, _) in weights.names() {
-        if let Some(found) = weights.describe(name) {
+        if let Some(found) = source.describe(name) {
             *totals.entry(found.dtype).or_default() += found.shape.iter().product::<usize>();
         }
     }
-    let stored =
-        totals.into_iter().max_by_key(|&(dtype, elements)| (elements, dtype)).map(|(dtype, _)| dtype);
-    quant.or(stored).unwrap_or(DType::F32)
+    let main = totals.into_iter().max_by_key(|&(dtype, elements)| (elements, dtype)).map(|(dtype, _)| dtype);
+    main.unwrap_or(DType::F32)
+}
+
+fn is_matrix(role: Role) -> bool {
+    matches!(role, Role::Matrix | Role::Embedding)
 }
 
 /// Matrices and tables as `wanted`, as far as their rows allow; everything else as it is stored.
@@ -326,8 +359,8 @@ fn quantised<'a>(
 ) -> Retyped<&'a Weights> {
     let mut changed = HashMap::new();
     for decl in graphs.iter().flat_map(Graph::weights) {
-        let matrix = matches!(decl.role, Role::Matrix | Role::Embedding);
-        if let (Some(wanted), Some(found), true) = (wanted, weights.describe(&decl.name), matrix) {
+        let found = weights.describe(&decl.name);
+        if let (Some(wanted), Some(found), true) = (wanted, found, is_matrix(decl.role)) {
             let becomes = storage(decl.role, false, wanted, found.shape.last().copied().unwrap_or(1));
             if becomes != found.dtype {
                 changed.insert(decl.name.clone(), becomes);

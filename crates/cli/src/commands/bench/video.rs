@@ -51,7 +51,7 @@ impl Peaks {
     fn of(&self, dtype: DType, set: InstructionSet) -> f64 {
         match dtype {
             DType::F32 | DType::F16 => self.float,
-            DType::BF16 if set == InstructionSet::Avx512 => 2.0 * self.float,
+            DType::BF16 if set == InstructionSet::Avx512Bf16 => 2.0 * self.float,
             DType::BF16 => self.float,
             _ => self.integer,
         }
@@ -201,6 +201,7 @@ pub(super) fn run(args: &BenchArgs, sources: Sources, compute: &Compute, app: &A
     let (settings, changes) =
         Settings::resolve(&Wanted { size, frames, steps: args.steps, ..Wanted::default() }, model)?;
     changes.iter().for_each(|change: &Change| app.note(change));
+    networks.instead()?.iter().for_each(|instead| app.note(instead));
     let plan = networks.plan(&settings)?;
     let stage = |name: &str| {
         let found = plan.stages.iter().find(|stage| stage.name == name);

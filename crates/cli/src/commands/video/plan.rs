@@ -20,6 +20,8 @@ pub(super) struct Outlook<'a> {
     pub(super) rates: Option<Rates>,
     /// How long the video is.
     pub(super) seconds: f64,
+    /// Which matrices have another type than was wanted.
+    instead: Option<String>,
     /// What is left out because it was done before.
     pub(super) denoised: bool,
 }
@@ -33,7 +35,8 @@ impl<'a> Outlook<'a> {
         seconds: f64,
     ) -> Result<Outlook<'a>> {
         let (plan, limit) = (networks.plan(settings)?, networks.limit());
-        Ok(Outlook { settings, changes, networks, plan, limit, rates: None, seconds, denoised: false })
+        let (instead, rates, denoised) = (networks.instead()?, None, false);
+        Ok(Outlook { settings, changes, networks, plan, limit, rates, seconds, instead, denoised })
     }
 
     /// Measures what the machine does in a second.
@@ -62,6 +65,7 @@ impl<'a> Outlook<'a> {
             self.settings;
         let (model, options) = (self.networks.model(), self.networks.options());
         let mut lines: Vec<String> = self.changes.iter().map(Change::to_string).collect();
+        lines.extend(self.instead.clone());
         let second = match model.boundary {
             Some(_) if guidance_low != guidance => format!(" and {guidance_low}"),
             _ => String::new(),
@@ -118,6 +122,7 @@ impl<'a> Outlook<'a> {
         report["format"] = json!(format);
         report["duration_s"] = json!(self.seconds);
         report["changes"] = changes_json(self.changes);
+        report["instead"] = json!(self.instead);
         report["tokens"] = json!(self.settings.tokens(self.networks.model()));
         report["stages"] = json!(stages);
         report["peak_bytes"] = json!(self.plan.peak());
