@@ -51,7 +51,7 @@ impl Peaks {
     fn of(&self, dtype: DType, set: InstructionSet) -> f64 {
         match dtype {
             DType::F32 | DType::F16 => self.float,
-            DType::BF16 if set == InstructionSet::Avx512 => 2.0 * self.float,
+            DType::BF16 if set == InstructionSet::Avx512Bf16 => 2.0 * self.float,
             DType::BF16 => self.float,
             _ => self.integer,
         }
