@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval, interval, interval_at};
 
 use crate::answer::{Answers, News};
 use crate::error::ApiError;
-use crate::pool::ModelEntry;
+use crate::pool::{Condition, ModelEntry};
 
 /// Comments keep proxies from closing a connection on which nothing happens.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -163,7 +163,10 @@ impl<E: Encoder + Unpin> Stream for Streamed<E> {
                     }
                     Poll::Pending => {
                         if clock.poll_tick(context).is_ready() {
-                            if let Some(share) = model.condition().progress {
+                            // What is not loading yet waits for its turn to.
+                            let Condition { state, progress, .. } = model.condition();
+                            if state != "ready" {
+                                let share = progress.unwrap_or(0.0);
                                 this.events.comment(format_args!("loading {share:.2}"));
                             }
                         } else if this.keep_alive.poll_tick(context).is_ready() {
