@@ -6,14 +6,25 @@ use std::path::Path;
 use wushi_engine::video::{Rounding, Sampler, SamplerKind, Schedule, Spacing, guide};
 use wushi_formats::safetensors::Safetensors;
 
-/// The tensors of `fixtures/sampling-NAME.safetensors`, all F32.
+/// What diffusers computed for the pipeline of this name, all as F32.
 fn dump(name: &str) -> BTreeMap<String, Vec<f32>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let file = Safetensors::open(&folder.join(format!("sampling-{name}.safetensors"))).unwrap();
-    let values = |bytes: &[u8]| -> Vec<f32> {
-        bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
-    };
-    file.tensors().iter().map(|t| (t.name.clone(), values(file.tensor_bytes(t)))).collect()
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/wan");
+    let file = Safetensors::open(&folder.join(name).join("dump.safetensors")).unwrap();
+    let tensors = file.tensors().iter();
+    let sampling =
+        tensors.filter(|t| ["latents.", "sched.", "step"].iter().any(|start| t.name.starts_with(start)));
+    sampling.map(|t| (t.name.clone(), values(t.shape.iter().product(), file.tensor_bytes(t)))).collect()
+}
+
+/// Numbers of 4 bytes are F32, those of 8 are integers.
+fn values(count: usize, bytes: &[u8]) -> Vec<f32> {
+    match bytes.len() / count {
+        4 => bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect(),
+        8 => {
+            bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as f32).collect()
+        }
+        size => panic!("elements of {size} bytes"),
+    }
 }
 
 /// The largest difference, as a share of the largest value.
