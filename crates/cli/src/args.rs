@@ -130,10 +130,10 @@ pub(crate) struct VideoArgs {
     /// Go on with a run of the same settings that was lost after denoising
     #[arg(long, conflicts_with = "plan")]
     pub(crate) resume: bool,
-    /// Start from these latents instead of noise: safetensors, tensor `latents`, [1,C,T,H,W]
+    /// Start from these latents instead of noise: safetensors, tensor `latents`, of shape 1,C,T,H,W
     #[arg(long, value_name = "FILE")]
     pub(crate) init_latents: Option<PathBuf>,
-    /// Write the frames before they are encoded: safetensors, tensor `video`, [1,F,3,H,W], F32 in 0 to 1
+    /// Write the frames before they are encoded: safetensors, tensor `video`, of shape 1,F,3,H,W, F32 in 0 to 1
     #[arg(long, value_name = "FILE")]
     pub(crate) save_frames: Option<PathBuf>,
     /// Write one JSON object to stdout when the video is complete
