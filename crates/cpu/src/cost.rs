@@ -84,7 +84,8 @@ impl Counter<'_> {
             Kind::Attend { attend, .. } => {
                 let Attend { heads, queries, keys, .. } = self.program.attends[*attend];
                 let a = heads.attention;
-                cost.macs = 2 * (a.sequences * queries * keys * a.heads * a.head_dim) as u64;
+                let sizes = [a.sequences, queries, keys, a.heads, a.head_dim];
+                cost.macs = sizes.iter().fold(2, |product: u64, &n| product.saturating_mul(n as u64));
                 let position = heads.page_bytes(self.cache) / crate::kernels::PAGE_TOKENS;
                 cost.activation_bytes += (a.sequences * keys * position) as u64;
                 cost.what =

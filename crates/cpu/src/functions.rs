@@ -197,10 +197,11 @@ impl CpuFunctions {
     pub fn add(&mut self, graph: Graph) -> Result<usize, CpuError> {
         let weights = self.shelf.bind(&graph)?;
         let program = compile_function(&graph, &weights.dtypes(), &self.options)?;
-        let own = places(&mut self.frames, &program)?;
-        for frames in &self.frames[self.carried.len()..] {
-            self.carried.push(SharedBytes::zeroed(carried_bytes(frames))?);
-        }
+        // What can fail comes first, so that a refused graph leaves nothing.
+        let mut frames = self.frames.clone();
+        let own = places(&mut frames, &program)?;
+        let new = frames[self.frames.len()..].iter().map(|frames| SharedBytes::zeroed(carried_bytes(frames)));
+        let new: Vec<SharedBytes> = new.collect::<Result<_, _>>()?;
         if program.arena > self.arena.len() {
             self.arena = SharedBytes::zeroed_dense(program.arena)?;
         }
@@ -209,6 +210,8 @@ impl CpuFunctions {
             self.scratch = (0..self.options.threads).map(|_| Scratch::new(size)).collect();
             self.scratch_size = size;
         }
+        self.frames = frames;
+        self.carried.extend(new);
         let (turns, biases) = tables(&program, &weights);
         let attends = program.attends.iter().map(|a| AttendWork::new(a, self.options.threads)).collect();
         self.functions.push(Function { graph, program, weights, turns, biases, attends, carried: own });

@@ -50,6 +50,8 @@ impl ScoreTable {
     }
 
     pub(crate) fn bias(&self) -> Bias {
-        Bias { base: self.values[self.zero..].as_ptr(), heads: self.heads, queries: self.queries }
+        // Kernels go back from here, so the pointer must be one to all values.
+        let base = self.values.as_ptr().wrapping_add(self.zero);
+        Bias { base, heads: self.heads, queries: self.queries }
     }
 }

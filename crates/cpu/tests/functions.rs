@@ -27,32 +27,36 @@ fn options(instruction_set: InstructionSet, threads: usize, cache: CacheType) ->
 }
 
 /// A step of a diffusion transformer over `grid`, with `keys` keys given for cross-attention, the last standing for many.
-fn transformer(grid: [usize; 3], keys: usize) -> Graph {
+fn transformer(grid: [usize; 3], keys: usize, width: usize, heads: usize) -> Graph {
     let g = Builder::new();
-    let [frames, height, width] = grid;
-    let latent = g.input_value("latent", &[frames, 2 * height, 2 * width, 3]).unwrap();
+    let [frames, rows, columns] = grid;
+    let latent = g.input_value("latent", &[frames, 2 * rows, 2 * columns, 3]).unwrap();
     let t = g.input_value("timestep", &[1, 1]).unwrap();
-    let (k, v) = (g.input_value("k", &[keys, 24]).unwrap(), g.input_value("v", &[keys, 24]).unwrap());
-    let mut x = g.conv3d(latent, "patch", 24, Conv::patches(2), true).unwrap();
-    let e = g.timestep_embed(t, 32).unwrap();
-    let e = g.silu(g.linear_with(e, "time", 24, true).unwrap()).unwrap();
-    let e = g.add(g.linear(e, "modulate", 72).unwrap(), g.parameter("modulation", 72).unwrap()).unwrap();
-    let [shift, scale, gate] = [0, 24, 48].map(|first| g.columns(e, first, 24).unwrap());
+    let (k, v) = (g.input_value("k", &[keys, width]).unwrap(), g.input_value("v", &[keys, width]).unwrap());
+    let mut x = g.conv3d(latent, "patch", width, Conv::patches(2), true).unwrap();
+    let e = g.timestep_embed(t, 256).unwrap();
+    let e = g.silu(g.linear_with(e, "time", width, true).unwrap()).unwrap();
+    let e = g
+        .add(g.linear(e, "modulate", 3 * width).unwrap(), g.parameter("modulation", 3 * width).unwrap())
+        .unwrap();
+    let [shift, scale, gate] = [0, width, 2 * width].map(|first| g.columns(e, first, width).unwrap());
     let one = |v| g.offset(v, 1.0).unwrap();
     let h = g.mul_add(g.layer_norm_plain(x, 1e-6).unwrap(), one(scale), shift).unwrap();
-    let rope = GridRope { grid, axes: [4, 2, 2], base: 1e4 };
+    let head = width / heads;
+    let rope = GridRope { grid, axes: [head / 2, head / 4, head / 4], base: 1e4 };
     let turned = |name| {
-        let y = g.rms_norm(g.linear_with(h, name, 24, true).unwrap(), &format!("{name}_norm"), 24, 1e-6);
+        let y =
+            g.rms_norm(g.linear_with(h, name, width, true).unwrap(), &format!("{name}_norm"), width, 1e-6);
         g.grid_rope(y.unwrap(), rope).unwrap()
     };
-    let values = g.linear(h, "v", 24).unwrap();
-    let a = g.attention(turned("q"), turned("k"), values, Attention::full(3, 3, 8)).unwrap();
-    x = g.mul_add(g.linear_with(a, "o", 24, true).unwrap(), gate, x).unwrap();
-    let q = g.linear(g.layer_norm(x, "cross_norm", 1e-6).unwrap(), "cross_q", 24).unwrap();
-    let full = Attention { bias: ScoreBias::LastKey(3.5), ..Attention::full(3, 3, 8) };
+    let values = g.linear(h, "v", width).unwrap();
+    let a = g.attention(turned("q"), turned("k"), values, Attention::full(heads, heads, head)).unwrap();
+    x = g.mul_add(g.linear_with(a, "o", width, true).unwrap(), gate, x).unwrap();
+    let q = g.linear(g.layer_norm(x, "cross_norm", 1e-6).unwrap(), "cross_q", width).unwrap();
+    let full = Attention { bias: ScoreBias::LastKey(3.5), ..Attention::full(heads, heads, head) };
     let a = g.attention(q, k, v, full).unwrap();
-    x = g.add(x, g.linear(a, "cross_o", 24).unwrap()).unwrap();
-    let up = g.gelu_tanh(g.linear_with(x, "up", 40, true).unwrap()).unwrap();
+    x = g.add(x, g.linear(a, "cross_o", width).unwrap()).unwrap();
+    let up = g.gelu_tanh(g.linear_with(x, "up", 256, true).unwrap()).unwrap();
     let y = g.linear_with(up, "down", 12, true).unwrap();
     let unfold = Unfold { channels: 3, time: 1, space: 2, strides: [1, 0, 6, 3], repeats: 1, skip: 0 };
     g.finish_all(&[g.unfold(y, unfold).unwrap(), x]).unwrap()
@@ -90,14 +94,18 @@ fn reference_once(
 
 #[test]
 fn transformers_have_the_references_bits() {
-    for (dtype, cache, grid, keys) in [
-        (DType::F32, CacheType::F32, [2, 3, 5], 7),
-        (DType::BF16, CacheType::F16, [1, 2, 9], 33),
-        (DType::F16, CacheType::F32, [3, 1, 1], 1),
+    let (narrow, wide) = ((24, 3), (256, 2));
+    for (dtype, cache, grid, keys, (width, heads)) in [
+        (DType::F32, CacheType::F32, [2, 3, 5], 7, narrow),
+        (DType::BF16, CacheType::F16, [1, 2, 9], 33, narrow),
+        (DType::F16, CacheType::F32, [3, 1, 1], 1, narrow),
         // More keys than a segment.
-        (DType::F32, CacheType::F16, [2, 14, 20], 64),
+        (DType::F32, CacheType::F16, [2, 14, 20], 64, narrow),
+        (DType::Q8_0, CacheType::F16, [1, 5, 7], 9, wide),
+        (DType::Q4_K, CacheType::F16, [1, 5, 7], 9, wide),
+        (DType::Q6_K, CacheType::F32, [2, 3, 3], 5, wide),
     ] {
-        let graph = transformer(grid, keys);
+        let graph = transformer(grid, keys, width, heads);
         let mut random = Random(keys as u64);
         let weights = RandomWeights::new(&graph, dtype, &mut random);
         let inputs = inputs_of(&graph, &mut random);

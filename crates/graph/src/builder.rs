@@ -248,10 +248,20 @@ impl Builder {
             }
         }
         match rows {
-            [None, None, None] if sequences == 1 && !matches!(attention.bias, ScoreBias::LastKey(_)) => {}
+            [None, None, None] if sequences == 1 && !matches!(attention.bias, ScoreBias::LastKey(_)) => {
+                let of_tokens = |value| -> Result<bool, GraphError> {
+                    Ok(self.shape("attention", "", value)?.dims().first() == Some(&Dim::Tokens))
+                };
+                if !(of_tokens(q)? && of_tokens(k)? && of_tokens(v)?) {
+                    return fail("only all tokens of a batch attend to each other, not picked rows".into());
+                }
+            }
             [Some(q), Some(k), Some(v)] => {
                 if k != v || sequences == 0 || !q.is_multiple_of(sequences) || !k.is_multiple_of(sequences) {
                     return fail(format!("{q} queries, {k} keys and {v} values in {sequences} sequences"));
+                }
+                if matches!(attention.bias, ScoreBias::Relative(_)) && q != k {
+                    return fail(format!("{q} queries and {k} keys have no distances"));
                 }
                 if attention.mask != Mask::Full {
                     return fail("only rows of a batch have an order to mask by".into());

@@ -55,6 +55,9 @@ impl Builder {
     /// `width` columns from `first` on.
     pub fn columns(&self, x: Value, first: usize, width: usize) -> Result<Value, GraphError> {
         let (shape, all) = self.input("columns", "", x)?;
+        if shape.known_rows().is_none() {
+            return Err(self.error("columns", "", format!("{shape} has rows that only a batch knows")));
+        }
         if width == 0 || first.checked_add(width).is_none_or(|end| end > all) {
             return Err(self.error("columns", "", format!("{width} columns from {first} of {all}")));
         }
@@ -209,6 +212,13 @@ mod tests {
         assert!(g.attention(q, q, q, Attention { sequences: 2, ..full }).is_ok());
         assert!(g.attention(q, k, k, Attention::causal(2, 2, 4)).is_err());
         let tokens = g.embed("token_embd", 10, 8).unwrap();
+        let picked = g.rows(tokens).unwrap();
+        assert!(g.attention(picked, tokens, tokens, full).is_err());
+        assert!(g.attention(tokens, picked, picked, full).is_err());
+        let relative = g.relative_bias("bias", 2, 8, 16).unwrap();
+        assert!(g.attention(q, q, q, Attention { bias: relative, ..full }).is_ok());
+        assert!(g.attention(q, k, k, Attention { bias: relative, ..full }).is_err());
+        assert!(g.columns(tokens, 0, 4).is_err());
         let e = g.attention(tokens, k, k, full).unwrap_err();
         assert_eq!(
             e.to_string(),

@@ -111,8 +111,8 @@ pub enum ModelError {
     },
     /// Shapes do not tell how a width is cut into heads.
     #[error(
-        "nothing says how many heads attention has, and a width of {width} is no whole number of the usual 128; put the \
-         model's `config.json` beside its weights"
+        "nothing says how many heads attention has, and a width of {width} is no whole number of the usual 128; give \
+         the folder that has the model's `config.json`, its weights named `diffusion_pytorch_model.safetensors`"
     )]
     NoHeads {
         /// Elements of a token.

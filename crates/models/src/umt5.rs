@@ -25,6 +25,7 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(tensors: &Tensors, settings: &Settings<'_>) -> Result<Config, ModelError> {
+        settings.only("model_type", "umt5", "`umt5` is")?;
         settings.only("feed_forward_proj", "gated-gelu", "`gated-gelu` is")?;
         settings.only("dense_act_fn", "gelu_new", "`gelu_new` is")?;
         let &[vocabulary, width] = tensors.shape("token_embd.weight")? else {

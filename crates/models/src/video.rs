@@ -31,6 +31,8 @@ pub struct VideoModel {
     pub boundary: Option<f32>,
     /// Made to be sampled in few steps without guidance.
     pub distilled: bool,
+    /// Sampled by Euler's method where nobody says otherwise.
+    pub euler: bool,
     /// What is used where nobody says otherwise.
     pub defaults: Defaults,
 }

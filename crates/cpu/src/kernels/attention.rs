@@ -129,7 +129,7 @@ unsafe fn round_block<S: Isa, C: Cache>(x: *const f32, n: usize) -> ([u8; 4 * BL
 pub(crate) struct AttentionItem {
     /// First row in the batch.
     pub(crate) row: usize,
-    /// At most [`QUERY_TILE`].
+    /// At most [`QUERY_TILE`] of a batch, [`TILE`] within a run.
     pub(crate) rows: usize,
     /// Position of the first row.
     pub(crate) position: usize,

@@ -29,7 +29,7 @@ mod tensor_file;
 pub use error::{PartError, VideoError};
 pub use frames::{FramesDigest, to_rgb8};
 pub use latents::{LatentShape, read_latents};
-pub use networks::{NetworkOptions, VideoNetworks};
+pub use networks::{NetworkOptions, Ready, VideoNetworks};
 pub use noise::fill_noise;
 pub use pipeline::{
     Decoder, Denoiser, Frame, Job, Made, Part, Parts, Progress, Start, TextEncoder, Watch, make,

@@ -41,6 +41,15 @@ pub struct NetworkOptions {
     pub memory: Option<u64>,
 }
 
+/// What a run finds done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// The prompts' states.
+    pub states: bool,
+    /// The denoised latents.
+    pub latents: bool,
+}
+
 /// A model that makes video, opened: nothing of it is loaded yet.
 pub struct VideoNetworks {
     networks: Networks,
@@ -62,7 +71,10 @@ impl VideoNetworks {
         let denoisers = [Some(&networks.denoiser), networks.denoiser_low.as_ref()];
         let mut parts: Vec<&Weights> = denoisers.into_iter().flatten().map(|d| &d.weights).collect();
         parts.push(&networks.text_encoder.weights);
-        let latents_digest = digest(&parts, &options, &tokenizer);
+        let VideoModel { boundary, text_len, train_timesteps, .. } = networks.model;
+        let sampled =
+            format!("{boundary:?} {text_len} {train_timesteps} {}", digest(&parts, &options, &tokenizer));
+        let latents_digest = blake3::hash(sampled.as_bytes()).to_hex().to_string();
         let mut hasher = blake3::Hasher::new();
         let how = format!("arithmetic {} as {:?}\n", wushi_cpu::ARITHMETIC_VERSION, options.decoder);
         hasher.update(how.as_bytes());
@@ -145,9 +157,10 @@ impl VideoNetworks {
         Ok(crate::weights::instead(wanted, &given))
     }
 
-    /// Memory and operations of a run with these settings; refuses what cannot fit, and says what would.
-    pub fn plan(&self, settings: &Settings) -> Result<Plan, VideoError> {
-        Plan::new(settings, self.model(), self.limit(), |settings| self.stages(settings))
+    /// Memory and operations of a run with these settings, but for what is there already; refuses what cannot fit, and says
+    /// what would.
+    pub fn plan(&self, settings: &Settings, ready: Ready) -> Result<Plan, VideoError> {
+        Plan::new(settings, self.model(), self.limit(), |settings| self.stages(settings, ready))
     }
 
     /// The schedules of a run with these settings: by part, what it does and with what cost. The text is taken to have
@@ -219,8 +232,14 @@ impl VideoNetworks {
         }
     }
 
-    fn stages(&self, settings: &Settings) -> Result<Vec<Stage>, VideoError> {
-        let mut stages = vec![self.text_stage()?];
+    fn stages(&self, settings: &Settings, ready: Ready) -> Result<Vec<Stage>, VideoError> {
+        if ready.latents {
+            return Ok(vec![self.decode_stage(settings)?]);
+        }
+        let mut stages = Vec::new();
+        if !ready.states {
+            stages.push(self.text_stage()?);
+        }
         let forwards = settings.forwards(self.model())?;
         let denoisers = [Some(&self.networks.denoiser), self.networks.denoiser_low.as_ref()];
         for (denoiser, runs) in denoisers.into_iter().zip(forwards) {
@@ -248,16 +267,16 @@ impl VideoNetworks {
         runs: u64,
     ) -> Result<Stage, VideoError> {
         let (source, options) = self.denoiser_source(denoiser)?;
-        let rows = rows_of(TYPICAL_TOKENS, self.model()).0;
-        let graphs = [
-            denoiser.context(rows)?,
-            denoise_graph(denoiser, settings.latents, self.model(), TYPICAL_TOKENS)?,
-        ];
+        // Memory for the longest prompt, as none may take more than was planned; time for a usual one.
+        let rows = self.model().text_len;
+        let graphs =
+            [denoiser.context(rows)?, denoise_graph(denoiser, settings.latents, self.model(), rows)?];
         let plan = plan_functions(&[&graphs[0], &graphs[1]], &source, &options)?;
         // Two prompts' keys and values, and those of the run.
         let context = 2 * 2 * denoiser.layers() * denoiser.width() * rows * size_of::<f32>();
         let memory = memory_of(plan, kept_bytes(settings) + context as u64);
-        let steps = function_schedule(&graphs[1], &source, &options)?;
+        let usual = denoise_graph(denoiser, settings.latents, self.model(), TYPICAL_TOKENS)?;
+        let steps = function_schedule(&usual, &source, &options)?;
         Ok(Stage { name: "denoising", memory, work: vec![(work_of(&steps), runs)] })
     }
 
@@ -376,8 +395,12 @@ fn digest(parts: &[&Weights], options: &NetworkOptions, tokenizer: &Tokenizer) -
     let NetworkOptions { quant, cache, .. } = options;
     let how = format!("arithmetic {} quant {quant:?} cache {cache:?}\n", wushi_cpu::ARITHMETIC_VERSION);
     hasher.update(how.as_bytes());
-    hasher.update(format!("{} tokens\n", tokenizer.vocab_size()).as_bytes());
+    for id in 0..tokenizer.vocab_size() as u32 {
+        hasher.update(tokenizer.token_bytes(id)).update(b"\n");
+    }
     for part in parts {
+        // What it says decides heads and epsilons, which no tensor shows.
+        hasher.update(format!("{:?}\n", part.part().config()).as_bytes());
         part.part().identify(&mut |bytes| {
             hasher.update(bytes);
         });

@@ -213,7 +213,7 @@ pub fn make<P: Parts>(job: Job<'_>, parts: &mut P, watch: Watch<'_>) -> Result<M
             let begun = Instant::now();
             let latents = run.denoise(start, &texts)?;
             denoise_seconds = begun.elapsed().as_secs_f64();
-            run.save(&latents)?;
+            run.save(&latents);
             latents
         }
     };
@@ -340,13 +340,18 @@ impl<P: Parts> Run<'_, '_, '_, P> {
         Ok(latents)
     }
 
-    fn save(&mut self, latents: &[f32]) -> Result<(), VideoError> {
-        if let Some((path, identity)) = self.job.save {
-            save_latents(path, identity, self.job.settings, latents)?;
-            self.saved = true;
-            self.tell(Progress::Saved);
+    /// What cannot be saved is decoded all the same: the frames are worth more than the chance to resume.
+    fn save(&mut self, latents: &[f32]) {
+        let Some((path, identity)) = self.job.save else { return };
+        match save_latents(path, identity, self.job.settings, latents) {
+            Ok(()) => {
+                self.saved = true;
+                self.tell(Progress::Saved);
+            }
+            Err(error) => {
+                tracing::warn!("the latents are not saved, so a lost run cannot be resumed: {error}")
+            }
         }
-        Ok(())
     }
 
     /// Decodes `[T, H, W, C]`, one latent frame at a time, and gives the frames' digest.

@@ -44,7 +44,6 @@ impl Identity {
             ("model", model.to_owned()),
             ("prompt", hash(prompt)),
             ("negative prompt", hash(&settings.negative)),
-            ("start", start),
             ("size", format!("{}x{}", settings.width, settings.height)),
             ("frames", settings.frames.to_string()),
             ("steps", settings.steps.to_string()),
@@ -54,6 +53,8 @@ impl Identity {
             ("sampler", settings.sampler.name().to_owned()),
             ("spacing", spacing.to_owned()),
             ("rounding", rounding.to_owned()),
+            // Last: a seed that was not given is another in every run, and only tells if all else is the same.
+            ("start", start),
         ])
     }
 
@@ -130,7 +131,7 @@ pub fn load_latents(path: &Path, identity: &Identity, settings: &Settings) -> Re
         }
     }
     if shape != settings.latents.in_file() || file.metadata("digest") != Some(digest(&values).as_str()) {
-        return Err(bad("the saved latents are damaged; begin anew"));
+        return Err(bad("the saved latents are damaged; remove the file and begin anew"));
     }
     Ok(settings.latents.channels_last(&values))
 }

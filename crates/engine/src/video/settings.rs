@@ -145,7 +145,7 @@ impl Settings {
             guidance: guided(guidance)?,
             guidance_low: guided(if model.boundary.is_some() { low } else { guidance })?,
             negative: wanted.negative.clone().unwrap_or_else(|| defaults.negative.clone()),
-            sampler: wanted.sampler.unwrap_or(match model.distilled {
+            sampler: wanted.sampler.unwrap_or(match model.euler {
                 true => SamplerKind::Euler,
                 false => SamplerKind::UniPc,
             }),
@@ -293,6 +293,7 @@ pub(super) mod tests {
             train_timesteps: 1000.0,
             boundary: None,
             distilled: false,
+            euler: false,
             defaults: Defaults {
                 width: 832,
                 height: 480,

@@ -40,6 +40,12 @@ impl<'a> Settings<'a> {
         list.iter().map(|value| self.whole(key, value)).collect::<Result<_, _>>().map(Some)
     }
 
+    pub(crate) fn truths(&self, key: &str) -> Result<Option<Vec<bool>>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = value.as_array().and_then(|list| list.iter().map(Value::as_bool).collect());
+        list.map(Some).ok_or_else(|| invalid(key, value, "it must be a list of true and false"))
+    }
+
     /// A positive, finite number.
     pub(crate) fn number(&self, key: &str) -> Result<Option<f32>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
@@ -71,6 +77,22 @@ impl<'a> Settings<'a> {
     pub(crate) fn only(&self, key: &str, allowed: &str, hint: &'static str) -> Result<(), ModelError> {
         match self.text(key)? {
             Some(found) if found != allowed => Err(self.unsupported(key, found, hint)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses other values than these.
+    pub(crate) fn one_of(&self, key: &str, allowed: &[&str], hint: &'static str) -> Result<(), ModelError> {
+        match self.text(key)? {
+            Some(found) if !allowed.contains(&found) => Err(self.unsupported(key, found, hint)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses `true`.
+    pub(crate) fn never(&self, key: &str) -> Result<(), ModelError> {
+        match self.truth(key)? {
+            Some(true) => Err(self.unsupported(key, true, "`false` is")),
             _ => Ok(()),
         }
     }

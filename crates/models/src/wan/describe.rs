@@ -18,6 +18,8 @@ const TEXT_LEN_KEY: &str = "text_len";
 const BOUNDARY: f32 = 0.875;
 /// Smaller frames than these pixels (those of 480p are) are shifted less.
 const SMALL: (usize, f32) = (500_000, 3.0);
+/// What diffusers calls the scheduler of Euler's method.
+const EULER: &str = "FlowMatchEulerDiscreteScheduler";
 /// What names of files say where training reduced the number of steps.
 const DISTILLED: [&str; 6] = ["distill", "lightning", "lightx2v", "4step", "4-step", "4_step"];
 
@@ -33,7 +35,7 @@ pub(super) fn model(
     text_len: Option<usize>,
 ) -> Result<VideoModel, ModelError> {
     let scheduler = Settings::new(sources.scheduler.as_ref());
-    scheduler.only("prediction_type", "flow_prediction", "`flow_prediction` is")?;
+    sampled_as_here(&scheduler)?;
     let distilled = is_distilled(sources);
     let (config, text) = (&denoiser.config, sources.settings.as_ref());
     let (text_told, said) = split(text)?;
@@ -50,7 +52,15 @@ pub(super) fn model(
     if let Some(shift) = shift.filter(|_| !distilled) {
         (defaults.shift, defaults.shift_below) = (shift, None);
     }
-    let boundary = Settings::new(sources.index.as_ref()).number("boundary_ratio")?.unwrap_or(BOUNDARY);
+    let boundary = Settings::new(sources.index.as_ref()).number("boundary_ratio")?;
+    if two && boundary.is_none() && sources.index.is_some() {
+        return Err(invalid(
+            "boundary_ratio",
+            "null",
+            "it must say where the second of two denoisers takes over",
+        ));
+    }
+    let boundary = boundary.unwrap_or(BOUNDARY);
     let (latent_mean, latent_std) = latents;
     Ok(VideoModel {
         channels: config.channels,
@@ -64,11 +74,26 @@ pub(super) fn model(
         train_timesteps: scheduler.number("num_train_timesteps")?.unwrap_or(1000.0),
         boundary: two.then_some(boundary),
         distilled,
+        euler: distilled || scheduler.text("_class_name")? == Some(EULER),
         defaults: match said {
             None => defaults,
             Some(said) => defaults.override_with(&Value::Object(said).to_string())?,
         },
     })
+}
+
+/// Refuses a scheduler that would take other steps.
+fn sampled_as_here(scheduler: &Settings<'_>) -> Result<(), ModelError> {
+    let known = ["UniPCMultistepScheduler", EULER];
+    let hint = "`UniPCMultistepScheduler` and `FlowMatchEulerDiscreteScheduler` are";
+    scheduler.one_of("_class_name", &known, hint)?;
+    scheduler.only("prediction_type", "flow_prediction", "`flow_prediction` is")?;
+    scheduler.only("solver_type", "bh2", "`bh2` is")?;
+    if let Some(order) = scheduler.count("solver_order")?.filter(|order| *order != 2) {
+        return Err(scheduler.unsupported("solver_order", order, "2 is"));
+    }
+    let others = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting"];
+    others.iter().try_for_each(|key| scheduler.never(key))
 }
 
 /// What `video.json` says of the text's length, and all else that it says.
@@ -123,6 +148,9 @@ pub(super) fn statistics(settings: &Settings<'_>, channels: usize) -> Result<Sta
     let mean = settings.numbers("latents_mean", channels)?;
     let std = settings.numbers("latents_std", channels)?;
     match (mean, std, channels) {
+        (Some(_), Some(std), _) if std.iter().any(|std| *std <= 0.0) => {
+            Err(invalid("latents_std", format!("{std:?}"), "deviations must be positive"))
+        }
         (Some(mean), Some(std), _) => Ok((mean, std)),
         (None, None, 16) => Ok((MEAN_16.to_vec(), STD_16.to_vec())),
         (None, None, 48) => Ok((MEAN_48.to_vec(), STD_48.to_vec())),

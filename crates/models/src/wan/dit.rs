@@ -35,6 +35,11 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn read(tensors: &Tensors, settings: &Settings<'_>) -> Result<Config, ModelError> {
         refuse_images(tensors, settings)?;
+        settings.one_of(
+            "_class_name",
+            &["WanTransformer3DModel", "WanModel"],
+            "Wan's text-to-video models are",
+        )?;
         settings.only("qk_norm", "rms_norm_across_heads", "`rms_norm_across_heads` is")?;
         let width = tensors.length("patch_embedding.bias")?;
         let (channels, patch) = patches(tensors, settings, width)?;

@@ -69,6 +69,8 @@ impl Config {
         }
         let latent = tensors.length("latent_in.bias")?;
         let config = Config { latent, width: tensors.length("conv_in.bias")?, levels, shortcuts, patch };
+        settings.only("_class_name", "AutoencoderKLWan", "`AutoencoderKLWan` is")?;
+        config.agree_with_levels(settings)?;
         settings.agree(&["z_dim"], latent)?;
         settings.agree(&["out_channels"], outputs)?;
         settings.agree(&["patch_size"], patch)?;
@@ -82,6 +84,28 @@ impl Config {
             return Err(settings.unsupported("attn_scales", format!("{scales:?}"), "none are"));
         }
         Ok(config)
+    }
+
+    /// Widths and doublings that the configuration says level by level.
+    fn agree_with_levels(&self, settings: &Settings<'_>) -> Result<(), ModelError> {
+        let base = match settings.count("decoder_base_dim")? {
+            None => settings.count("base_dim")?,
+            base => base,
+        };
+        if let Some(factors) = settings.counts("dim_mult")? {
+            settings.agree_value("the length of dim_mult", factors.len(), self.levels.len())?;
+            let widest = base.zip(factors.last()).map(|(base, factor)| base.saturating_mul(*factor));
+            if let Some(widest) = widest {
+                settings.agree_value("the base width times the last of dim_mult", widest, self.width)?;
+            }
+        }
+        if let Some(doubles) = settings.truths("temperal_downsample")? {
+            let told = doubles.iter().filter(|double| **double).count();
+            let found =
+                self.levels.iter().filter(|level| level.double.is_some_and(|double| double.time)).count();
+            settings.agree_value("how often temperal_downsample is true", told, found)?;
+        }
+        Ok(())
     }
 
     /// Frames that a latent frame makes, but for the first.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use wushi_cpu::{InstructionSet, Probe};
 use wushi_engine::load::Size;
 use wushi_engine::video::{
-    Change, Decoder, Denoiser, NetworkOptions, Parts, Settings, TextStates, VideoModel, VideoNetworks,
+    Change, Decoder, Denoiser, NetworkOptions, Parts, Ready, Settings, TextStates, VideoModel, VideoNetworks,
     Wanted, Work, fill_noise,
 };
 use wushi_formats::pipeline::Sources;
@@ -202,7 +202,7 @@ pub(super) fn run(args: &BenchArgs, sources: Sources, compute: &Compute, app: &A
         Settings::resolve(&Wanted { size, frames, steps: args.steps, ..Wanted::default() }, model)?;
     changes.iter().for_each(|change: &Change| app.note(change));
     networks.instead()?.iter().for_each(|instead| app.note(instead));
-    let plan = networks.plan(&settings)?;
+    let plan = networks.plan(&settings, Ready::default())?;
     let stage = |name: &str| {
         let found = plan.stages.iter().find(|stage| stage.name == name);
         found

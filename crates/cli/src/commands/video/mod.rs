@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use wushi_engine::load::Size;
 use wushi_engine::video::{
-    Change, Identity, Job, Made, PromptCache, Settings, Start, VideoError, VideoNetworks, Watch,
+    Change, Identity, Job, Made, PromptCache, Ready, Settings, Start, VideoError, VideoNetworks, Watch,
     load_latents, make, read_latents, saved_latents, saved_seeds,
 };
 use wushi_media::{Encoder, Summary};
@@ -60,8 +60,15 @@ pub(crate) fn run(args: &VideoArgs, app: &App) -> Result<ExitCode> {
     };
     let path = target.place(prompt, settings.seed)?;
     check_place(args.save_frames.as_deref())?;
-    let mut outlook = Outlook::new(&networks, &settings, &changes, target.duration(settings.frames))?;
-    outlook.denoised = denoised.is_some();
+    if args.save_frames.as_ref() == Some(&path) {
+        bail!(
+            "{}: the frames and the video cannot be one file; name another with --save-frames",
+            path.display()
+        );
+    }
+    let ready = Ready { states: saved.has_states(&settings)?, latents: denoised.is_some() };
+    let seconds = target.duration(settings.frames);
+    let mut outlook = Outlook::new(&networks, &settings, &changes, seconds, ready)?;
     if !app.quiet() {
         outlook.measure()?;
         output::note(outlook.text());
@@ -130,7 +137,8 @@ fn only_plan(
     changes: &[Change],
     target: &Target,
 ) -> Result<ExitCode> {
-    let mut outlook = Outlook::new(networks, settings, changes, target.duration(settings.frames))?;
+    let seconds = target.duration(settings.frames);
+    let mut outlook = Outlook::new(networks, settings, changes, seconds, Ready::default())?;
     outlook.measure()?;
     match args.json {
         true => output::json(&outlook.json(subject.model.as_deref(), target.format.name()))?,
@@ -167,6 +175,18 @@ impl Saved<'_> {
 
     fn path(&self, settings: &Settings) -> PathBuf {
         self.identity(settings).path(&self.folder)
+    }
+
+    fn prompts(&self) -> PromptCache {
+        PromptCache::new(&self.folder, self.networks.encoder_digest())
+    }
+
+    /// Whether the text encoder is not needed, as all prompts were read before.
+    fn has_states(&self, settings: &Settings) -> Result<bool> {
+        let (model, cache) = (self.networks.model(), self.prompts());
+        let has = |prompt| cache.get(prompt, model).is_some();
+        let guided = settings.forwards(model)?.into_iter().sum::<usize>() > settings.steps;
+        Ok(has(self.prompt) && (!guided || has(&settings.negative)))
     }
 
     /// The latents of a lost run. Without a seed, its seed is found among those that there are.
@@ -224,7 +244,7 @@ impl Run<'_> {
         let Run { args, app, settings, .. } = *self;
         let networks = self.saved.networks;
         let (identity, latents) = (self.saved.identity(settings), self.saved.path(settings));
-        let cache = PromptCache::new(&self.saved.folder, networks.encoder_digest());
+        let cache = self.saved.prompts();
         let stop = Arc::new(AtomicBool::new(false));
         let _guard = {
             let (stop, quiet) = (Arc::clone(&stop), app.quiet());

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use wushi_engine::load::Size;
-use wushi_engine::video::{Change, Limit, Plan, Rates, Settings, Stage, VideoNetworks};
+use wushi_engine::video::{Change, Limit, Plan, Rates, Ready, Settings, Stage, VideoNetworks};
 
 use super::progress::Span;
 use super::report::{changes_json, settings_json};
@@ -22,8 +22,6 @@ pub(super) struct Outlook<'a> {
     pub(super) seconds: f64,
     /// Which matrices have another type than was wanted.
     instead: Option<String>,
-    /// What is left out because it was done before.
-    pub(super) denoised: bool,
 }
 
 impl<'a> Outlook<'a> {
@@ -33,10 +31,11 @@ impl<'a> Outlook<'a> {
         settings: &'a Settings,
         changes: &'a [Change],
         seconds: f64,
+        ready: Ready,
     ) -> Result<Outlook<'a>> {
-        let (plan, limit) = (networks.plan(settings)?, networks.limit());
-        let (instead, rates, denoised) = (networks.instead()?, None, false);
-        Ok(Outlook { settings, changes, networks, plan, limit, rates, seconds, instead, denoised })
+        let (plan, limit) = (networks.plan(settings, ready)?, networks.limit());
+        let (instead, rates) = (networks.instead()?, None);
+        Ok(Outlook { settings, changes, networks, plan, limit, rates, seconds, instead })
     }
 
     /// Measures what the machine does in a second.
@@ -45,10 +44,9 @@ impl<'a> Outlook<'a> {
         Ok(())
     }
 
-    /// The stages that will run: the last one alone where denoising is done.
+    /// The stages that will run.
     fn stages(&self) -> &[Stage] {
-        let from = if self.denoised { self.plan.stages.len().saturating_sub(1) } else { 0 };
-        &self.plan.stages[from..]
+        &self.plan.stages
     }
 
     fn macs(&self) -> u64 {

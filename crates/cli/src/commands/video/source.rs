@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread::available_parallelism;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use wushi_cpu::InstructionSet;
 use wushi_engine::Team;
 use wushi_engine::video::{NetworkOptions, VideoNetworks};
@@ -27,7 +27,16 @@ fn any(files: &VideoFiles) -> bool {
 /// The files of a model, fetched if need be; those that flags name in the place of its own.
 pub(crate) fn find(reference: Option<&str>, files: &VideoFiles, app: &App) -> Result<Sources> {
     match reference {
-        Some(reference) => Ok(Sources::find_with(model::locate(reference, app)?, named(files))?),
+        Some(reference) => {
+            let path = model::locate(reference, app)?;
+            if path.is_file() && !any(files) {
+                bail!(
+                    "{reference} is a single file, such as language models are (`wushi run`); a video model is a folder, or \
+                     files that --dit, --vae and --text-encoder name"
+                );
+            }
+            Ok(Sources::find_with(path, named(files))?)
+        }
         None => Ok(Sources::named(named(files))),
     }
 }
