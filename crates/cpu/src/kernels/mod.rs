@@ -168,6 +168,7 @@ impl Kernels {
         self.linear[DType::IQ4_NL as usize] = tiles::run::<Blocks<Iq4Nl>>;
         self.linear[DType::IQ4_XS as usize] = tiles::run::<SuperBlocks<Iq4Xs>>;
         self.linear[DType::MXFP4 as usize] = tiles::run::<Blocks<Mxfp4>>;
+        self.probe_integers = probe::integers_by_tiles;
         self
     }
 

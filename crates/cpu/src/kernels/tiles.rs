@@ -5,7 +5,6 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::linear::{self, Epilogue, LinearCall, RowSet, Tile};
-use crate::simd::amx::Tiles;
 use crate::simd::{Avx512, Isa, PANEL};
 use crate::weights::{SEGMENT, TILE_ROWS, Tiled};
 
@@ -53,7 +52,7 @@ pub(super) unsafe fn run<F: Tiled>(call: &LinearCall) {
 unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
     // SAFETY: see `Entry`.
     unsafe {
-        let tiles = Tiles::configure();
+        let tiles = F::configure();
         let inputs = (*call.matrix).inputs;
         let matrices = match call.epilogue {
             Epilogue::Gate { matrix, .. } => [Some(call.matrix), Some(matrix)],
@@ -64,7 +63,7 @@ unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
         let totals = [0, 1].map(|i| totals[i].as_mut_ptr().cast::<f32>());
         let mut segment = MaybeUninit::<F::Segment>::uninit();
         let segment = segment.as_mut_ptr();
-        let block = (NEAR / inputs / TILE_ROWS * TILE_ROWS).clamp(4 * TILE_ROWS, ROW_BLOCK);
+        let block = (NEAR / inputs).clamp(4 * TILE_ROWS, ROW_BLOCK) / (2 * TILE_ROWS) * (2 * TILE_ROWS);
         for first in (0..rows).step_by(block) {
             let block = first..(first + block).min(rows);
             for panel in call.panels.clone() {
@@ -72,10 +71,7 @@ unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
                     for from in (0..inputs).step_by(SEGMENT) {
                         let inputs = from..(from + SEGMENT).min(inputs);
                         F::unpack(&*matrix, call.first_panel + panel, &inputs, segment);
-                        for row in block.clone().step_by(TILE_ROWS) {
-                            let total = totals.add((row - first) * PANEL);
-                            F::multiply(&tiles, segment, &call.x, row, &inputs, total);
-                        }
+                        F::multiply(&tiles, segment, &call.x, block.clone(), &inputs, totals);
                     }
                 }
                 finish(call, panel, block.clone(), totals);

@@ -70,43 +70,70 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-/// Registers 0-3: whole tiles. 4: 32 activations a row. 5: 32 weights a lane.
-static CONFIGURATION: Configuration = Configuration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 32, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 8, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl Configuration {
+    /// Tiles of so many rows and bytes a row, by register.
+    const fn of(tiles: [(u8, u16); 8]) -> Self {
+        let mut all =
+            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut i = 0;
+        while i < tiles.len() {
+            (all.rows[i], all.row_bytes[i]) = tiles[i];
+            i += 1;
+        }
+        all
+    }
+}
 
-/// This thread's tiles, configured until this is dropped.
-pub(crate) struct Tiles(PhantomData<*const ()>);
+const WHOLE: (u8, u16) = (TILE_ROWS as u8, 64);
 
-impl Tiles {
+/// Products of 32 elements: sums in registers 0 to 3, activations in 4 and 5, weights in 6 and 7.
+static SHORT: Configuration =
+    Configuration::of([WHOLE, WHOLE, WHOLE, WHOLE, (WHOLE.0, 32), (WHOLE.0, 32), (8, 64), (8, 64)]);
+/// The same for 64.
+static LONG: Configuration = Configuration::of([WHOLE; 8]);
+
+/// This thread's tiles, configured until this is dropped: `WIDTH` elements (32 or 64) at once.
+pub(crate) struct Tiles<const WIDTH: usize>(PhantomData<*const ()>);
+
+impl<const WIDTH: usize> Tiles<WIDTH> {
     /// Configures them.
     ///
     /// # Safety
-    /// [`is_available`]; the thread has no other.
+    /// [`is_available`]; the thread has no others.
     #[inline(always)]
     pub(crate) unsafe fn configure() -> Self {
+        let configuration = const {
+            assert!(WIDTH == 32 || WIDTH == 64);
+            if WIDTH == 32 { &SHORT } else { &LONG }
+        };
         // SAFETY: the caller's; the compiler keeps nothing in these registers.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, preserves_flags, readonly));
+            asm!("ldtilecfg [{}]", in(reg) configuration, options(nostack, preserves_flags, readonly));
         }
         Tiles(PhantomData)
     }
+}
 
-    /// Products of 32 weights a lane, signed, `[word][lane][4]`, with 32 activations in each of 16 rows that are `stride`
+impl<const WIDTH: usize> Drop for Tiles<WIDTH> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: they were configured; without them the operating system has less to save.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+impl Tiles<32> {
+    /// Products of 32 signed weights a lane, `[word][lane][4]`, with 32 activations in each of 16 rows that are `stride`
     /// bytes apart.
     ///
     /// # Safety
-    /// The rows are there, and the pointers valid.
+    /// The pointers are valid for that.
     #[inline(always)]
-    pub(crate) unsafe fn multiply_32(
+    pub(crate) unsafe fn multiply(
         &self,
         x: *const i8,
         stride: usize,
-        w: *const [i8; 512],
+        w: *const [i8; 32 * PANEL],
         out: *mut Products,
     ) {
         // SAFETY: the caller's; the configuration's sizes are those of the types.
@@ -114,115 +141,80 @@ impl Tiles {
             asm!(
                 "tilezero tmm0",
                 "tileloadd tmm4, [{x} + {stride}]",
-                "tileloadd tmm5, [{w} + {line}]",
-                "tdpbssd tmm0, tmm4, tmm5",
+                "tileloadd tmm6, [{w} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
                 "tilestored [{out} + {line}], tmm0",
                 x = in(reg) x,
                 stride = in(reg) stride,
                 w = in(reg) w,
                 out = in(reg) out,
                 line = in(reg) 64usize,
-                out("tmm0") _, out("tmm4") _, out("tmm5") _,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    /// Products of 256 weights a lane, four tiles `[word][lane][4]`, with 256 activations in each of 16 rows.
-    ///
-    /// # Safety
-    /// The rows are there, and the pointers valid.
-    #[inline(always)]
-    pub(crate) unsafe fn multiply_256(
-        &self,
-        x: *const i8,
-        stride: usize,
-        w: *const [[i8; 1024]; 4],
-        out: *mut Products,
-    ) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm2, [{x} + {stride}]",
-                "tileloadd tmm3, [{w} + {line}]",
-                "tdpbssd tmm0, tmm2, tmm3",
-                "tileloadd tmm6, [{x} + {stride} + 64]",
-                "tileloadd tmm7, [{w} + {line} + 1024]",
-                "tdpbssd tmm0, tmm6, tmm7",
-                "tileloadd tmm2, [{x} + {stride} + 128]",
-                "tileloadd tmm3, [{w} + {line} + 2048]",
-                "tdpbssd tmm0, tmm2, tmm3",
-                "tileloadd tmm6, [{x} + {stride} + 192]",
-                "tileloadd tmm7, [{w} + {line} + 3072]",
-                "tdpbssd tmm0, tmm6, tmm7",
-                "tilestored [{out} + {line}], tmm0",
-                x = in(reg) x,
-                stride = in(reg) stride,
-                w = in(reg) w,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                out("tmm0") _, out("tmm2") _, out("tmm3") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    /// [`Tiles::multiply_256`] with two matrices of weights at once.
-    ///
-    /// # Safety
-    /// The rows are there, and the pointers valid.
-    #[inline(always)]
-    pub(crate) unsafe fn multiply_256_twice(
-        &self,
-        x: *const i8,
-        stride: usize,
-        w: *const [[[i8; 1024]; 4]; 2],
-        out: *mut [Products; 2],
-    ) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tileloadd tmm2, [{x} + {stride}]",
-                "tileloadd tmm3, [{w} + {line}]",
-                "tdpbssd tmm0, tmm2, tmm3",
-                "tileloadd tmm6, [{w} + {line} + 4096]",
-                "tdpbssd tmm1, tmm2, tmm6",
-                "tileloadd tmm7, [{x} + {stride} + 64]",
-                "tileloadd tmm3, [{w} + {line} + 1024]",
-                "tdpbssd tmm0, tmm7, tmm3",
-                "tileloadd tmm6, [{w} + {line} + 5120]",
-                "tdpbssd tmm1, tmm7, tmm6",
-                "tileloadd tmm2, [{x} + {stride} + 128]",
-                "tileloadd tmm3, [{w} + {line} + 2048]",
-                "tdpbssd tmm0, tmm2, tmm3",
-                "tileloadd tmm6, [{w} + {line} + 6144]",
-                "tdpbssd tmm1, tmm2, tmm6",
-                "tileloadd tmm7, [{x} + {stride} + 192]",
-                "tileloadd tmm3, [{w} + {line} + 3072]",
-                "tdpbssd tmm0, tmm7, tmm3",
-                "tileloadd tmm6, [{w} + {line} + 7168]",
-                "tdpbssd tmm1, tmm7, tmm6",
-                "tilestored [{out} + {line}], tmm0",
-                "tilestored [{out} + {line} + 1024], tmm1",
-                x = in(reg) x,
-                stride = in(reg) stride,
-                w = in(reg) w,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm6") _, out("tmm7") _,
+                out("tmm0") _, out("tmm4") _, out("tmm6") _,
                 options(nostack, preserves_flags),
             );
         }
     }
 }
 
-impl Drop for Tiles {
+impl Tiles<64> {
+    /// Products of 256 signed weights a lane, in `PLANES` (1 or 2) matrices of four tiles `[word][lane][4]`, with 256
+    /// activations in each row of `TILES` (1 or 2) tiles, rows being `stride` bytes apart: `[tile][plane]`.
+    ///
+    /// # Safety
+    /// The pointers are valid for that; what lies behind `TILES` or `PLANES` is not touched.
     #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: they were configured; without them the operating system has less to save.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    pub(crate) unsafe fn multiply<const TILES: usize, const PLANES: usize>(
+        &self,
+        x: *const i8,
+        stride: usize,
+        w: *const [[[i8; 64 * PANEL]; 4]; 2],
+        out: *mut [[Products; 2]; 2],
+    ) {
+        // SAFETY: as above. A weight's tile is loaded once for both tiles of rows, and the other way round.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                ".irp k, 0, 1, 2, 3",
+                "tileloadd tmm4, [{x} + {stride} + 64 * \\k]",
+                "tileloadd tmm6, [{w} + {line} + 1024 * \\k]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                ".if {planes} > 1",
+                "tileloadd tmm7, [{w} + {line} + 4096 + 1024 * \\k]",
+                "tdpbssd tmm1, tmm4, tmm7",
+                ".endif",
+                ".if {tiles} > 1",
+                "tileloadd tmm5, [{y} + {stride} + 64 * \\k]",
+                "tdpbssd tmm2, tmm5, tmm6",
+                ".if {planes} > 1",
+                "tdpbssd tmm3, tmm5, tmm7",
+                ".endif",
+                ".endif",
+                ".endr",
+                "tilestored [{out} + {line}], tmm0",
+                ".if {planes} > 1",
+                "tilestored [{out} + {line} + 1024], tmm1",
+                ".endif",
+                ".if {tiles} > 1",
+                "tilestored [{out} + {line} + 2048], tmm2",
+                ".if {planes} > 1",
+                "tilestored [{out} + {line} + 3072], tmm3",
+                ".endif",
+                ".endif",
+                x = in(reg) x,
+                y = in(reg) x.wrapping_add(TILE_ROWS * stride),
+                stride = in(reg) stride,
+                w = in(reg) w,
+                out = in(reg) out,
+                line = in(reg) 64usize,
+                tiles = const TILES,
+                planes = const PLANES,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 }

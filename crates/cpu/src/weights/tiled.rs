@@ -8,7 +8,7 @@ use super::block32::{self, Block32, Blocks};
 use super::codes::{self, Codes, GROUP};
 use super::superblock::{GROUPS, PartScales, SuperBlock, SuperBlocks};
 use super::{Format, Matrix, SEGMENT, prefetch};
-use crate::activations::{Activations, SUPERBLOCK};
+use crate::activations::{Activations, Int8KRows, SUPERBLOCK};
 pub(crate) use crate::simd::amx::TILE_ROWS;
 use crate::simd::amx::{Products, Tiles};
 use crate::simd::{Avx512, Isa, PANEL};
@@ -19,6 +19,14 @@ type Simd = Avx512<false>;
 pub(crate) trait Tiled: Format {
     /// One segment of a panel, unpacked.
     type Segment;
+    /// The tiles, configured for it.
+    type Tiles;
+
+    /// Configures this thread's tiles.
+    ///
+    /// # Safety
+    /// The processor has AMX; the thread has no others.
+    unsafe fn configure() -> Self::Tiles;
 
     /// Unpacks the segment `inputs` of a panel.
     ///
@@ -26,17 +34,17 @@ pub(crate) trait Tiled: Format {
     /// The processor has AVX-512; the panel and the inputs exist.
     unsafe fn unpack(matrix: &Matrix, panel: usize, inputs: &Range<usize>, out: *mut Self::Segment);
 
-    /// The segment's sums for the 16 rows from `row` on, added to their totals; the first segment begins them.
+    /// The segment's sums for `rows`, whole tiles, added to their totals `[row][lane]`; the first segment begins them.
     ///
     /// # Safety
     /// As above; the rows exist; the segment was unpacked from these inputs.
     unsafe fn multiply(
-        tiles: &Tiles,
+        tiles: &Self::Tiles,
         segment: *const Self::Segment,
         x: &Activations,
-        row: usize,
+        rows: Range<usize>,
         inputs: &Range<usize>,
-        total: *mut f32,
+        totals: *mut f32,
     );
 }
 
@@ -57,11 +65,11 @@ unsafe fn signed_codes<C: Codes>(group: *const u8, offset: u8) -> [__m512i; 8] {
 
 /// Adds a segment's sums to the totals.
 #[inline(always)]
-unsafe fn add_to(total: *mut f32, sums: &[<Simd as Isa>::V; TILE_ROWS], inputs: &Range<usize>) {
+unsafe fn add_to(totals: *mut f32, sums: &[<Simd as Isa>::V; TILE_ROWS], inputs: &Range<usize>) {
     // SAFETY: the caller's.
     unsafe {
         for t in 0..TILE_ROWS {
-            let total = total.add(t * PANEL);
+            let total = totals.add(t * PANEL);
             let before = if inputs.start == 0 { Simd::splat(0.0) } else { Simd::load(total) };
             Simd::store(total, Simd::add(before, sums[t]));
         }
@@ -78,6 +86,13 @@ pub(crate) struct BlockSegment {
 
 impl<F: Block32> Tiled for Blocks<F> {
     type Segment = BlockSegment;
+    type Tiles = Tiles<GROUP>;
+
+    #[inline(always)]
+    unsafe fn configure() -> Tiles<GROUP> {
+        // SAFETY: the caller's.
+        unsafe { Tiles::configure() }
+    }
 
     #[inline(always)]
     unsafe fn unpack(matrix: &Matrix, panel: usize, inputs: &Range<usize>, out: *mut BlockSegment) {
@@ -102,39 +117,47 @@ impl<F: Block32> Tiled for Blocks<F> {
 
     #[inline(always)]
     unsafe fn multiply(
-        tiles: &Tiles,
+        tiles: &Tiles<GROUP>,
         segment: *const BlockSegment,
         x: &Activations,
-        row: usize,
+        rows: Range<usize>,
         inputs: &Range<usize>,
-        total: *mut f32,
+        totals: *mut f32,
     ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let x = x.int8_rows(row);
-            let (quants, first) = (x.quants.add(inputs.start), inputs.start / GROUP);
-            // Two, so that a tile need not wait for the reading of the one before.
-            let mut products = [const { MaybeUninit::<Products>::uninit() }; 2];
-            let mut sums = [Simd::splat(0.0); TILE_ROWS];
-            for b in 0..inputs.len() / GROUP {
-                let products = products[b % 2].as_mut_ptr();
-                let weights = (&raw const (*segment).weights[b]).cast();
-                tiles.multiply_32(quants.add(b * GROUP), x.width, weights, products);
-                let d = Simd::load((&raw const (*segment).scales[b]).cast());
-                for t in 0..TILE_ROWS {
-                    let scale = Simd::mul(d, Simd::splat(*x.scales.add(t * x.blocks + first + b)));
-                    let integers = Simd::load_bytes(products.cast::<u8>().add(64 * t));
-                    sums[t] = Simd::fma(Simd::to_f32(integers), scale, sums[t]);
-                }
-                if F::MINIMUM {
-                    let m = Simd::load((&raw const (*segment).minima[b]).cast());
+        let (first, blocks) = (inputs.start / GROUP, inputs.len() / GROUP);
+        for (i, row) in rows.step_by(TILE_ROWS).enumerate() {
+            // SAFETY: the caller's. Every product is written before it is read.
+            unsafe {
+                let x = x.int8_rows(row);
+                let mut products = [const { MaybeUninit::<Products>::uninit() }; 2];
+                let products = [0, 1].map(|i| products[i].as_mut_ptr());
+                let start = x.quants.add(inputs.start);
+                tiles.multiply(start, x.width, (&raw const (*segment).weights).cast(), products[0]);
+                let mut sums = [Simd::splat(0.0); TILE_ROWS];
+                for b in 0..blocks {
+                    // One block ahead: a tile's rows cannot be read before they have left the store buffer.
+                    if b + 1 < blocks {
+                        let weights =
+                            (&raw const (*segment).weights).cast::<[i8; GROUP * PANEL]>().add(b + 1);
+                        tiles.multiply(start.add((b + 1) * GROUP), x.width, weights, products[(b + 1) % 2]);
+                    }
+                    let integers = products[b % 2].cast::<u8>();
+                    let d = Simd::load((&raw const (*segment).scales[b]).cast());
                     for t in 0..TILE_ROWS {
-                        let sum = Simd::splat(*x.scaled_sums.add(t * x.blocks + first + b));
-                        sums[t] = Simd::fma(m, sum, sums[t]);
+                        let scale = Simd::mul(d, Simd::splat(*x.scales.add(t * x.blocks + first + b)));
+                        let integer = Simd::load_bytes(integers.add(64 * t));
+                        sums[t] = Simd::fma(Simd::to_f32(integer), scale, sums[t]);
+                    }
+                    if F::MINIMUM {
+                        let m = Simd::load((&raw const (*segment).minima[b]).cast());
+                        for t in 0..TILE_ROWS {
+                            let sum = Simd::splat(*x.scaled_sums.add(t * x.blocks + first + b));
+                            sums[t] = Simd::fma(m, sum, sums[t]);
+                        }
                     }
                 }
+                add_to(totals.add(i * TILE_ROWS * PANEL), &sums, inputs);
             }
-            add_to(total, &sums, inputs);
         }
     }
 }
@@ -153,6 +176,9 @@ struct Scaled {
 
 /// A segment of a [`SuperBlock`] format.
 pub(crate) struct SuperSegment([Scaled; SEGMENT / SUPERBLOCK]);
+
+/// A segment's sums for two tiles of rows: `[block][tile][plane]`.
+type SuperProducts = [[[Products; 2]; 2]; SEGMENT / SUPERBLOCK];
 
 /// `w * scale` as `low + 128 * high`, for signed bytes, the scale in both halves of every lane.
 ///
@@ -215,50 +241,29 @@ impl<F: SuperBlock> SuperBlocks<F> {
     }
 }
 
-impl<F: SuperBlock> Tiled for SuperBlocks<F> {
-    type Segment = SuperSegment;
-
+impl<F: SuperBlock> SuperBlocks<F> {
+    /// Scales one tile's products of a segment and adds them to its totals.
     #[inline(always)]
-    unsafe fn unpack(matrix: &Matrix, panel: usize, inputs: &Range<usize>, out: *mut SuperSegment) {
-        for (i, b) in (inputs.start / SUPERBLOCK..inputs.end / SUPERBLOCK).enumerate() {
-            // SAFETY: the caller's.
-            unsafe {
-                let block = matrix.section(0, panel).add(b * Self::PANEL_BLOCK);
-                let words = [1, 2].map(|i| matrix.section(i, panel).wrapping_add(b * PANEL * 2));
-                Self::unpack_block(block, words, &raw mut (*out).0[i]);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn multiply(
-        tiles: &Tiles,
+    unsafe fn add_products(
         segment: *const SuperSegment,
-        x: &Activations,
-        row: usize,
+        products: *const SuperProducts,
+        x: &Int8KRows,
+        tile: usize,
         inputs: &Range<usize>,
-        total: *mut f32,
+        totals: *mut f32,
     ) {
         // SAFETY: the caller's.
         unsafe {
-            let x = x.int8k_rows(row);
-            let (quants, first) = (x.quants.add(inputs.start), inputs.start / SUPERBLOCK);
-            let mut products = MaybeUninit::<[Products; 2]>::uninit();
-            let products = products.as_mut_ptr();
+            let first = tile * TILE_ROWS * x.blocks + inputs.start / SUPERBLOCK;
             let mut sums = [Simd::splat(0.0); TILE_ROWS];
             for b in 0..inputs.len() / SUPERBLOCK {
-                let (block, quants) = (&raw const (*segment).0[b], quants.add(b * SUPERBLOCK));
-                let weights = &raw const (*block).weights;
-                if Self::HIGH {
-                    tiles.multiply_256_twice(quants, x.width, weights, products);
-                } else {
-                    tiles.multiply_256(quants, x.width, weights.cast(), products.cast());
-                }
-                let [low, high] = [0, 1].map(|i| (&raw const (*products)[i]).cast::<u8>());
+                let block = &raw const (*segment).0[b];
+                let planes = &raw const (*products)[b][tile];
+                let [low, high] = [0, 1].map(|i| (&raw const (*planes)[i]).cast::<u8>());
                 let [d, dmin] = [0, 1].map(|i| (&raw const (*block).scales[i]).cast());
                 let d = Simd::load(d);
                 for t in 0..TILE_ROWS {
-                    let side = &*x.sides.add(t * x.blocks + first + b);
+                    let side = &*x.sides.add(first + b + t * x.blocks);
                     let mut integers = Simd::load_bytes(low.add(64 * t));
                     if Self::HIGH {
                         let high = _mm512_slli_epi32::<7>(Simd::load_bytes(high.add(64 * t)));
@@ -277,7 +282,68 @@ impl<F: SuperBlock> Tiled for SuperBlocks<F> {
                     }
                 }
             }
-            add_to(total, &sums, inputs);
+            add_to(totals, &sums, inputs);
+        }
+    }
+}
+
+impl<F: SuperBlock> Tiled for SuperBlocks<F> {
+    type Segment = SuperSegment;
+    type Tiles = Tiles<64>;
+
+    #[inline(always)]
+    unsafe fn configure() -> Tiles<64> {
+        // SAFETY: the caller's.
+        unsafe { Tiles::configure() }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(matrix: &Matrix, panel: usize, inputs: &Range<usize>, out: *mut SuperSegment) {
+        for (i, b) in (inputs.start / SUPERBLOCK..inputs.end / SUPERBLOCK).enumerate() {
+            // SAFETY: the caller's.
+            unsafe {
+                let block = matrix.section(0, panel).add(b * Self::PANEL_BLOCK);
+                let words = [1, 2].map(|i| matrix.section(i, panel).wrapping_add(b * PANEL * 2));
+                Self::unpack_block(block, words, &raw mut (*out).0[i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(
+        tiles: &Tiles<64>,
+        segment: *const SuperSegment,
+        x: &Activations,
+        rows: Range<usize>,
+        inputs: &Range<usize>,
+        totals: *mut f32,
+    ) {
+        let mut row = rows.start;
+        while row < rows.end {
+            // SAFETY: the caller's.
+            unsafe {
+                let x = x.int8k_rows(row);
+                let totals = totals.add((row - rows.start) * PANEL);
+                let pair = row + 2 * TILE_ROWS <= rows.end;
+                let mut products = MaybeUninit::<SuperProducts>::uninit();
+                let products = products.as_mut_ptr();
+                for b in 0..inputs.len() / SUPERBLOCK {
+                    let quants = x.quants.add(inputs.start + b * SUPERBLOCK);
+                    let weights = &raw const (*segment).0[b].weights;
+                    let out = &raw mut (*products)[b];
+                    match (pair, Self::HIGH) {
+                        (true, true) => tiles.multiply::<2, 2>(quants, x.width, weights, out),
+                        (true, false) => tiles.multiply::<2, 1>(quants, x.width, weights, out),
+                        (false, true) => tiles.multiply::<1, 2>(quants, x.width, weights, out),
+                        (false, false) => tiles.multiply::<1, 1>(quants, x.width, weights, out),
+                    }
+                }
+                for tile in 0..1 + usize::from(pair) {
+                    let totals = totals.add(tile * TILE_ROWS * PANEL);
+                    Self::add_products(segment, products, &x, tile, inputs, totals);
+                }
+                row += if pair { 2 * TILE_ROWS } else { TILE_ROWS };
+            }
         }
     }
 }
