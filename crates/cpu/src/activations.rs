@@ -56,6 +56,24 @@ pub(crate) struct Int8KBlock<const M: usize> {
     pub(crate) side: [*const Side; M],
 }
 
+/// Consecutive rows of [`Packing::Int8`]: `width` quants each, and so much for each of its `blocks`.
+pub(crate) struct Int8Rows {
+    pub(crate) quants: *const i8,
+    pub(crate) scales: *const f32,
+    /// Scale times the sum of the quants.
+    pub(crate) scaled_sums: *const f32,
+    pub(crate) width: usize,
+    pub(crate) blocks: usize,
+}
+
+/// Consecutive rows of [`Packing::Int8K`].
+pub(crate) struct Int8KRows {
+    pub(crate) quants: *const i8,
+    pub(crate) sides: *const Side,
+    pub(crate) width: usize,
+    pub(crate) blocks: usize,
+}
+
 /// Below this a block counts as zero, so that its scale's reciprocal is finite.
 const TINY: f32 = f32::from_bits((127 - 120) << 23);
 
@@ -162,6 +180,22 @@ impl Activations {
             }
         }
         x
+    }
+
+    /// The rows from `row` on of [`Packing::Int8`], one after the other.
+    #[inline(always)]
+    pub(crate) unsafe fn int8_rows(&self, row: usize) -> Int8Rows {
+        // SAFETY: as above.
+        let (quants, scales, _, scaled_sums) = unsafe { self.int8_row(row) };
+        Int8Rows { quants, scales, scaled_sums, width: self.width, blocks: self.width / BLOCK }
+    }
+
+    /// The rows from `row` on of [`Packing::Int8K`], one after the other.
+    #[inline(always)]
+    pub(crate) unsafe fn int8k_rows(&self, row: usize) -> Int8KRows {
+        // SAFETY: as above.
+        let (quants, sides) = unsafe { self.int8k_row(row) };
+        Int8KRows { quants, sides, width: self.width, blocks: self.width / SUPERBLOCK }
     }
 
     /// Quants of a row, and what its blocks have beside them.

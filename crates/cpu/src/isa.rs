@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::kernels::Kernels;
 use crate::simd::Portable;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512};
+use crate::simd::{Avx2, Avx512, amx};
 
 /// An instruction set that kernels are compiled for. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,12 +20,19 @@ pub enum InstructionSet {
     Avx512,
     /// The same with its BF16 instructions.
     Avx512Bf16,
+    /// [`InstructionSet::Avx512`] with AMX's integer tiles (AMX-TILE and AMX-INT8), where the operating system grants them.
+    Avx512Amx,
 }
 
 impl InstructionSet {
-    /// All of them, each with more than the one before.
-    pub const ALL: [InstructionSet; 4] =
-        [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512, InstructionSet::Avx512Bf16];
+    /// All of them, the later the faster.
+    pub const ALL: [InstructionSet; 5] = [
+        InstructionSet::Portable,
+        InstructionSet::Avx2,
+        InstructionSet::Avx512,
+        InstructionSet::Avx512Bf16,
+        InstructionSet::Avx512Amx,
+    ];
 
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
@@ -50,6 +57,8 @@ impl InstructionSet {
             InstructionSet::Avx512Bf16 => {
                 InstructionSet::Avx512.is_available() && is_x86_feature_detected!("avx512bf16")
             }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Amx => InstructionSet::Avx512.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -77,6 +86,7 @@ impl InstructionSet {
             InstructionSet::Avx2 => "avx2",
             InstructionSet::Avx512 => "avx512",
             InstructionSet::Avx512Bf16 => "avx512-bf16",
+            InstructionSet::Avx512Amx => "avx512-amx",
         }
     }
 
@@ -101,6 +111,11 @@ impl InstructionSet {
                 // Only products of BF16 differ, so the rest is not compiled twice.
                 static BF16: Kernels = Kernels::of::<Avx512<false>>().with_pairs::<Avx512<true>>();
                 &BF16
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Amx => {
+                static AMX: Kernels = Kernels::of::<Avx512<false>>().with_tiles();
+                &AMX
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => &PORTABLE,

@@ -137,6 +137,24 @@ pub(crate) unsafe fn integers<S: Isa>(call: &ProbeCall) {
     }
 }
 
+/// The same by AMX's tiles.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn integers_by_tiles(call: &ProbeCall) {
+    use crate::simd::PANEL;
+    use crate::simd::amx::{Products, TILE_ROWS, Tiles};
+    // In each round of the other, 64 bytes of weights in `QUADS` products; here two panels of 256 by two tiles of rows.
+    const TILES: usize = (2 * TILE_ROWS) * (2 * PANEL) * 256 / (QUADS * 4 * PANEL);
+    // SAFETY: see `Entry`.
+    unsafe {
+        let tiles = Tiles::<64>::configure();
+        let mut products = std::mem::MaybeUninit::<[[Products; 2]; 2]>::uninit();
+        for _ in 0..call.rounds / TILES {
+            tiles.multiply::<2, 2>(call.memory.cast(), 256, call.memory.cast(), products.as_mut_ptr());
+        }
+        *call.result = products.as_ptr().cast::<i32>().read() as f32;
+    }
+}
+
 /// Independent chains of multiply-adds: enough to hide their latency.
 const CHAINS: usize = 12;
 

@@ -123,6 +123,36 @@ fn transformers_have_the_references_bits() {
     }
 }
 
+/// Layers with biases that are gated, mapped and added to what was there, over more rows than any block has.
+#[test]
+fn quantised_layers_of_many_rows() {
+    for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_plain()) {
+        let width = if dtype.block_elements() == 32 { 544 } else { 768 };
+        for rows in [16, 33, 48, 530] {
+            let g = Builder::new();
+            let x = g.input_value("x", &[rows, width]).unwrap();
+            let linear = |x, name, outputs| g.linear_with(x, name, outputs, true).unwrap();
+            let gate = g.silu(linear(x, "gate", 40)).unwrap();
+            let gated = g.mul(linear(x, "up", 40), gate).unwrap();
+            let added = g.add(x, linear(x, "residual", width)).unwrap();
+            let mapped = g.gelu_tanh(linear(added, "map", 33)).unwrap();
+            let graph = g.finish_all(&[gated, added, mapped]).unwrap();
+            let mut random = Random(rows as u64);
+            let weights = RandomWeights::new(&graph, dtype, &mut random);
+            let inputs = inputs_of(&graph, &mut random);
+            let want = reference_once(&graph, &weights, &inputs, CacheType::F32);
+            for set in InstructionSet::available() {
+                let options = options(set, 2, CacheType::F32);
+                let mut functions = CpuFunctions::new(vec![graph.clone()], &weights, options).unwrap();
+                let got = functions.run(0, &slices(&inputs)).unwrap();
+                for (got, want) in got.iter().zip(&want) {
+                    assert_same_bits(got, want, &format!("{dtype}, {rows} rows, {set}"));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn frames_one_by_one_or_together_have_the_same_bits() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {

@@ -29,6 +29,8 @@ fn instruction_sets_that_run_here() {
         let has = |flag: &str| cpu.split_whitespace().any(|word| word == flag);
         assert_eq!(has("avx2"), sets.contains(&InstructionSet::Avx2), "AVX2 must be tested where it is");
         assert_eq!(has("avx512_vnni"), sets.contains(&InstructionSet::Avx512), "and AVX-512 VNNI");
+        // The kernel may refuse it to a process all the same.
+        assert!(has("amx_int8") || !sets.contains(&InstructionSet::Avx512Amx), "AMX is used where it is");
     }
 }
 
@@ -81,6 +83,20 @@ fn linear_at_both_sides_of_every_block_size() {
     }
 }
 
+/// Rows at both sides of whole tiles, and segments.
+#[test]
+fn linear_of_many_rows() {
+    for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_plain()) {
+        let inputs: &[usize] =
+            if dtype.block_elements() == 32 { &[480, 544, 1056] } else { &[512, 768, 1280] };
+        for (i, rows) in [15, 16, 17, 31, 32, 33, 48].into_iter().enumerate() {
+            let (inputs, outputs) = (inputs[i % 3], [16, 40, 65][i % 3]);
+            let (threads, seed) = (1 + i % 2, (inputs * rows + i) as u64);
+            check_linear(Linear { dtype, inputs, outputs, rows, threads, fill: Fill::Random, seed });
+        }
+    }
+}
+
 #[test]
 fn linear_beyond_a_block_of_rows() {
     for &dtype in DType::ALL {
@@ -96,7 +112,7 @@ fn linear_beyond_a_block_of_rows() {
 fn linear_of_the_largest_integers() {
     for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_plain()) {
         for byte in [0x00, 0x7f, 0x80, 0x88, 0x0f, 0xf0, 0xff] {
-            for rows in [1, 8] {
+            for rows in [1, 8, 16] {
                 let fill = Fill::Byte(byte);
                 check_linear(Linear { dtype, inputs: 1024, outputs: 17, rows, threads: 2, fill, seed: 8 });
             }

@@ -8,6 +8,7 @@ use crate::simd::{Isa, PANEL};
 use crate::weights::{Format, Matrix, SEGMENT};
 
 /// Some panels of one linear layer, for all rows.
+#[derive(Clone)]
 pub(crate) struct LinearCall {
     /// `[outputs, inputs]`.
     pub(crate) matrix: *const Matrix,
@@ -40,7 +41,7 @@ pub(crate) enum RowSet {
 }
 
 impl RowSet {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match *self {
             RowSet::First(count) | RowSet::Listed { count, .. } => count,
         }
@@ -90,14 +91,25 @@ pub(crate) enum Epilogue {
 const ROW_BLOCK: usize = 256;
 
 /// A tile of results: `[row][lane]`.
-type Tile<const M: usize> = [[f32; PANEL]; M];
+pub(super) type Tile<const M: usize> = [[f32; PANEL]; M];
 
 /// Rows from which on segments are computed one after the other for all of them, results waiting in memory: the activations
 /// of a segment then stay in a cache for all panels.
 const SEGMENT_ROWS: usize = 32;
 
+/// The kernel compiled for `S`, once however many tables have it.
+pub(super) unsafe fn enter<S: Isa, F: Format>(call: &LinearCall) {
+    // SAFETY: see `Entry`.
+    unsafe {
+        S::run(
+            #[inline(always)]
+            || run::<S, F>(call),
+        )
+    }
+}
+
 #[inline(always)]
-pub(super) unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
+unsafe fn run<S: Isa, F: Format>(call: &LinearCall) {
     // SAFETY: see `Entry`.
     unsafe {
         if let Some(inputs) = &call.segment {
@@ -262,18 +274,24 @@ unsafe fn tile<S: Isa, F: Format, const M: usize>(call: &LinearCall, panel: usiz
         let [tile, gate] = tiles;
         for t in 0..M {
             for part in (0..PANEL).step_by(S::LANES) {
-                let y = S::load(tile[t].as_ptr().add(part));
-                let at = panel * PANEL + part;
-                let y = match call.epilogue {
-                    Epilogue::Store => y,
-                    Epilogue::Add(x) => S::add(S::load(x.base.add(to[t] * x.stride + at)), y),
-                    Epilogue::Gate { activation, .. } => {
-                        S::mul(unary::<S>(activation, S::load(gate[t].as_ptr().add(part))), y)
-                    }
-                    Epilogue::Map(activation) => unary::<S>(activation, y),
-                };
-                S::store(call.out.base.add(to[t] * call.out.stride + at), y);
+                let (y, gate) = (S::load(tile[t].as_ptr().add(part)), gate[t].as_ptr().add(part));
+                finish::<S>(call, to[t], panel * PANEL + part, y, gate);
             }
         }
+    }
+}
+
+/// Writes the results `y` of the lanes from output `at` on for row `to`; of a gated layer, with the gate's results.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Isa>(call: &LinearCall, to: usize, at: usize, y: S::V, gate: *const f32) {
+    // SAFETY: see `Entry`. Strides are whole panels.
+    unsafe {
+        let y = match call.epilogue {
+            Epilogue::Store => y,
+            Epilogue::Add(x) => S::add(S::load(x.base.add(to * x.stride + at)), y),
+            Epilogue::Gate { activation, .. } => S::mul(unary::<S>(activation, S::load(gate)), y),
+            Epilogue::Map(activation) => unary::<S>(activation, y),
+        };
+        S::store(call.out.base.add(to * call.out.stride + at), y);
     }
 }

@@ -8,6 +8,8 @@ mod experts;
 mod linear;
 mod norm;
 mod rope;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::ops::Range;
 
@@ -99,22 +101,22 @@ impl Kernels {
     pub(crate) const fn of<S: Isa>() -> Self {
         Kernels {
             linear: [
-                entry!(LinearCall, linear::run::<S, F32>),
-                entry!(LinearCall, linear::run::<S, F16>),
-                entry!(LinearCall, linear::run::<S, BF16>),
-                entry!(LinearCall, linear::run::<S, Blocks<Q4_0>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Q4_1>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Q5_0>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Q5_1>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Q8_0>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Q2K>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Q3K>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Q4K>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Q5K>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Q6K>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Iq4Nl>>),
-                entry!(LinearCall, linear::run::<S, SuperBlocks<Iq4Xs>>),
-                entry!(LinearCall, linear::run::<S, Blocks<Mxfp4>>),
+                linear::enter::<S, F32>,
+                linear::enter::<S, F16>,
+                linear::enter::<S, BF16>,
+                linear::enter::<S, Blocks<Q4_0>>,
+                linear::enter::<S, Blocks<Q4_1>>,
+                linear::enter::<S, Blocks<Q5_0>>,
+                linear::enter::<S, Blocks<Q5_1>>,
+                linear::enter::<S, Blocks<Q8_0>>,
+                linear::enter::<S, SuperBlocks<Q2K>>,
+                linear::enter::<S, SuperBlocks<Q3K>>,
+                linear::enter::<S, SuperBlocks<Q4K>>,
+                linear::enter::<S, SuperBlocks<Q5K>>,
+                linear::enter::<S, SuperBlocks<Q6K>>,
+                linear::enter::<S, Blocks<Iq4Nl>>,
+                linear::enter::<S, SuperBlocks<Iq4Xs>>,
+                linear::enter::<S, Blocks<Mxfp4>>,
             ],
             norm: entry!(NormCall, norm::run::<S>),
             map: entry!(MapCall, elementwise::map::<S>),
@@ -145,8 +147,28 @@ impl Kernels {
 
     /// The same with products of BF16 by those of `S`.
     pub(crate) const fn with_pairs<S: Isa>(mut self) -> Self {
-        self.linear[DType::BF16 as usize] = entry!(LinearCall, linear::run::<S, BF16>);
+        self.linear[DType::BF16 as usize] = linear::enter::<S, BF16>;
         self.pairs = S::PAIRS;
+        self
+    }
+
+    /// The same with products of bytes by AMX's tiles.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn with_tiles(mut self) -> Self {
+        self.linear[DType::Q4_0 as usize] = tiles::run::<Blocks<Q4_0>>;
+        self.linear[DType::Q4_1 as usize] = tiles::run::<Blocks<Q4_1>>;
+        self.linear[DType::Q5_0 as usize] = tiles::run::<Blocks<Q5_0>>;
+        self.linear[DType::Q5_1 as usize] = tiles::run::<Blocks<Q5_1>>;
+        self.linear[DType::Q8_0 as usize] = tiles::run::<Blocks<Q8_0>>;
+        self.linear[DType::Q2_K as usize] = tiles::run::<SuperBlocks<Q2K>>;
+        self.linear[DType::Q3_K as usize] = tiles::run::<SuperBlocks<Q3K>>;
+        self.linear[DType::Q4_K as usize] = tiles::run::<SuperBlocks<Q4K>>;
+        self.linear[DType::Q5_K as usize] = tiles::run::<SuperBlocks<Q5K>>;
+        self.linear[DType::Q6_K as usize] = tiles::run::<SuperBlocks<Q6K>>;
+        self.linear[DType::IQ4_NL as usize] = tiles::run::<Blocks<Iq4Nl>>;
+        self.linear[DType::IQ4_XS as usize] = tiles::run::<SuperBlocks<Iq4Xs>>;
+        self.linear[DType::MXFP4 as usize] = tiles::run::<Blocks<Mxfp4>>;
+        self.probe_integers = probe::integers_by_tiles;
         self
     }
 

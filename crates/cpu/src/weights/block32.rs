@@ -152,7 +152,7 @@ pub(crate) struct Blocks<F>(PhantomData<F>);
 
 impl<F: Block32> Blocks<F> {
     /// Bytes of one block's codes in a panel.
-    const PANEL_CODES: usize = codes::panel_bytes::<F>();
+    pub(super) const PANEL_CODES: usize = codes::panel_bytes::<F>();
     /// Bytes of a block in the file: scale, minimum, codes.
     const FILE_BYTES: usize = Self::HEAD + Self::PANEL_CODES / PANEL;
     /// Of them, before the codes.
@@ -166,7 +166,7 @@ impl<F: Block32> Blocks<F> {
 
 /// Scales of one block: `F16`, or half of the power of two that an exponent stands for (see `mxfp4_scale`).
 #[inline(always)]
-unsafe fn scales<S: Isa, F: Block32>(scales: *const u8) -> S::V {
+pub(super) unsafe fn scales<S: Isa, F: Block32>(scales: *const u8) -> S::V {
     // SAFETY: the caller vouches for the instruction set and the block.
     unsafe {
         if F::SCALE == 2 {

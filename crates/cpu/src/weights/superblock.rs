@@ -16,13 +16,13 @@ use crate::activations::{Activations, Packing, SUPERBLOCK};
 use crate::simd::{Isa, PANEL};
 
 /// Groups of 32 codes in a block.
-const GROUPS: usize = SUPERBLOCK / GROUP;
+pub(super) const GROUPS: usize = SUPERBLOCK / GROUP;
 
 /// Scales and minima of one block, `[part][lane]` each, as a kernel reads them.
 #[repr(align(64))]
 pub(crate) struct PartScales {
-    scales: [i8; 16 * PANEL],
-    minima: [u8; 16 * PANEL],
+    pub(super) scales: [i8; 16 * PANEL],
+    pub(super) minima: [u8; 16 * PANEL],
 }
 
 /// What a block of 256 has beside its codes.
@@ -314,11 +314,11 @@ pub(crate) struct SuperBlocks<F>(PhantomData<F>);
 
 impl<F: SuperBlock> SuperBlocks<F> {
     /// Bytes of a group of codes in a panel.
-    const PANEL_GROUP: usize = codes::panel_bytes::<F>();
+    pub(super) const PANEL_GROUP: usize = codes::panel_bytes::<F>();
     /// Bytes of all groups.
-    const PANEL_CODES: usize = GROUPS * Self::PANEL_GROUP;
+    pub(super) const PANEL_CODES: usize = GROUPS * Self::PANEL_GROUP;
     /// Bytes of a block in section 0.
-    const PANEL_BLOCK: usize = Self::PANEL_CODES + F::SCALES * PANEL;
+    pub(super) const PANEL_BLOCK: usize = Self::PANEL_CODES + F::SCALES * PANEL;
     /// No larger than in the file.
     const SAME_SIZE: () = assert!(Self::PANEL_BLOCK + 2 * PANEL * F::WORDS.len() == PANEL * F::FILE_BYTES);
 }
