@@ -23,10 +23,12 @@ struct Totals(#[expect(dead_code, reason = "read by pointers")] Tile<ROW_BLOCK>)
 /// The entry: whole tiles here, what is left by the kernel for any rows.
 pub(super) unsafe fn run<F: Tiled>(call: &LinearCall) {
     let rows = call.rows.len();
+    // Between one tile and two, what is left costs what the one tile saved.
+    let enough = rows == TILE_ROWS || rows >= 2 * TILE_ROWS;
     // SAFETY: see `Entry`.
     unsafe {
         match call.rows {
-            RowSet::First(_) if rows >= TILE_ROWS => Simd::run(
+            RowSet::First(_) if enough => Simd::run(
                 #[inline(always)]
                 || tiles::<F>(call, rows / TILE_ROWS * TILE_ROWS, rows),
             ),
