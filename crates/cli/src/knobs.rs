@@ -93,7 +93,7 @@ knobs! {
         threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
             "Threads that compute", default: "all processors" [short = 't'];
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
-            "Instruction set: avx512-bf16, avx512, avx2 or portable; the answer is the same", default: "the best there is";
+            "Instruction set: avx512-amx, avx512-bf16, avx512, avx2 or portable; the answer is the same", default: "the best there is";
         cache: Option<CacheType>, --"cache" "TYPE", "WUSHI_CACHE", cache_type,
             "Type of cached keys and values: f16, f32 or q8_0", default: "f16";
         memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
@@ -117,7 +117,7 @@ knobs! {
         threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
             "Threads that compute", default: "all processors" [short = 't'];
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
-            "Instruction set: avx512-bf16, avx512, avx2 or portable; the video is the same", default: "the best there is";
+            "Instruction set: avx512-amx, avx512-bf16, avx512, avx2 or portable; the video is the same", default: "the best there is";
         memory: Option<u64>, --"memory" "SIZE", "WUSHI_MEMORY", size,
             "The most memory for weights and buffers, as in 900M or 2.5G", default: "what is available";
         cache_type: Option<CacheType>, --"cache-type" "TYPE", "WUSHI_CACHE_TYPE", denoiser_cache,

@@ -57,6 +57,7 @@ pub(crate) struct Int8KBlock<const M: usize> {
 }
 
 /// Consecutive rows of [`Packing::Int8`]: `width` quants each, and so much for each of its `blocks`.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Int8Rows {
     pub(crate) quants: *const i8,
     pub(crate) scales: *const f32,
@@ -67,6 +68,7 @@ pub(crate) struct Int8Rows {
 }
 
 /// Consecutive rows of [`Packing::Int8K`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Int8KRows {
     pub(crate) quants: *const i8,
     pub(crate) sides: *const Side,
@@ -183,6 +185,7 @@ impl Activations {
     }
 
     /// The rows from `row` on of [`Packing::Int8`], one after the other.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) unsafe fn int8_rows(&self, row: usize) -> Int8Rows {
         // SAFETY: as above.
@@ -191,6 +194,7 @@ impl Activations {
     }
 
     /// The rows from `row` on of [`Packing::Int8K`], one after the other.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) unsafe fn int8k_rows(&self, row: usize) -> Int8KRows {
         // SAFETY: as above.

@@ -23,33 +23,27 @@ struct Totals(#[expect(dead_code, reason = "read by pointers")] Tile<ROW_BLOCK>)
 /// The entry: whole tiles here, what is left by the kernel for any rows.
 pub(super) unsafe fn run<F: Tiled>(call: &LinearCall) {
     let rows = call.rows.len();
-    let whole = match call.rows {
-        RowSet::First(_) => rows / TILE_ROWS * TILE_ROWS,
-        // An expert's rows lie anywhere, a tile's evenly.
-        RowSet::Listed { .. } => 0,
-    };
-    // SAFETY: see `Entry`; the rows exist.
+    // Between one tile and two, what is left costs what the one tile saved.
+    let enough = rows == TILE_ROWS || rows >= 2 * TILE_ROWS;
+    // SAFETY: see `Entry`.
     unsafe {
-        if whole > 0 {
-            Simd::run(
+        match call.rows {
+            RowSet::First(_) if enough => Simd::run(
                 #[inline(always)]
-                || tiles::<F>(call, whole),
-            );
-        }
-        if whole == 0 {
-            return linear::enter::<Simd, F>(call);
-        }
-        if whole < rows {
-            let left: [u32; TILE_ROWS] = std::array::from_fn(|t| (whole + t) as u32);
-            let left = RowSet::Listed { slots: left.as_ptr(), count: rows - whole, share: 1 };
-            linear::enter::<Simd, F>(&LinearCall { rows: left, ..call.clone() });
+                || tiles::<F>(call, rows / TILE_ROWS * TILE_ROWS, rows),
+            ),
+            // Too few, or an expert's: those lie anywhere, a tile's evenly.
+            _ => linear::enter::<Simd, F>(call),
         }
     }
 }
 
-/// The first `rows` rows.
+/// The first `whole` rows of `rows` by tiles; the others of each panel while it is in a cache.
 #[inline(always)]
-unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
+unsafe fn tiles<F: Tiled>(call: &LinearCall, whole: usize, rows: usize) {
+    let slots: [u32; TILE_ROWS] = std::array::from_fn(|t| (whole + t) as u32);
+    let left = RowSet::Listed { slots: slots.as_ptr(), count: rows - whole, share: 1 };
+    let mut left = LinearCall { rows: left, ..call.clone() };
     // SAFETY: see `Entry`.
     unsafe {
         let tiles = F::configure();
@@ -64,8 +58,8 @@ unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
         let mut segment = MaybeUninit::<F::Segment>::uninit();
         let segment = segment.as_mut_ptr();
         let block = (NEAR / inputs).clamp(4 * TILE_ROWS, ROW_BLOCK) / (2 * TILE_ROWS) * (2 * TILE_ROWS);
-        for first in (0..rows).step_by(block) {
-            let block = first..(first + block).min(rows);
+        for first in (0..whole).step_by(block) {
+            let block = first..(first + block).min(whole);
             for panel in call.panels.clone() {
                 for (matrix, totals) in matrices.into_iter().flatten().zip(totals) {
                     for from in (0..inputs).step_by(SEGMENT) {
@@ -75,6 +69,10 @@ unsafe fn tiles<F: Tiled>(call: &LinearCall, rows: usize) {
                     }
                 }
                 finish(call, panel, block.clone(), totals);
+                if first == 0 && whole < rows {
+                    left.panels = panel..panel + 1;
+                    linear::enter::<Simd, F>(&left);
+                }
             }
         }
     }

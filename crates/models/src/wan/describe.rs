@@ -53,7 +53,8 @@ pub(super) fn model(
         (defaults.shift, defaults.shift_below) = (shift, None);
     }
     let boundary = Settings::new(sources.index.as_ref()).number("boundary_ratio")?;
-    if two && boundary.is_none() && sources.index.is_some() {
+    let own_two = sources.index.as_ref().and_then(|index| index.get("transformer_2")?.as_array());
+    if two && boundary.is_none() && own_two.is_some_and(|class| class.iter().any(|part| !part.is_null())) {
         return Err(invalid(
             "boundary_ratio",
             "null",
