@@ -373,7 +373,7 @@ pub(super) mod tests {
     #[test]
     fn distilled_models_are_sampled_as_they_were_trained() {
         let mut model = model();
-        model.distilled = true;
+        (model.distilled, model.euler) = (true, true);
         model.defaults = Defaults { steps: 4, guidance: 1.0, shift_below: None, ..model.defaults };
         let (settings, _) = resolve(&Wanted::default(), &model);
         assert_eq!(settings.schedule(&model).unwrap().timesteps(), [1000.0, 937.5, 833.333_3, 625.0]);
