@@ -44,17 +44,12 @@ impl<'a> Outlook<'a> {
         Ok(())
     }
 
-    /// The stages that will run.
-    fn stages(&self) -> &[Stage] {
-        &self.plan.stages
-    }
-
     fn macs(&self) -> u64 {
-        self.stages().iter().fold(0, |sum, stage| sum.saturating_add(stage.macs()))
+        self.plan.macs()
     }
 
     fn time(&self) -> Option<f64> {
-        self.rates.map(|rates| self.stages().iter().map(|stage| stage.seconds(&rates)).sum())
+        self.rates.map(|rates| self.plan.seconds(&rates))
     }
 
     /// For people, in lines.
@@ -84,7 +79,7 @@ impl<'a> Outlook<'a> {
         ));
         let headings = ["", "WEIGHTS", "BUFFERS", "CARRIED", "REST", "TOTAL", "MULTIPLY-ADDS", "TIME"];
         let mut table = Table::new(1, headings);
-        for stage in self.stages() {
+        for stage in &self.plan.stages {
             let memory = &stage.memory;
             table.row([
                 stage.name.to_owned(),
@@ -114,7 +109,7 @@ impl<'a> Outlook<'a> {
 
     /// For scripts.
     pub(super) fn json(&self, model: Option<&str>, format: &str) -> Value {
-        let stages: Vec<Value> = self.stages().iter().map(|stage| self.stage_json(stage)).collect();
+        let stages: Vec<Value> = self.plan.stages.iter().map(|stage| self.stage_json(stage)).collect();
         let mut report = settings_json(self.settings, self.networks.model());
         report["model"] = json!(model);
         report["format"] = json!(format);
