@@ -19,10 +19,13 @@ const STAGES = { 'encoding the text': 'text', text: 'text', denoising: 'denoisin
 export const stageName = (name) => (STAGES[name] ? t(`stage.${STAGES[name]}`) : name);
 
 /** Seconds for people who plan: no more exact than an estimate is. */
-export function about(seconds) {
-  const rounded = seconds < 1 ? 1 : seconds < 90 ? Math.round(seconds) : seconds < 3600 ? Math.round(seconds / 15) * 15 : Math.round(seconds / 60) * 60;
-  return t('plan.about', { time: duration(rounded * 1000) });
+function estimate(seconds) {
+  if (seconds < 120) return duration(Math.max(1, Math.round(seconds)) * 1000);
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${number(minutes)} min` : duration(minutes * 60_000);
 }
+
+export const about = (seconds) => t('plan.about', { time: estimate(seconds) });
 
 /** How long a video is: as many frames, as many seconds. */
 export function lengthText({ num_frames: frames, seconds, fps }) {
@@ -173,7 +176,7 @@ export class Planner {
 
   stages(plan) {
     const { limit, peak, stages } = plan.memory;
-    const top = Math.max(limit ?? 0, peak, 1);
+    const top = Math.max(limit ?? peak, 1);
     const rows = stages.map((stage) => {
       const words = t('plan.stage.share', { bytes: bytes(stage.bytes) });
       const tight = Number.isFinite(limit) && stage.bytes > limit;
@@ -183,7 +186,7 @@ export class Planner {
         el('th', { scope: 'row' }, stageName(stage.name)),
         el('td', { class: 'meters' }, meter),
         el('td', { class: 'number' }, bytes(stage.bytes)),
-        el('td', { class: 'number' }, Number.isFinite(stage.seconds) ? about(stage.seconds) : '–'),
+        el('td', { class: 'number' }, Number.isFinite(stage.seconds) ? estimate(stage.seconds) : '–'),
       );
     });
     const head = ['stage', 'share', 'memory', 'time'].map((name) => el('th', { scope: 'col', class: name === 'stage' ? null : 'number' },
