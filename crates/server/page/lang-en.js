@@ -282,6 +282,7 @@ export default {
   'job.failed': 'Failed',
   'job.queued.next': 'next in the queue',
   'job.queued.after': '{n} {n?other:others} before this one',
+  'job.queued.memory': 'waiting for memory that others use',
   'job.loading': 'loading the model',
   'job.text': 'reading the text',
   'job.denoising': 'denoising: step {n} of {of}',

@@ -282,6 +282,7 @@ export default {
   'job.failed': '失败',
   'job.queued.next': '下一个就轮到',
   'job.queued.after': '前面还有 {n} 个',
+  'job.queued.memory': '等待其他任务释放内存',
   'job.loading': '正在加载模型',
   'job.text': '正在读取文字',
   'job.denoising': '去噪：第 {n} 步，共 {of} 步',

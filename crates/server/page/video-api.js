@@ -10,7 +10,10 @@ const SETTINGS = [
   'guidance_scale_2', 'boundary_ratio', 'flow_shift', 'seed', 'output_format',
 ];
 
-const answer = async (...args) => (await request(...args)).json();
+/** A seed may have more digits than a number of this language keeps: then it is a text, which the API takes as well. */
+const parsed = async (response) => JSON.parse((await response.text()).replace(/("seed":\s*)(\d{16,})/g, '$1"$2"'));
+
+const answer = async (...args) => parsed(await request(...args));
 const path = (id) => `${PATH}/${encodeURIComponent(id)}`;
 
 /** What would become of a request; nothing is made. */
@@ -29,7 +32,7 @@ export function list({ after = null, limit }) {
 export async function look(id) {
   const response = await request(path(id));
   const pause = Number.parseInt(response.headers.get('openai-poll-after-ms') ?? '', 10);
-  return { job: await response.json(), pause: Number.isFinite(pause) ? pause : null };
+  return { job: await parsed(response), pause: Number.isFinite(pause) ? pause : null };
 }
 
 /** Removes a video with its files; one that is being made is stopped. */

@@ -234,7 +234,7 @@ export class VideoForm {
     if (length === undefined) errors.set('length', t('video.error.number'));
     else if (length !== null) body[value('unit') === 'seconds' ? 'seconds' : 'num_frames'] = length;
     for (const field of NUMBERS) {
-      const found = parse(field, value(field.name));
+      const found = field.name === 'seed' ? seedOf(value('seed')) : parse(field, value(field.name));
       if (found === undefined) errors.set(field.name, t('video.error.number'));
       else if (found !== null) body[field.param] = found;
     }
@@ -341,6 +341,12 @@ export class VideoForm {
     this.free.hidden = this.inputs.size.value !== 'other';
     this.drawIdeas();
   }
+}
+
+/** Seeds have up to 64 bits, which a number here does not keep. */
+function seedOf(text) {
+  const seed = parse({ min: 0, whole: true }, text);
+  return seed === undefined && /^\d{16,20}$/.test(text) ? text : seed;
 }
 
 function shape({ width, height }) {

@@ -14,9 +14,9 @@ const LONG_S = 600;
 // Below this, the larger sizes that models are known for are none of this model's.
 const LARGE = 300_000;
 
-const STAGES = { 'encoding the text': 'text', text: 'text', denoising: 'denoising', decoding: 'decoding' };
+const STAGES = { 'encoding the text': 'stage.text', denoising: 'stage.denoising', decoding: 'stage.decoding' };
 
-export const stageName = (name) => (STAGES[name] ? t(`stage.${STAGES[name]}`) : name);
+const stageName = (name) => (STAGES[name] ? t(STAGES[name]) : name);
 
 /** Seconds for people who plan: no more exact than an estimate is. */
 function estimate(seconds) {
@@ -67,6 +67,7 @@ export class Planner {
     } catch (error) {
       if (signal.aborted) return;
       this.show(null, error);
+      if (error.retryAfter !== null) this.timer = setTimeout(() => this.ask(), error.retryAfter * 1000);
       // What is wrong with the words is said when they are sent.
       if (error.param && error.param !== 'prompt') this.form.showError(error);
       return;
@@ -98,6 +99,7 @@ export class Planner {
       const own = await attempt(null);
       for (const size of sizesLike(own)) await attempt(size);
     } catch (error) {
+      // The sizes that are known suffice.
       if (signal.aborted || !(error instanceof ApiError)) return;
     }
     this.sizesFor = mark;
@@ -140,7 +142,11 @@ export class Planner {
     if (frames !== undefined && frames !== plan.num_frames) {
       words.push(t('plan.changed.frames', { wanted: number(frames), used: number(plan.num_frames) }));
     }
-    return words.length > 0 ? [el('ul', { class: 'changes' }, ...words.map((text) => el('li', {}, text)))] : [];
+    const items = words.map((text) => el('li', {}, text));
+    // What else the server has to say, as it says it.
+    const others = plan.changes.filter((text) => !/^(\d+x\d+|\d+ frames) instead of /.test(text));
+    items.push(...others.map((text) => el('li', { lang: 'en' }, text)));
+    return items.length > 0 ? [el('ul', { class: 'changes' }, ...items)] : [];
   }
 
   tooMuch(plan) {
