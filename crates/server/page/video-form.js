@@ -213,7 +213,6 @@ export class VideoForm {
       length.value = unit.value === 'seconds' ? String(Number(Number(this.plan.seconds).toFixed(3))) : String(this.plan.num_frames);
     }
     this.free.hidden = size.value !== 'other';
-    if (size.value === 'other' && name === 'size') width.focus();
     this.wrong({ width: 'size', height: 'size', unit: 'length' }[name] ?? name, null);
     if (name === 'unit') this.drawPlan();
     if (name === 'prompt') this.drawIdeas();

@@ -84,8 +84,7 @@ export class Planner {
 
   /** Which of the usual sizes fit, one after another, anew only where the memory would be another. */
   async trySizes(body, signal) {
-    const { model, num_frames: frames, seconds, fps, output_format: format } = body;
-    const rest = { prompt: '…', model, num_frames: frames, seconds, fps, output_format: format };
+    const rest = withoutSize(body);
     const mark = JSON.stringify(rest);
     if (this.sizesFor === mark) return;
     const found = [];
@@ -150,7 +149,9 @@ export class Planner {
   }
 
   tooMuch(plan) {
-    const fitting = this.form.presets.filter((preset) => preset.fits && preset.width * preset.height < plan.width * plan.height).slice(-2);
+    // Those that were tried with another number of frames tell nothing.
+    const known = this.sizesFor === JSON.stringify(withoutSize(this.form.read().body)) ? this.form.presets : [];
+    const fitting = known.filter((preset) => preset.fits && preset.width * preset.height < plan.width * plan.height).slice(-2);
     const use = (preset) => el(
       'button', { type: 'button', class: 'button', on: { click: () => this.form.chooseSize(preset.width, preset.height) } },
       t('plan.use', { size: sizeText(preset.width, preset.height) }),
@@ -199,6 +200,11 @@ export class Planner {
       name === 'share' ? el('span', { class: 'visually-hidden' }, t('plan.column.share')) : t(`plan.column.${name}`)));
     return el('div', { class: 'table-frame' }, el('table', { class: 'stages' }, el('thead', {}, el('tr', {}, ...head)), el('tbody', {}, ...rows)));
   }
+}
+
+/** What memory depends on beside the size. */
+function withoutSize({ model, num_frames: frames, seconds, fps, output_format: format }) {
+  return { prompt: '…', model, num_frames: frames, seconds, fps, output_format: format };
 }
 
 /** The sizes people ask for, beside a model's own: upright, square, half as wide and high, and larger where it can. */
