@@ -1,0 +1,241 @@
+//! What is asked of a video, as clients write it.
+
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use wushi_engine::video::{Settings, VideoError, VideoModel, Wanted};
+use wushi_media::Format;
+
+use super::VideoRequest;
+use super::number::Number;
+use crate::error::ApiError;
+use crate::ids;
+
+/// The longest prompt in bytes: no model reads as many as its tokens could be.
+const MAX_PROMPT: usize = 64 << 10;
+
+/// A video to be made. Numbers may be written as texts.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateVideo {
+    /// What the video shows.
+    prompt: String,
+    /// Which model; the server's first one for videos if absent.
+    model: Option<String>,
+    /// How long it is. Becomes a number of frames that the model can make, which `changes` tells.
+    #[schema(value_type = Option<String>, example = "4")]
+    seconds: Option<Number<f64>>,
+    /// Width and height in pixels. Rounded down to what the model can make, which `changes` tells.
+    #[schema(example = "832x480")]
+    size: Option<String>,
+    /// In place of `size`, together with `height`.
+    #[schema(value_type = Option<usize>)]
+    width: Option<Number<usize>>,
+    /// In place of `size`, together with `width`.
+    #[schema(value_type = Option<usize>)]
+    height: Option<Number<usize>>,
+    /// In place of `seconds`.
+    #[schema(value_type = Option<usize>)]
+    num_frames: Option<Number<usize>>,
+    /// Frames a second.
+    #[schema(value_type = Option<u32>)]
+    fps: Option<Number<u32>>,
+    /// Steps of denoising.
+    #[schema(value_type = Option<usize>)]
+    num_inference_steps: Option<Number<usize>>,
+    /// How far the prompt is followed beyond the negative prompt; 1 is not at all, in half the time.
+    #[schema(value_type = Option<f32>)]
+    guidance_scale: Option<Number<f32>>,
+    /// The same for the second denoiser, of a model that has two.
+    #[schema(value_type = Option<f32>)]
+    guidance_scale_2: Option<Number<f32>>,
+    /// Where the second of two denoisers takes over, as a share of the noise.
+    #[schema(value_type = Option<f32>)]
+    boundary_ratio: Option<Number<f32>>,
+    /// How far noise levels are shifted towards noise.
+    #[schema(value_type = Option<f32>)]
+    flow_shift: Option<Number<f32>>,
+    /// What the video shall not be; the model's own if absent.
+    negative_prompt: Option<String>,
+    /// Of the noise: the same seed gives the same frames. Drawn if absent.
+    #[schema(value_type = Option<u64>)]
+    seed: Option<Number<u64>>,
+    /// What the file is; `mp4` if absent.
+    output_format: Option<OutputFormat>,
+    /// Refused: videos are made of text alone.
+    #[schema(value_type = Option<Object>)]
+    input_reference: Option<Value>,
+}
+
+/// What a video's file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OutputFormat {
+    /// H.264 in MP4.
+    Mp4,
+    /// Animated PNG: exactly the frames.
+    Apng,
+    /// GIF with 256 colours.
+    Gif,
+}
+
+impl OutputFormat {
+    fn format(self) -> Format {
+        match self {
+            OutputFormat::Mp4 => Format::Mp4,
+            OutputFormat::Apng => Format::Apng,
+            OutputFormat::Gif => Format::Gif,
+        }
+    }
+}
+
+impl CreateVideo {
+    /// Which model is asked for.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// What is asked of this model, a seed drawn if none was given. Whatever the model cannot do is refused.
+    pub(crate) fn request(self, model: &VideoModel) -> Result<VideoRequest, ApiError> {
+        if self.input_reference.is_some() {
+            let message = "input_reference: videos are made of text alone here; leave it out";
+            return Err(ApiError::parameter("input_reference", message));
+        }
+        if self.prompt.trim().is_empty() {
+            return Err(ApiError::parameter("prompt", "prompt: it is empty; say what the video shows"));
+        }
+        for (name, text) in [("prompt", Some(&self.prompt)), ("negative_prompt", self.negative_prompt.as_ref())] {
+            if let Some(length) = text.map(String::len).filter(|&length| length > MAX_PROMPT) {
+                let message = format!("{name}: it has {length} bytes, at most {MAX_PROMPT} are possible");
+                return Err(ApiError::parameter(name, message).code("context_length_exceeded"));
+            }
+        }
+        let wanted = self.wanted(model)?;
+        let (settings, _) = Settings::resolve(&wanted, model).map_err(|error| self.refusal(error))?;
+        self.check_unused(&settings, model)?;
+        let format = self.output_format.unwrap_or(OutputFormat::Mp4).format();
+        let multiple = format.multiple() as usize;
+        if !settings.width.is_multiple_of(multiple) || !settings.height.is_multiple_of(multiple) {
+            let message = format!(
+                "output_format: {} takes even sizes only, and this is {}x{}; take apng",
+                format.name(),
+                settings.width,
+                settings.height
+            );
+            return Err(ApiError::parameter("output_format", message));
+        }
+        Ok(VideoRequest { model: self.model().map(str::to_owned), prompt: self.prompt, wanted, format })
+    }
+
+    fn wanted(&self, model: &VideoModel) -> Result<Wanted, ApiError> {
+        Ok(Wanted {
+            size: self.pixels()?,
+            frames: self.frames(model)?,
+            fps: self.fps.map(|fps| fps.0),
+            steps: self.num_inference_steps.map(|steps| steps.0),
+            shift: self.flow_shift.map(|shift| shift.0),
+            guidance: self.guidance_scale.map(|guidance| guidance.0),
+            guidance_low: self.guidance_scale_2.map(|guidance| guidance.0),
+            negative: self.negative_prompt.clone(),
+            seed: self.seed.map_or_else(ids::seed, |seed| Ok(seed.0))?,
+            ..Wanted::default()
+        })
+    }
+
+    /// Width and height, from either place.
+    fn pixels(&self) -> Result<Option<(usize, usize)>, ApiError> {
+        let apart = match (self.width, self.height) {
+            (Some(width), Some(height)) => Some((width.0, height.0)),
+            (None, None) => None,
+            (Some(_), None) => return Err(ApiError::parameter("height", "height: width is of no use without it")),
+            (None, Some(_)) => return Err(ApiError::parameter("width", "width: height is of no use without it")),
+        };
+        let Some(size) = &self.size else { return Ok(apart) };
+        let read = || {
+            let (width, height) = size.split_once(['x', 'X', '×'])?;
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            (digits(width) && digits(height)).then_some((width.parse().ok()?, height.parse().ok()?))
+        };
+        let Some(together) = read() else {
+            let message = format!("size: `{}` is none; write it as in 832x480", size.escape_default());
+            return Err(ApiError::parameter("size", message));
+        };
+        if apart.is_some_and(|apart| apart != together) {
+            let message = format!("size: {size} is not what width and height say; leave one of them out");
+            return Err(ApiError::parameter("size", message));
+        }
+        Ok(Some(together))
+    }
+
+    /// Frames, from either place.
+    fn frames(&self, model: &VideoModel) -> Result<Option<usize>, ApiError> {
+        let Some(Number(seconds)) = self.seconds else { return Ok(self.num_frames.map(|frames| frames.0)) };
+        let fps = self.fps.map_or(model.defaults.fps, |fps| fps.0);
+        // What is too large for a number of frames stays too large.
+        let frames = (seconds * f64::from(fps)).round() as usize;
+        if frames == 0 {
+            let message = format!("seconds: {seconds} with {fps} frames a second is no frame");
+            return Err(ApiError::parameter("seconds", message));
+        }
+        if let Some(Number(other)) = self.num_frames.filter(|other| other.0 != frames) {
+            let message = format!(
+                "seconds: {seconds} with {fps} frames a second is {frames} frames, and num_frames says {other}; leave one \
+                 of them out"
+            );
+            return Err(ApiError::parameter("seconds", message));
+        }
+        Ok(Some(frames))
+    }
+
+    /// What would change nothing is refused rather than ignored.
+    fn check_unused(&self, settings: &Settings, model: &VideoModel) -> Result<(), ApiError> {
+        if model.boundary.is_none() && self.guidance_scale_2.is_some() {
+            let message = "guidance_scale_2: this model has one denoiser only; leave it out";
+            return Err(ApiError::parameter("guidance_scale_2", message));
+        }
+        let negative = self.negative_prompt.as_ref().filter(|text| {
+            // Whoever sends back what an answer said asks for nothing.
+            !text.is_empty() && **text != model.defaults.negative
+        });
+        if negative.is_some() && settings.guidance == 1.0 && settings.guidance_low == 1.0 {
+            let message =
+                "negative_prompt: it has no effect where guidance_scale is 1; leave it out, or raise guidance_scale";
+            return Err(ApiError::parameter("negative_prompt", message));
+        }
+        Ok(())
+    }
+
+    /// An error about settings names the field they came from.
+    fn refusal(&self, error: VideoError) -> ApiError {
+        let message = error.to_string();
+        let field = match error {
+            VideoError::OutOfRange { name, value, .. } => self.field(name, value),
+            _ => None,
+        };
+        match field {
+            Some(field) => ApiError::parameter(field, format!("{field}: {message}")),
+            None => ApiError::internal(message),
+        }
+    }
+
+    /// The field that a setting with this value came from.
+    fn field(&self, setting: &str, value: f64) -> Option<&'static str> {
+        let apart = self.size.is_none();
+        Some(match setting {
+            "the width" if apart => "width",
+            "the height" if apart => "height",
+            "the width" | "the height" => "size",
+            "the number of frames" if self.seconds.is_some() => "seconds",
+            "the number of frames" => "num_frames",
+            "the number of frames a second" => "fps",
+            "the number of steps" => "num_inference_steps",
+            "the flow shift" => "flow_shift",
+            "the guidance" => match self.guidance_scale {
+                Some(Number(scale)) if f64::from(scale) == value => "guidance_scale",
+                _ => "guidance_scale_2",
+            },
+            "the boundary" => "boundary_ratio",
+            _ => return None,
+        })
+    }
+}
