@@ -39,6 +39,7 @@ mod told;
 pub mod tools;
 mod turns;
 mod unread;
+mod video;
 mod whole;
 
 use std::io;
@@ -57,9 +58,11 @@ use ledger::Ledger;
 use metrics::Metrics;
 use pool::Pool;
 use store::{Store, StoreError, unix_ms};
+use video::Videos;
 
 pub use app::Limits;
 pub use pool::ServedModel;
+pub use video::{ServedVideo, VideoOptions};
 
 /// Requests that are prepared at a time.
 const PREPARING: usize = 4;
@@ -78,6 +81,10 @@ pub struct Options {
     pub port: u16,
     /// What may be asked for; the first is loaded at once and taken where a request names none.
     pub models: Vec<ServedModel>,
+    /// Models that make videos.
+    pub videos: Vec<ServedVideo>,
+    /// Where videos are kept, and for how long.
+    pub video: VideoOptions,
     /// Bytes that all loaded models may take together; what the machine has if `None`.
     pub memory: Option<u64>,
     /// Keys, usage and records.
@@ -143,7 +150,9 @@ impl Server {
     /// # Errors
     /// No model, an address that cannot be listened on, or that others than this machine reach though there is no key.
     pub async fn bind(options: Options) -> Result<Server, ServeError> {
-        let names: Vec<&str> = options.models.iter().map(|model| model.name.as_str()).collect();
+        let texts = options.models.iter().map(|model| model.name.as_str());
+        let videos = options.videos.iter().map(|model| model.name.as_str());
+        let names: Vec<&str> = texts.chain(videos.clone()).collect();
         if let Some(twice) =
             names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
         {
@@ -160,10 +169,16 @@ impl Server {
         let failed = |error| ServeError::Listen { address: wanted, error };
         let listener = TcpListener::bind(wanted).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let metrics = Metrics::new(names.iter().map(|name| (*name).to_owned()));
+        let metrics = Metrics::new(options.models.iter().map(|model| model.name.clone()));
+        let videos = videos.map(str::to_owned).collect();
+        let pool = Arc::new(Pool::new(options.models, videos, options.memory));
+        let store = Arc::new(options.store);
+        let recorder = Box::new(|_: &video::Ending<'_>| None);
+        let videos = Videos::new(options.videos, options.video, store.clone(), pool.clone(), recorder);
         let app = App::new(Shared {
-            pool: Arc::new(Pool::new(options.models, options.memory)),
-            ledger: Ledger::new(Arc::new(options.store), options.text),
+            pool,
+            videos,
+            ledger: Ledger::new(store, options.text),
             metrics: Arc::new(metrics),
             history: History::default(),
             limits: options.limits,

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// All models that may be asked for.
 pub(crate) struct Pool {
     entries: Vec<Arc<ModelEntry>>,
+    /// Names of models that give no text.
+    videos: Vec<String>,
     /// Bytes that all loaded models may take together.
     budget: Option<u64>,
     /// What the machine had when the first model was loaded.
@@ -121,7 +123,7 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(models: Vec<ServedModel>, budget: Option<u64>) -> Pool {
+    pub(crate) fn new(models: Vec<ServedModel>, videos: Vec<String>, budget: Option<u64>) -> Pool {
         let idle = Arc::new(Notify::new());
         let entries = models.into_iter().enumerate().map(|(place, served)| {
             // The first is loaded at once: before that, the server is not ready.
@@ -138,6 +140,7 @@ impl Pool {
         });
         Pool {
             entries: entries.collect(),
+            videos,
             budget,
             machine: OnceLock::new(),
             loading: tokio::sync::Mutex::new(()),
@@ -158,8 +161,15 @@ impl Pool {
     /// The model of this name.
     pub(crate) fn find(&self, name: &str) -> Result<&Arc<ModelEntry>, ApiError> {
         self.entries.iter().find(|entry| entry.served.name == name).ok_or_else(|| {
+            if self.videos.iter().any(|video| video == name) {
+                let message = format!("`{name}` makes videos and gives no text: POST /v1/videos takes it");
+                return ApiError::parameter("model", message);
+            }
             let names: Vec<&str> = self.entries.iter().map(|entry| entry.name()).collect();
-            let message = format!("there is no model `{name}` here; there are: {}", names.join(", "));
+            let message = match (names.is_empty(), name) {
+                (true, _) => "no model that gives text is served here".to_owned(),
+                (_, name) => format!("there is no model `{name}` here; there are: {}", names.join(", ")),
+            };
             ApiError { status: StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
                 .code("model_not_found")
         })

@@ -11,7 +11,7 @@ use wushi_cpu::Team;
 use wushi_engine::load::DEFAULT_CONTEXT;
 use wushi_hub::ModelRef;
 use wushi_server::store::{Loading, Store};
-use wushi_server::{Limits, Options, ServedModel, Server};
+use wushi_server::{Limits, Options, ServedModel, Server, VideoOptions};
 
 use crate::args::{DEFAULT_MODEL, ServeArgs};
 use crate::knobs::{Compute, Serving};
@@ -24,6 +24,9 @@ const QUEUE: usize = 256;
 const STEP_TOKENS: usize = 128;
 const PORT: u16 = 8000;
 const DRAIN: u64 = 30;
+/// Days that videos are kept, and bytes that they may take.
+const KEEP_VIDEOS: u64 = 7;
+const VIDEO_DISK: u64 = 20_000_000_000;
 
 pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
     if args.api_key.is_some() {
@@ -42,12 +45,20 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
         models.iter_mut().for_each(|model| model.load.max_rows = step_rows(&serving));
     }
     let limits = Limits::default();
+    let database = model::database(args.records, app)?;
     let options = Options {
         address: serving.host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
         port: serving.port.unwrap_or(PORT),
         models,
+        videos: Vec::new(),
+        video: VideoOptions {
+            folder: database.with_file_name("videos"),
+            keep: Duration::from_secs(KEEP_VIDEOS * 86_400),
+            disk: VIDEO_DISK,
+            save_steps: None,
+        },
         memory: compute.memory,
-        store: Store::open(model::database(args.records, app)?)?,
+        store: Store::open(&database)?,
         digests: serving.audit.unwrap_or(false),
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),

@@ -4,6 +4,7 @@
 //! keys.rs     who may ask: made, listed, removed, and checked without touching the disk
 //! limits.rs   how much a key may ask for
 //! usage.rs    tokens by key and day
+//! videos.rs   jobs that make videos
 //! record.rs   what is kept of a request, as data
 //! audit.rs    records in the database
 //! writer.rs   the thread that writes them, many in one transaction
@@ -23,6 +24,7 @@ mod limits;
 mod record;
 mod schema;
 mod usage;
+mod videos;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub use record::{
     Prompt, SamplingRecord, Status, Text,
 };
 pub use usage::Usage;
+pub use videos::{VideoSettings, VideoState};
 
 use keys::KeyTable;
 use limits::Counters;
