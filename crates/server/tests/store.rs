@@ -348,6 +348,7 @@ fn full() -> AuditRecord {
             stop_strings: vec!["\n\n".to_owned(), String::new()],
             constraint: Some("[ab]+ é".to_owned()),
             prefix: Some(String::new()),
+            video: None,
         }),
         ..record("chatcmpl-1", None, 1_700_000_000_123, 0, 0)
     }

@@ -108,6 +108,11 @@ impl VideoNetworks {
         &self.decoder_digest
     }
 
+    /// The tokens of a prompt, its end included, however many the model reads of them.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, VideoError> {
+        Ok(self.tokenizer.encode(&prompt::clean(text)?, true, false)?)
+    }
+
     /// How the networks are loaded.
     pub fn options(&self) -> &NetworkOptions {
         &self.options

@@ -38,7 +38,7 @@ pub use keys::{Key, KeyInfo, NewKey, check_key_name};
 pub use limits::{Limit, Limited, Limits};
 pub use record::{
     AuditRecord, Choice, ConstraintRecord, Digest, EmbeddingRecord, Ending, Exact, Loading, Parameters,
-    Prompt, SamplingRecord, Status, Text,
+    Prompt, SamplingRecord, Status, Text, VideoRecord,
 };
 pub use usage::Usage;
 pub use videos::{VideoSettings, VideoState};

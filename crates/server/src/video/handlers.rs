@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use wushi_engine::video::VideoNetworks;
 
 use super::form::JsonOrForm;
@@ -41,8 +41,8 @@ async fn receive(app: &App, caller: &Caller, create: CreateVideo) -> Result<Vide
         return Err(ApiError::parameter("model", message));
     }
     let networks = app.videos.find(create.model())?.networks.clone();
-    let request = create.request(networks.model())?;
     tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))?;
+    let request = create.request(networks.model())?;
     blocking(move || check_length(&networks, &request).map(|()| request)).await
 }
 
@@ -358,10 +358,6 @@ pub(crate) async fn download(
     let stored = app.videos.file(&id(path)?, query.variant()?, &Owner::from(&caller)).await?;
     content::serve(stored, &headers).await
 }
-
-/// What OpenAI's API has and this server has not.
-#[derive(Debug, ToSchema)]
-pub(crate) struct NotMade;
 
 /// Changing videos is not possible here
 #[utoipa::path(

@@ -5,6 +5,12 @@
 //! runner.rs    makes one video at a time, the oldest job first
 //! progress.rs  how far a job is, and how long it will take
 //! files.rs     what lies on the disk: saved steps, videos, pictures
+//!
+//! router.rs    paths, and handlers.rs: what they do
+//! request.rs   what a client asks for, read with form.rs and number.rs
+//! object.rs    what it is told of jobs, plan.rs: of what a video would take
+//! content.rs   files it is sent, with range.rs: which part of them
+//! record.rs    what is kept of a job for an audit
 //! ```
 //!
 //! A job is a row of the database (`store/videos.rs`) from the moment its client is told of it. What lies beside the
@@ -21,11 +27,22 @@ use wushi_media::Format;
 
 use crate::store::AuditRecord;
 
+mod content;
+mod form;
+pub(crate) mod handlers;
 mod jobs;
+mod number;
+mod object;
+mod plan;
+mod range;
+mod record;
+mod request;
+mod router;
 
 pub use crate::store::VideoSettings;
 pub(crate) use crate::store::VideoState;
 pub(crate) use jobs::Videos;
+pub(crate) use router::router;
 
 /// A model that makes videos.
 #[derive(Clone)]

@@ -137,6 +137,7 @@ impl CreateVideo {
             guidance: self.guidance_scale.map(|guidance| guidance.0),
             guidance_low: self.guidance_scale_2.map(|guidance| guidance.0),
             negative: self.negative_prompt.clone(),
+            boundary: self.boundary_ratio.map(|share| share.0),
             seed: self.seed.map_or_else(ids::seed, |seed| Ok(seed.0))?,
             ..Wanted::default()
         })
@@ -234,7 +235,7 @@ impl CreateVideo {
                 Some(Number(scale)) if f64::from(scale) == value => "guidance_scale",
                 _ => "guidance_scale_2",
             },
-            "the boundary" => "boundary_ratio",
+            "the boundary between two denoisers" => "boundary_ratio",
             _ => return None,
         })
     }
