@@ -15,7 +15,7 @@ use super::form::JsonOrForm;
 use super::object::{VideoDeleted, VideoList, VideoObject, poll_after_ms};
 use super::plan::VideoPlan;
 use super::request::CreateVideo;
-use super::{Owner, Variant, VideoJob, VideoRequest, VideoState, Videos, content};
+use super::{Owner, Variant, VideoJob, VideoRequest, Videos, content};
 use crate::app::{App, Closing};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
