@@ -108,9 +108,9 @@ What is not on this disk yet is fetched and verified first. MODEL may be left ou
 /// names a file that is there, it is replaced then; without --output the name is made of the prompt and the seed, in
 /// the current folder, and a file that is there is never replaced.
 ///
-/// When denoising ends, what it came to is saved in the folder `video` of --home until the video is there; the states of the
-/// last prompts stay there as well. --resume goes on from it: the same model, prompt and settings; --seed may be left
-/// out. Ctrl-C ends the run after the network that is running; a second one at once.
+/// After each step of denoising, what it came to is saved in the folder `video` of --home until the video is there; the
+/// states of the last prompts stay there as well. --resume goes on from it: the same model, prompt and settings; --seed
+/// may be left out. Ctrl-C ends the run cleanly; a second one at once.
 ///
 /// The same model, prompt, settings and seed give the same frames to the bit, on any number of threads and on any
 /// processor; `frames_digest` of --json is their BLAKE3. A seed that was drawn is reported.

@@ -87,6 +87,8 @@ pub(crate) struct Activations {
     width: usize,
     /// F32: elements from row to row. Otherwise the number of rows the memory was laid out for.
     extent: usize,
+    /// The row that is called 0.
+    first: usize,
     base: *mut u8,
 }
 
@@ -96,7 +98,7 @@ impl Activations {
     /// # Safety
     /// `base` is valid for all rows that are used.
     pub(crate) unsafe fn f32(base: *mut f32, width: usize, stride: usize) -> Self {
-        Activations { packing: Packing::F32, width, extent: stride, base: base.cast() }
+        Activations { packing: Packing::F32, width, extent: stride, first: 0, base: base.cast() }
     }
 
     /// Packed rows in `bytes(packing, width, rows)` bytes.
@@ -104,7 +106,12 @@ impl Activations {
     /// # Safety
     /// `base` is valid for so many bytes and aligned to 4.
     pub(crate) unsafe fn packed(packing: Packing, base: *mut u8, width: usize, rows: usize) -> Self {
-        Activations { packing, width, extent: rows, base }
+        Activations { packing, width, extent: rows, first: 0, base }
+    }
+
+    /// The same from a row on, which is then called 0.
+    pub(crate) fn starting_at(self, row: usize) -> Self {
+        Activations { first: self.first + row, ..self }
     }
 
     /// The form its rows have.
@@ -128,28 +135,28 @@ impl Activations {
     pub(crate) unsafe fn f32_row(&self, row: usize) -> *const f32 {
         debug_assert_eq!(self.packing, Packing::F32);
         // SAFETY: the row exists by the caller's word.
-        unsafe { self.base.cast::<f32>().add(row * self.extent) }
+        unsafe { self.base.cast::<f32>().add((self.first + row) * self.extent) }
     }
 
     #[inline(always)]
     pub(crate) unsafe fn bf16_row(&self, row: usize) -> *mut u32 {
         debug_assert_eq!(self.packing, Packing::Bf16);
         // SAFETY: as above.
-        unsafe { self.base.cast::<u32>().add(row * self.width.div_ceil(2)) }
+        unsafe { self.base.cast::<u32>().add((self.first + row) * self.width.div_ceil(2)) }
     }
 
     #[inline(always)]
     pub(crate) unsafe fn rounded_row(&self, row: usize) -> *mut f32 {
         debug_assert_eq!(self.packing, Packing::Rounded);
         // SAFETY: as above.
-        unsafe { self.base.cast::<f32>().add(row * self.width.next_multiple_of(2)) }
+        unsafe { self.base.cast::<f32>().add((self.first + row) * self.width.next_multiple_of(2)) }
     }
 
     /// Quants of a row, and its scales, sums and scaled sums per block.
     #[inline(always)]
     unsafe fn int8_row(&self, row: usize) -> (*mut i8, *mut f32, *mut i32, *mut f32) {
         debug_assert_eq!(self.packing, Packing::Int8);
-        let blocks = self.width / BLOCK;
+        let (row, blocks) = (self.first + row, self.width / BLOCK);
         // SAFETY: as above; sections lie one after the other.
         unsafe {
             let scales = self.base.add(self.extent * self.width).cast::<f32>();
@@ -206,6 +213,7 @@ impl Activations {
     #[inline(always)]
     unsafe fn int8k_row(&self, row: usize) -> (*mut i8, *mut Side) {
         debug_assert_eq!(self.packing, Packing::Int8K);
+        let row = self.first + row;
         // SAFETY: as above.
         unsafe {
             let side = self.base.add(self.extent * self.width).cast::<Side>();

@@ -1,5 +1,7 @@
 //! The CPU executor: batches through a compiled schedule.
 
+use std::sync::Arc;
+
 use wushi_graph::{
     Batch, CacheType, Computed, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, StatesInfo,
     WeightSource,
@@ -8,12 +10,14 @@ use wushi_graph::{
 use crate::batch::{BatchChecks, StepData};
 use crate::compile::{Target, compile};
 use crate::cost;
+use crate::follow::Follow;
 use crate::isa::InstructionSet;
 use crate::kernels::{Kernels, PAGE_TOKENS};
 use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
 use crate::program::{Program, RopeKind, StepCost};
 use crate::rope_table::Turns;
+use crate::run::{Pace, run};
 use crate::score_table::ScoreTable;
 use crate::scratch::{Scratch, ScratchSize};
 use crate::step;
@@ -178,6 +182,8 @@ pub struct CpuExecutor {
     scratch: Vec<Scratch>,
     scratch_size: ScratchSize,
     checks: BatchChecks,
+    pace: Pace,
+    follow: Option<Arc<Follow>>,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
 }
@@ -228,6 +234,9 @@ impl CpuExecutor {
             table_rows: table_rows(&graph, Lookup::Token).unwrap_or(0),
             scratch_size,
             checks: BatchChecks::new(options.pages, &program),
+            // Of a batch as large as can be: a smaller one's pieces are smaller.
+            pace: Pace::new(&cost::costs(&graph, &dtypes, &program, options.max_rows, options.cache)),
+            follow: None,
             kernels: options.instruction_set.kernels(),
             turns,
             biases,
@@ -236,6 +245,11 @@ impl CpuExecutor {
             program,
             options,
         })
+    }
+
+    /// Lets others follow its runs, and stop them.
+    pub fn follow(&mut self, follow: Arc<Follow>) {
+        self.follow = Some(follow);
     }
 
     /// What it was made for.
@@ -290,16 +304,7 @@ impl Executor for CpuExecutor {
             scratch: self.scratch.as_mut_ptr(),
             threads: self.options.threads,
         };
-        let barrier = self.team.barrier();
-        self.team.run(&|thread| {
-            for step in &program.steps {
-                if step.barrier {
-                    barrier();
-                }
-                // SAFETY: steps are separated by barriers where one reads what another thread wrote.
-                unsafe { context.run(step, thread) };
-            }
-        });
+        run(&self.team, &context, &mut self.pace, self.follow.as_deref())?;
         let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
         // SAFETY: all threads are done; both buffers stay untouched until the next call.
         let rows = |id, rows| unsafe { step::packed_rows(program, &self.arena, id, rows) };

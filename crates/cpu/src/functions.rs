@@ -1,11 +1,14 @@
 //! The executor of graphs over given values: diffusion transformers, decoders of latents.
 
+use std::sync::Arc;
+
 use wushi_graph::{Batch, CacheType, DType, Dim, ExecError, Functions, Graph, WeightSource};
 
 use crate::batch::StepData;
 use crate::compile::{Target, compile};
 use crate::cost;
 use crate::executor::{CpuError, MemoryPlan, tables};
+use crate::follow::Follow;
 use crate::given::AttendWork;
 use crate::isa::InstructionSet;
 use crate::kernels::Kernels;
@@ -13,6 +16,7 @@ use crate::memory::SharedBytes;
 use crate::model::{self, Shelf, Weights};
 use crate::program::{Carried, Program, StepCost};
 use crate::rope_table::Turns;
+use crate::run::{Pace, run};
 use crate::score_table::ScoreTable;
 use crate::scratch::{Scratch, ScratchSize};
 use crate::step;
@@ -127,6 +131,7 @@ struct Function {
     turns: Vec<Turns>,
     biases: Vec<ScoreTable>,
     attends: Vec<AttendWork>,
+    pace: Pace,
     /// By place in the program's list: index into [`CpuFunctions::carried`].
     carried: Vec<usize>,
 }
@@ -144,6 +149,7 @@ pub struct CpuFunctions {
     scratch_size: ScratchSize,
     /// Of no batch.
     data: StepData,
+    follow: Option<Arc<Follow>>,
     options: FunctionOptions,
 }
 
@@ -182,6 +188,7 @@ impl CpuFunctions {
             scratch: Vec::new(),
             scratch_size: ScratchSize::default(),
             data: StepData::none(),
+            follow: None,
             options,
         };
         for graph in graphs {
@@ -214,8 +221,14 @@ impl CpuFunctions {
         self.carried.extend(new);
         let (turns, biases) = tables(&program, &weights);
         let attends = program.attends.iter().map(|a| AttendWork::new(a, self.options.threads)).collect();
-        self.functions.push(Function { graph, program, weights, turns, biases, attends, carried: own });
+        let pace = Pace::new(&cost::costs(&graph, &weights.dtypes(), &program, 1, self.options.cache));
+        self.functions.push(Function { graph, program, weights, turns, biases, attends, pace, carried: own });
         Ok(self.functions.len() - 1)
+    }
+
+    /// Lets others follow its runs, and stop them. What is carried is undefined after a run that was stopped.
+    pub fn follow(&mut self, follow: Arc<Follow>) {
+        self.follow = Some(follow);
     }
 
     /// Memory it takes; carried frames count as cache.
@@ -250,8 +263,9 @@ unsafe fn copy_rows(
 impl Functions for CpuFunctions {
     fn run(&mut self, graph: usize, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, ExecError> {
         let fail = |what: String| Err(ExecError::InvalidInputs(what));
-        let Some(function) = self.functions.get(graph) else {
-            return fail(format!("graph {graph} of {}", self.functions.len()));
+        let of = self.functions.len();
+        let Some(function) = self.functions.get_mut(graph) else {
+            return fail(format!("graph {graph} of {of}"));
         };
         let declared = function.graph.inputs();
         if declared.len() != inputs.len() {
@@ -293,16 +307,7 @@ impl Functions for CpuFunctions {
             scratch: self.scratch.as_mut_ptr(),
             threads: self.options.threads,
         };
-        let barrier = self.team.barrier();
-        self.team.run(&|thread| {
-            for step in &program.steps {
-                if step.barrier {
-                    barrier();
-                }
-                // SAFETY: steps are separated by barriers where one reads what another thread wrote.
-                unsafe { context.run(step, thread) };
-            }
-        });
+        run(&self.team, &context, &mut function.pace, self.follow.as_deref())?;
         let results = program.results.iter().map(|&id| {
             let (base, stride, width, rows) = place(id);
             let mut values = vec![0.0; rows * width];

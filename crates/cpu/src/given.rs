@@ -9,6 +9,7 @@ use crate::kernels::{
     PatchCall, RowSet, TILE, WriteCall,
 };
 use crate::program::{Attend, BufferId, Convolution, Kind, Rows, Then};
+use crate::run::Piece;
 use crate::scratch::PATCH_ROWS;
 use crate::step::Context;
 use crate::weights::{SEGMENT, packing_of};
@@ -156,9 +157,11 @@ impl Context<'_> {
         pages: BufferId,
         out: BufferId,
         thread: usize,
+        piece: Piece,
     ) {
         let (work, program) = (&self.attends[attend], &self.program.attends[attend]);
         let items = work.of(thread);
+        let items = &items[piece.part(0..items.len())];
         let (q, out) = (self.f32(q), self.f32(out));
         let call = AttentionCall {
             heads: program.heads,

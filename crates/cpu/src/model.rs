@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use wushi_graph::{DType, Graph, Op, Role, TensorDesc, TensorView, WeightDecl, WeightId, WeightSource};
 
 use crate::executor::CpuError;
+use crate::run::Piece;
 use crate::simd::PANEL;
 use crate::team::Team;
 use crate::weights::{Matrix, MatrixShape, Vector, WeightError};
@@ -56,6 +57,9 @@ fn check<'a>(source: &'a dyn WeightSource, decl: &WeightDecl) -> Result<TensorDe
 pub(crate) fn dtypes(graph: &Graph, source: &dyn WeightSource) -> Result<Vec<DType>, WeightError> {
     graph.weights().iter().map(|decl| Ok(check(source, decl)?.dtype)).collect()
 }
+
+/// Bytes of a tensor that are repacked in one turn.
+const TURN_BYTES: usize = 8 << 20;
 
 /// Weights by declaration, for graphs that share them.
 pub(crate) struct Shelf {
@@ -208,14 +212,18 @@ fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &Team) -> Result<Matrix,
     let matrix = Matrix::new(view.dtype, MatrixShape::of(&decl.shape))?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());
-    team.run(&|thread| {
-        let share = panels * thread / threads..panels * (thread + 1) / threads;
-        // SAFETY: the threads' shares do not overlap, and nobody reads before the team is done.
-        if let Some(row) = unsafe { matrix.pack(view, share) } {
-            let mut bad = bad.lock().unwrap_or_else(|e| e.into_inner());
-            *bad = Some(bad.map_or(row, |other| other.min(row)));
-        }
-    });
+    // Where others come first, no turn is long.
+    let of = if team.gives_way() { view.bytes.len().div_ceil(TURN_BYTES).max(1) } else { 1 };
+    for index in 0..of {
+        team.run(&|thread| {
+            let share = panels * thread / threads..panels * (thread + 1) / threads;
+            // SAFETY: the threads' shares do not overlap, and nobody reads before the team is done.
+            if let Some(row) = unsafe { matrix.pack(view, Piece { index, of }.part(share)) } {
+                let mut bad = bad.lock().unwrap_or_else(|e| e.into_inner());
+                *bad = Some(bad.map_or(row, |other| other.min(row)));
+            }
+        });
+    }
     match bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
         None => Ok(matrix),
         Some(row) => Err(not_finite(decl, row).into()),

@@ -8,16 +8,20 @@ use crate::activations::{Activations, Packing};
 use crate::batch::StepData;
 use crate::given::AttendWork;
 use crate::kernels::{
-    AttentionCall, Bias, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall, Output,
-    PackCall, Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
+    AttentionCall, AttentionItem, Bias, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall,
+    Output, PackCall, Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
 use crate::program::{BufferId, Kind, NormKind, Part, Program, Rows, Step, Then};
 use crate::rope_table::Turns;
+use crate::run::Piece;
 use crate::score_table::ScoreTable;
 use crate::scratch::Scratch;
 use crate::simd::PANEL;
+
+/// Rows of a linear layer that are not cut apart: unpacking a panel of weights is shared by so many.
+const PIECE_ROWS: usize = 512;
 
 /// All a step needs.
 pub(crate) struct Context<'a> {
@@ -68,6 +72,21 @@ pub(crate) unsafe fn packed_rows<'a>(
     }
 }
 
+/// The rows of a piece of a linear layer, and which piece of their columns it is: whole blocks of rows while there are no
+/// more pieces than blocks.
+fn block(rows: usize, piece: Piece) -> (Range<usize>, Piece) {
+    let blocks = rows.div_ceil(PIECE_ROWS).max(1);
+    let (taken, columns) = match piece.of <= blocks {
+        true => (piece.part(0..blocks), Piece::WHOLE),
+        false => {
+            let of = piece.of / blocks;
+            let block = piece.index / of;
+            (block..block + 1, Piece { index: piece.index % of, of })
+        }
+    };
+    (taken.start * PIECE_ROWS..(taken.end * PIECE_ROWS).min(rows), columns)
+}
+
 impl Context<'_> {
     fn rows(&self, rows: Rows) -> usize {
         match rows {
@@ -104,35 +123,60 @@ impl Context<'_> {
         Pages { base: self.cache[layer].as_ptr(), stride }
     }
 
-    /// A thread's share of a step.
+    /// Into how many pieces a step can well be cut, if it shall be about so many.
+    pub(crate) fn pieces(&self, step: &Step, wanted: usize) -> usize {
+        let rows = self.rows(step.rows);
+        match &step.kind {
+            // Columns of a block of rows: its activations stay in a cache.
+            Kind::Linear { .. } => {
+                let blocks = rows.div_ceil(PIECE_ROWS).max(1);
+                if wanted <= blocks { wanted.max(1) } else { blocks * wanted.div_ceil(blocks) }
+            }
+            Kind::ExpertLinear { .. } => 1,
+            _ => wanted.max(1),
+        }
+    }
+
+    /// A piece of a thread's share of a step.
     ///
     /// # Safety
-    /// Every thread runs the steps in order, waiting for all others where a step says `barrier`.
-    pub(crate) unsafe fn run(&self, step: &Step, thread: usize) {
+    /// Every thread runs the pieces of all steps in order, waiting for all others before the first piece of a step that
+    /// says `barrier`.
+    pub(crate) unsafe fn run(&self, step: &Step, thread: usize, piece: Piece) {
         let rows = self.rows(step.rows);
-        let share = rows * thread / self.threads..rows * (thread + 1) / self.threads;
+        let share = piece.part(rows * thread / self.threads..rows * (thread + 1) / self.threads);
         // SAFETY: the schedule's partition; shapes were checked when the graph was built.
         unsafe {
             match &step.kind {
                 Kind::Linear { parts, ranges } => {
+                    let (rows, columns) = block(rows, piece);
                     for (part, panels) in parts.iter().zip(&ranges[thread]) {
-                        self.linear(part, panels.clone(), RowSet::First(rows), 0);
+                        self.linear(part, columns.part(panels.clone()), rows.clone());
                     }
                 }
                 Kind::ExpertLinear { part, routes, routing, share, ranges } => {
                     let lists = &mut (*self.scratch.add(thread)).experts;
                     lists.fill(self.f32(*routes), routing, self.batch.tokens.len());
                     for (expert, slots) in lists.iter() {
-                        let first_panel = expert * part.outputs.div_ceil(PANEL);
                         let rows =
                             RowSet::Listed { slots: slots.as_ptr(), count: slots.len(), share: *share };
-                        self.linear(part, ranges[thread].clone(), rows, first_panel);
+                        let call = LinearCall {
+                            panels: ranges[thread].clone(),
+                            first_panel: expert * part.outputs.div_ceil(PANEL),
+                            ..self.linear_call(part, rows)
+                        };
+                        self.kernels.linear(part.dtype)(&call);
                     }
                 }
-                Kind::Attention { layer, q, out } => self.attention(*layer, *q, *out, thread),
+                Kind::Attention { layer, q, out } => {
+                    let items = self.data.attention_items(self.program.layers[*layer].kind, thread);
+                    self.attention(*layer, *q, *out, &items[piece.part(0..items.len())], thread);
+                }
                 Kind::Conv(conv) => self.convolve(conv, share, thread),
                 Kind::Unfold { x, input, unfold, out } => self.unfold(*x, *input, unfold, *out, share),
-                Kind::Attend { attend, q, pages, out } => self.attend(*attend, *q, *pages, *out, thread),
+                Kind::Attend { attend, q, pages, out } => {
+                    self.attend(*attend, *q, *pages, *out, thread, piece)
+                }
                 Kind::Parameter { .. }
                 | Kind::Columns { .. }
                 | Kind::MulAdd { .. }
@@ -144,16 +188,37 @@ impl Context<'_> {
         }
     }
 
-    unsafe fn linear(&self, part: &Part, panels: Range<usize>, rows: RowSet, first_panel: usize) {
-        let bias = |id: Option<_>| id.map(|id| self.weights.vector(id).as_ptr());
+    /// Some panels of some rows.
+    unsafe fn linear(&self, part: &Part, panels: Range<usize>, rows: Range<usize>) {
+        let whole = self.linear_call(part, RowSet::First(rows.len()));
+        // SAFETY: as `run`; the rows exist.
+        let from = |x: Output| unsafe { Output { base: x.base.add(rows.start * x.stride), ..x } };
         let call = LinearCall {
-            matrix: self.weights.matrix(part.weight),
-            bias: bias(part.bias),
             panels,
+            x: whole.x.starting_at(rows.start),
+            out: from(whole.out),
+            epilogue: match whole.epilogue {
+                Epilogue::Add(residual) => Epilogue::Add(from(residual)),
+                other => other,
+            },
+            ..whole
+        };
+        // SAFETY: as `run`.
+        unsafe { self.kernels.linear(part.dtype)(&call) }
+    }
+
+    /// All of a part for some rows.
+    fn linear_call(&self, part: &Part, rows: RowSet) -> LinearCall {
+        let bias = |id: Option<_>| id.map(|id| self.weights.vector(id).as_ptr());
+        let matrix = self.weights.matrix(part.weight);
+        LinearCall {
+            matrix,
+            bias: bias(part.bias),
+            panels: 0..matrix.panels(),
             x: self.activations(part.x),
             rows,
             segment: None,
-            first_panel,
+            first_panel: 0,
             out: self.f32(part.out),
             epilogue: match part.then {
                 Then::Store => Epilogue::Store,
@@ -163,14 +228,18 @@ impl Context<'_> {
                 }
                 Then::Map(op) => Epilogue::Map(op),
             },
-        };
-        // SAFETY: as `run`.
-        unsafe { self.kernels.linear(part.dtype)(&call) }
+        }
     }
 
-    unsafe fn attention(&self, layer: usize, q: BufferId, out: BufferId, thread: usize) {
+    unsafe fn attention(
+        &self,
+        layer: usize,
+        q: BufferId,
+        out: BufferId,
+        items: &[AttentionItem],
+        thread: usize,
+    ) {
         let layer_info = self.program.layers[layer];
-        let items = self.data.attention_items(layer_info.kind, thread);
         let (q, out) = (self.f32(q), self.f32(out));
         let call = AttentionCall {
             heads: layer_info.heads,

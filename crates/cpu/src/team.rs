@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::turns::Turns;
+use crate::turns::{Place, Turns};
 
 /// How often a waiting thread looks before it offers its core: a few microseconds, which is what the schedule leaves
 /// threads apart when each has a core of its own.
@@ -114,6 +114,7 @@ impl Shared {
 pub struct Team {
     shared: Arc<Shared>,
     crew: Arc<Crew>,
+    place: Place,
 }
 
 /// What is there once, whatever the number of clones.
@@ -150,7 +151,18 @@ impl Team {
             let builder = thread::Builder::new().name(format!("wushi-cpu-{thread}"));
             crew.workers.push(builder.spawn(move || work(&shared, thread))?);
         }
-        Ok(Team { shared, crew: Arc::new(crew) })
+        Ok(Team { shared, crew: Arc::new(crew), place: Place::Front })
+    }
+
+    /// The same team for work that gives way: the turns of others come first, and its own last some tens of milliseconds at
+    /// most.
+    pub fn background(&self) -> Team {
+        Team { place: Place::Back, ..self.clone() }
+    }
+
+    /// Whether its work gives way.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.place == Place::Back
     }
 
     /// How many threads compute together.
@@ -161,7 +173,7 @@ impl Team {
     /// Runs `job(thread)` on every thread, after the jobs of those that asked before, and returns when all are done. A job
     /// must not run another.
     pub(crate) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        let _turn = self.crew.turns.take();
+        let _turn = self.crew.turns.take(self.place);
         // SAFETY: only extends the lifetime in the type; the final barrier keeps it true.
         let pointer = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         // SAFETY: all workers wait for `start`, as the turn before ended with the final barrier.

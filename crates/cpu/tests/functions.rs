@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Random, RandomWeights, assert_same_bits};
 use wushi_cpu::{
-    CpuFunctions, FunctionOptions, InstructionSet, function_schedule, plan_functions, reference,
+    CpuFunctions, Follow, FunctionOptions, InstructionSet, Team, function_schedule, plan_functions, reference,
 };
 use wushi_graph::{
-    Attention, Builder, CacheType, Conv, DType, Functions, Graph, GridRope, ScoreBias, Unfold, WeightSource,
+    Attention, Builder, CacheType, Conv, DType, ExecError, Functions, Graph, GridRope, ScoreBias, Unfold,
+    WeightSource,
 };
 
 fn numbers(n: usize, random: &mut Random) -> Vec<f32> {
@@ -222,4 +225,44 @@ fn wrong_inputs_are_refused() {
     let e = error(&[&[0.0; 7]], &mut functions);
     assert_eq!(e, "invalid inputs: `z` has 7 elements, its shape is [1, 4, 5, 6]");
     assert_eq!(functions.run(1, &[]).unwrap_err().to_string(), "invalid inputs: graph 1 of 1");
+}
+
+/// Layers that are cut into pieces of rows, and of rows and columns, where others come first.
+#[test]
+fn in_turns_or_at_once() {
+    let g = Builder::new();
+    let x = g.input_value("x", &[1100, 512]).unwrap();
+    let h = g.linear_with(g.rms_norm(x, "norm", 512, 1e-6).unwrap(), "narrow", 600, true).unwrap();
+    let wide = g.gelu_tanh(g.linear_with(h, "wide", 2304, true).unwrap()).unwrap();
+    let y = g.add(h, g.linear(wide, "down", 600).unwrap()).unwrap();
+    let [q, k, v] = ["q", "k", "v"].map(|name| g.linear(y, name, 512).unwrap());
+    let a = g.attention(q, k, v, Attention::full(8, 8, 64)).unwrap();
+    let graph = g.finish_all(&[g.linear(a, "out", 16).unwrap(), y]).unwrap();
+    let mut random = Random(11);
+    let inputs = inputs_of(&graph, &mut random);
+    let set = InstructionSet::best();
+    for dtype in [DType::F32, DType::Q8_0] {
+        let weights = RandomWeights::new(&graph, dtype, &mut random);
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let team = Team::new(threads).unwrap();
+            for team in [team.clone(), team.background()] {
+                let options = options(set, threads, CacheType::F16);
+                let mut functions = CpuFunctions::on(team, vec![graph.clone()], &weights, options).unwrap();
+                // Twice: the second time is planned by what the first took.
+                for _ in 0..2 {
+                    results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
+                }
+                let follow = Arc::new(Follow::default());
+                functions.follow(follow.clone());
+                results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
+                assert_eq!(follow.share(), 1.0);
+                follow.stop();
+                assert_eq!(functions.run(0, &slices(&inputs)), Err(ExecError::Stopped));
+            }
+        }
+        for other in &results[1..] {
+            assert_same_bits(&results[0], other, "in turns or at once");
+        }
+    }
 }

@@ -125,6 +125,9 @@ pub enum ExecError {
     /// The inputs of a function are not those it declares; nothing was computed.
     #[error("invalid inputs: {0}")]
     InvalidInputs(String),
+    /// Whoever watches the run has stopped it; what it was to give is lost.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// What an engine needs to know of final states, see [`Graph::states`](crate::Graph::states).

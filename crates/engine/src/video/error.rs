@@ -8,7 +8,7 @@ use wushi_cpu::CpuError;
 use wushi_formats::FormatError;
 use wushi_models::ModelError;
 
-use super::pipeline::Part;
+use super::pipeline::{Kept, Part};
 use super::plan::{Advice, Fit, Limit, Memory};
 use crate::load::Size;
 
@@ -140,10 +140,10 @@ pub enum VideoError {
     },
 
     /// It was stopped.
-    #[error("stopped{}", if *saved { "; the latents are saved, so that decoding can be resumed" } else { "" })]
+    #[error("stopped{}", saved.map_or(String::new(), |saved| format!("; {saved}, so that it can be resumed")))]
     Stopped {
-        /// Whether the denoised latents lie on disk.
-        saved: bool,
+        /// What lies on disk.
+        saved: Option<Kept>,
     },
 
     /// A file does not hold the tensor that is wanted of it.

@@ -32,13 +32,14 @@ pub use latents::{LatentShape, read_latents};
 pub use networks::{NetworkOptions, Ready, VideoNetworks};
 pub use noise::fill_noise;
 pub use pipeline::{
-    Decoder, Denoiser, Frame, Job, Made, Part, Parts, Progress, Start, TextEncoder, Watch, make,
+    Decoder, Denoiser, Frame, Job, Kept, Made, Part, Parts, Progress, Save, Start, TextEncoder, Watch, make,
 };
 pub use plan::{Fit, Limit, Memory, Plan, Rates, Stage, Work, kept_bytes};
 pub use prompt_cache::{PromptCache, TextStates};
-pub use resume::{Identity, load_latents, save_latents, saved_latents, saved_seeds};
+pub use resume::{Identity, Saved, SavedSteps, load_saved, save_latents, saved_latents, saved_seeds};
 pub use sampler::{Sampler, SamplerKind, guide};
 pub use schedule::{MAX_STEPS, Rounding, Schedule, Spacing};
 pub use settings::{Change, Settings, Wanted};
 pub use tensor_file::TensorFile;
+pub use wushi_cpu::Follow;
 pub use wushi_models::video::{Defaults, VideoModel};

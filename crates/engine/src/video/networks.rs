@@ -2,10 +2,11 @@
 //! comes, and dropped after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use wushi_cpu::{
-    CpuError, CpuExecutor, CpuFunctions, FunctionOptions, InstructionSet, Options, PAGE_TOKENS, StepCost,
-    Team, function_schedule, plan_functions,
+    CpuError, CpuExecutor, CpuFunctions, Follow, FunctionOptions, InstructionSet, Options, PAGE_TOKENS,
+    StepCost, Team, function_schedule, plan_functions,
 };
 use wushi_formats::Tokenizer;
 use wushi_formats::pipeline::{Sources, prompt};
@@ -46,6 +47,8 @@ pub struct NetworkOptions {
 pub struct Ready {
     /// The prompts' states.
     pub states: bool,
+    /// So many steps of denoising.
+    pub steps: usize,
     /// The denoised latents.
     pub latents: bool,
 }
@@ -240,7 +243,7 @@ impl VideoNetworks {
         if !ready.states {
             stages.push(self.text_stage()?);
         }
-        let forwards = settings.forwards(self.model())?;
+        let forwards = settings.forwards_after(ready.steps, self.model())?;
         let denoisers = [Some(&self.networks.denoiser), self.networks.denoiser_low.as_ref()];
         for (denoiser, runs) in denoisers.into_iter().zip(forwards) {
             if let Some(denoiser) = denoiser.filter(|_| runs > 0) {
@@ -306,9 +309,9 @@ impl VideoNetworks {
         measure_rates(self.denoiser_type(), self.decoder_type(), &self.options, &how)
     }
 
-    /// The networks for a run with these settings.
-    pub fn parts<'a>(&'a self, settings: &'a Settings) -> impl Parts + 'a {
-        LoadedParts { networks: self, latents: settings.latents }
+    /// The networks for a run with these settings, which `follow` can stop at any time.
+    pub fn parts<'a>(&'a self, settings: &'a Settings, follow: &Arc<Follow>) -> impl Parts + 'a {
+        LoadedParts { networks: self, latents: settings.latents, follow: Arc::clone(follow) }
     }
 }
 
@@ -427,6 +430,7 @@ fn located(weights: &Weights) -> impl Fn(CpuError) -> PartError {
 struct LoadedParts<'a> {
     networks: &'a VideoNetworks,
     latents: LatentShape,
+    follow: Arc<Follow>,
 }
 
 impl<'a> Parts for LoadedParts<'a> {
@@ -439,8 +443,9 @@ impl<'a> Parts for LoadedParts<'a> {
         let TextEncoder { graph, width, .. } = &networks.text_encoder;
         let (source, executor_options) = (self.networks.encoder_source(), self.networks.encoder_options());
         let pages = (0..executor_options.pages as PageId).collect();
-        let executor = CpuExecutor::on(options.team.clone(), graph.clone(), &source, executor_options)
+        let mut executor = CpuExecutor::on(options.team.clone(), graph.clone(), &source, executor_options)
             .map_err(located(&networks.text_encoder.weights))?;
+        executor.follow(Arc::clone(&self.follow));
         Ok(LoadedEncoder { executor, tokenizer, text_len: networks.model.text_len, width: *width, pages })
     }
 
@@ -453,8 +458,9 @@ impl<'a> Parts for LoadedParts<'a> {
         let (source, options) = self.networks.denoiser_source(denoiser)?;
         // Of any size, for their weights; those of the run follow when the prompts' lengths are known.
         let graphs = self.networks.smallest_graphs(denoiser)?;
-        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
+        let mut functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
             .map_err(located(&denoiser.weights))?;
+        functions.follow(Arc::clone(&self.follow));
         let (model, latents) = (&networks.model, self.latents);
         Ok(LoadedDenoiser { denoiser, model, latents, functions, lengths: Vec::new() })
     }
@@ -467,8 +473,9 @@ impl<'a> Parts for LoadedParts<'a> {
             graphs.push(decoder.next(1, height, width)?);
         }
         let (source, options) = (self.networks.decoder_source(), self.networks.functions(CacheType::F32));
-        let functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
+        let mut functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
             .map_err(located(&decoder.weights))?;
+        functions.follow(Arc::clone(&self.follow));
         Ok(LoadedDecoder { functions, begun: false })
     }
 }

@@ -5,15 +5,17 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use wushi_cpu::Follow;
+use wushi_graph::ExecError;
 
 use super::frames::from_decoder;
 use super::latents::denormalise;
-use super::settings::boundary;
+use super::resume::save_steps;
 use super::{
-    FramesDigest, Identity, PartError, PromptCache, Sampler, Settings, TensorFile, TextStates, VideoError,
-    VideoModel, fill_noise, guide, save_latents, to_rgb8,
+    FramesDigest, Identity, PartError, PromptCache, Sampler, SavedSteps, Settings, TensorFile, TextStates,
+    VideoError, VideoModel, fill_noise, guide, save_latents, to_rgb8,
 };
 
 /// Reads prompts.
@@ -113,8 +115,8 @@ pub enum Progress {
         /// How long this one took.
         seconds: f64,
     },
-    /// The latents are on disk.
-    Saved,
+    /// The latents, or those between two steps, are on disk.
+    Saved(Kept),
     /// A frame is decoded and passed on.
     Frame {
         /// Frames done.
@@ -126,6 +128,25 @@ pub enum Progress {
     },
 }
 
+/// What of a video lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// So many steps of denoising.
+    Steps(usize),
+    /// The denoised latents.
+    Latents,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kept::Steps(1) => f.write_str("the first step of denoising is saved"),
+            Kept::Steps(steps) => write!(f, "{steps} steps of denoising are saved"),
+            Kept::Latents => f.write_str("the denoised latents are saved"),
+        }
+    }
+}
+
 /// What a video starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
@@ -133,8 +154,21 @@ pub enum Start {
     Noise,
     /// Given latents, `[C, T, H, W]`, as read from a file.
     Latents(Vec<f32>),
+    /// What a run has saved between two steps.
+    Between(Box<SavedSteps>),
     /// Denoised latents, `[T, H, W, C]`, that wait to be decoded.
     Denoised(Vec<f32>),
+}
+
+/// Where a run saves what it has done.
+#[derive(Clone, Copy, Debug)]
+pub struct Save<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// As whose.
+    pub identity: &'a Identity,
+    /// Not only the denoised latents, but also what there is after each so many steps.
+    pub every: Option<usize>,
 }
 
 /// A video to be made.
@@ -150,8 +184,8 @@ pub struct Job<'a> {
     pub start: Start,
     /// States of earlier prompts.
     pub cache: Option<&'a PromptCache>,
-    /// Where denoised latents are saved, and as whose.
-    pub save: Option<(&'a Path, &'a Identity)>,
+    /// Where it is saved what is done.
+    pub save: Option<Save<'a>>,
     /// Where all frames are written: tensor `video`, `[1, F, 3, H, W]`.
     pub save_frames: Option<&'a Path>,
 }
@@ -175,8 +209,8 @@ pub struct Watch<'a> {
     pub progress: &'a mut dyn FnMut(Progress),
     /// Given every frame, in order.
     pub frame: &'a mut dyn FnMut(Frame<'_>) -> Result<(), PartError>,
-    /// Set to stop: looked at between runs of a part.
-    pub stop: &'a AtomicBool,
+    /// Looked at between runs of a part. A part that has it as well stops within its runs.
+    pub follow: &'a Follow,
 }
 
 /// A video that was made.
@@ -199,11 +233,11 @@ pub fn make<P: Parts>(job: Job<'_>, parts: &mut P, watch: Watch<'_>) -> Result<M
     if let Start::Latents(latents) | Start::Denoised(latents) = &job.start {
         assert_eq!(latents.len(), job.settings.latents.elements(), "latents of this size");
     }
-    let mut run = Run { job, parts, watch, saved: false };
+    let mut run = Run { job, parts, watch, saved: None };
     let (mut text_seconds, mut denoise_seconds) = (0.0, 0.0);
     let latents = match std::mem::replace(&mut run.job.start, Start::Noise) {
         Start::Denoised(latents) => {
-            run.saved = run.job.save.is_some();
+            run.saved = run.job.save.map(|_| Kept::Latents);
             latents
         }
         start => {
@@ -233,16 +267,24 @@ struct Run<'j, 'p, 'w, P> {
     job: Job<'j>,
     parts: &'p mut P,
     watch: Watch<'w>,
-    /// Whether the latents are on disk.
-    saved: bool,
+    /// What is on disk.
+    saved: Option<Kept>,
 }
 
 impl<P: Parts> Run<'_, '_, '_, P> {
     fn check_stop(&self) -> Result<(), VideoError> {
-        match self.watch.stop.load(Ordering::Relaxed) {
+        match self.watch.follow.stopped() {
             true => Err(VideoError::Stopped { saved: self.saved }),
             false => Ok(()),
         }
+    }
+
+    /// What a part gave. One that was stopped says so in its own words.
+    fn done<T>(&self, part: Part, result: Result<T, PartError>) -> Result<T, VideoError> {
+        result.map_err(|source| match source.downcast_ref::<ExecError>() {
+            Some(ExecError::Stopped) => VideoError::Stopped { saved: self.saved },
+            _ => VideoError::Part { part, source },
+        })
     }
 
     fn tell(&mut self, progress: Progress) {
@@ -263,10 +305,11 @@ impl<P: Parts> Run<'_, '_, '_, P> {
             self.check_stop()?;
             if encoder.is_none() {
                 self.tell(Progress::Loading(Part::TextEncoder));
-                encoder = Some(self.parts.text_encoder().map_err(failed(Part::TextEncoder))?);
+                let loaded = self.parts.text_encoder();
+                encoder = Some(self.done(Part::TextEncoder, loaded)?);
             }
             if let Some(encoder) = &mut encoder {
-                let made = encoder.encode(prompt).map_err(failed(Part::TextEncoder))?;
+                let made = self.done(Part::TextEncoder, encoder.encode(prompt))?;
                 check_states(&made, model)?;
                 // A video is worth more than its cache.
                 if let Some(Err(error)) = cache.map(|cache| cache.put(prompt, model, &made)) {
@@ -286,34 +329,35 @@ impl<P: Parts> Run<'_, '_, '_, P> {
     fn denoise(&mut self, start: Start, texts: &Texts) -> Result<Vec<f32>, VideoError> {
         let (model, settings) = (self.job.model, self.job.settings);
         let shape = settings.latents;
-        let initial = match start {
-            Start::Latents(values) => values,
-            _ => {
-                let mut values = vec![0.0; shape.elements()];
-                fill_noise(settings.seed, 0, &mut values);
-                values
-            }
-        };
-        let mut latents = shape.channels_last(&initial);
-        drop(initial);
         let schedule = settings.schedule(model)?;
         let mut sampler = Sampler::new(settings.sampler, &schedule);
-        let first = schedule.first_expert_steps(boundary(model));
-        let turns = [(0, 0..first, settings.guidance), (1, first..settings.steps, settings.guidance_low)];
+        let mut latents = match start {
+            Start::Between(saved) => {
+                self.saved = self.job.save.map(|_| Kept::Steps(saved.steps()));
+                saved.resume(&mut sampler)
+            }
+            Start::Latents(values) => shape.channels_last(&values),
+            Start::Noise | Start::Denoised(_) => {
+                let mut values = vec![0.0; shape.elements()];
+                fill_noise(settings.seed, 0, &mut values);
+                shape.channels_last(&values)
+            }
+        };
+        let guidances = [settings.guidance, settings.guidance_low];
         let mut velocity = vec![0.0; latents.len()];
-        for (which, steps, guidance) in turns {
+        for (which, (steps, guidance)) in settings.turns(model)?.into_iter().zip(guidances).enumerate() {
+            let steps = steps.start.max(sampler.done())..steps.end;
             if steps.is_empty() {
                 continue;
             }
             let part = Part::Denoiser(which);
             self.check_stop()?;
             self.tell(Progress::Loading(part));
-            let mut denoiser = self.parts.denoiser(which).map_err(failed(part))?;
-            let prompt = denoiser.prepare(&texts.prompt).map_err(failed(part))?;
+            let denoiser = self.parts.denoiser(which);
+            let mut denoiser = self.done(part, denoiser)?;
+            let prompt = self.done(part, denoiser.prepare(&texts.prompt))?;
             let mut negative = match texts.negative.as_ref().filter(|_| guidance != 1.0) {
-                Some(states) => {
-                    Some((denoiser.prepare(states).map_err(failed(part))?, vec![0.0; latents.len()]))
-                }
+                Some(states) => Some((self.done(part, denoiser.prepare(states))?, vec![0.0; latents.len()])),
                 None => None,
             };
             for step in steps {
@@ -321,7 +365,7 @@ impl<P: Parts> Run<'_, '_, '_, P> {
                 let timestep = schedule.timesteps()[step];
                 let mut forward = |context: &_, velocity: &mut [f32]| {
                     self.check_stop()?;
-                    denoiser.velocity(&latents, timestep, context, velocity).map_err(failed(part))?;
+                    self.done(part, denoiser.velocity(&latents, timestep, context, velocity))?;
                     check_finite(velocity, part, || format!("at step {}", step + 1))
                 };
                 forward(&prompt, &mut velocity)?;
@@ -335,23 +379,38 @@ impl<P: Parts> Run<'_, '_, '_, P> {
                 }
                 let seconds = begun.elapsed().as_secs_f64();
                 self.tell(Progress::Step { done: step + 1, of: settings.steps, seconds });
+                self.save_between(&sampler, &latents);
             }
         }
         Ok(latents)
     }
 
-    /// What cannot be saved is decoded all the same: the frames are worth more than the chance to resume.
-    fn save(&mut self, latents: &[f32]) {
-        let Some((path, identity)) = self.job.save else { return };
-        match save_latents(path, identity, self.job.settings, latents) {
+    fn save_between(&mut self, sampler: &Sampler, latents: &[f32]) {
+        let Some(save) = self.job.save else { return };
+        // After the last step the latents themselves are saved.
+        if sampler.left() > 0 && save.every.is_some_and(|every| sampler.done().is_multiple_of(every)) {
+            let saved = save_steps(save.path, save.identity, self.job.settings, sampler, latents);
+            self.kept(saved, Kept::Steps(sampler.done()));
+        }
+    }
+
+    /// What cannot be saved is no reason to end: the frames are worth more than the chance to resume.
+    fn kept(&mut self, saved: Result<(), VideoError>, kept: Kept) {
+        match saved {
             Ok(()) => {
-                self.saved = true;
-                self.tell(Progress::Saved);
+                self.saved = Some(kept);
+                self.tell(Progress::Saved(kept));
             }
             Err(error) => {
-                tracing::warn!("the latents are not saved, so a lost run cannot be resumed: {error}")
+                tracing::warn!("what is done is not saved, so a lost run cannot be resumed there: {error}")
             }
         }
+    }
+
+    fn save(&mut self, latents: &[f32]) {
+        let Some(save) = self.job.save else { return };
+        let saved = save_latents(save.path, save.identity, self.job.settings, latents);
+        self.kept(saved, Kept::Latents);
     }
 
     /// Decodes `[T, H, W, C]`, one latent frame at a time, and gives the frames' digest.
@@ -359,7 +418,8 @@ impl<P: Parts> Run<'_, '_, '_, P> {
         let (model, settings) = (self.job.model, self.job.settings);
         self.check_stop()?;
         self.tell(Progress::Loading(Part::Decoder));
-        let mut decoder = self.parts.decoder().map_err(failed(Part::Decoder))?;
+        let decoder = self.parts.decoder();
+        let mut decoder = self.done(Part::Decoder, decoder)?;
         decoder.reset();
         denormalise(model, &mut latents);
         let mut out = Frames::new(&self.job)?;
@@ -368,7 +428,7 @@ impl<P: Parts> Run<'_, '_, '_, P> {
             self.check_stop()?;
             let mut begun = Instant::now();
             decoded.clear();
-            decoder.decode(latent, &mut decoded).map_err(failed(Part::Decoder))?;
+            self.done(Part::Decoder, decoder.decode(latent, &mut decoded))?;
             let expected = out.values.len() * if index == 0 { 1 } else { model.temporal_stride };
             if decoded.len() != expected {
                 return Err(VideoError::WrongResult {
@@ -427,10 +487,6 @@ impl Frames {
         self.file.map_or(Ok(()), TensorFile::finish)?;
         Ok(self.digest.hex())
     }
-}
-
-fn failed(part: Part) -> impl Fn(PartError) -> VideoError {
-    move |source| VideoError::Part { part, source }
 }
 
 fn missing_states(model: &VideoModel) -> VideoError {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::super::settings::tests::model;
-use super::super::{LatentShape, SamplerKind, Wanted, load_latents, read_latents};
+use super::super::{LatentShape, SamplerKind, Saved, Wanted, load_saved, read_latents};
 use super::*;
 
 /// Parts that compute something small, count their runs and can be told to fail.
@@ -16,7 +16,7 @@ struct Toy {
     surplus: usize,
     /// The run of a denoiser, from 0, during which the video is stopped.
     stop_at: Option<usize>,
-    stop: AtomicBool,
+    follow: Follow,
     forwards: Cell<usize>,
 }
 
@@ -73,7 +73,7 @@ impl Denoiser for ToyDenoiser<'_> {
             velocity[1] = f32::NAN;
         }
         if self.0.stop_at == Some(forward) {
-            self.0.stop.store(true, Ordering::Relaxed);
+            self.0.follow.stop();
         }
         Ok(())
     }
@@ -145,11 +145,11 @@ struct Outcome {
 
 /// Runs a job; `stop_at` says at which event it is stopped.
 fn run(job: Job<'_>, mut toy: &Toy, stop_at: impl Fn(&Progress) -> bool) -> Outcome {
-    let stop = &toy.stop;
+    let follow = &toy.follow;
     let (mut events, mut values, mut rgb) = (Vec::new(), Vec::new(), Vec::new());
     let mut progress = |event: Progress| {
         if stop_at(&event) {
-            stop.store(true, Ordering::Relaxed);
+            follow.stop();
         }
         events.push(event);
     };
@@ -158,7 +158,7 @@ fn run(job: Job<'_>, mut toy: &Toy, stop_at: impl Fn(&Progress) -> bool) -> Outc
         rgb.extend_from_slice(frame.rgb);
         Ok(())
     };
-    let watch = Watch { progress: &mut progress, frame: &mut frame, stop };
+    let watch = Watch { progress: &mut progress, frame: &mut frame, follow };
     let made = make(job, &mut toy, watch);
     Outcome { made, events, values, rgb }
 }
@@ -204,7 +204,10 @@ fn the_latents_are_those_of_the_sampler_fed_by_hand() {
     let settings = resolve(&wanted(), &model);
     let identity = Identity::new("weights", "a cat", &settings, None);
     let path = identity.path(folder.path());
-    digest(Job { save: Some((&path, &identity)), ..job(&model, &settings) });
+    digest(Job {
+        save: Some(Save { path: &path, identity: &identity, every: None }),
+        ..job(&model, &settings)
+    });
 
     let mut latents = vec![0.0; settings.latents.elements()];
     fill_noise(7, 0, &mut latents);
@@ -293,21 +296,64 @@ fn stopped_while_decoding_it_resumes() {
     let frames = folder.path().join("frames.safetensors");
     let saving = |start| Job {
         start,
-        save: Some((&path, &identity)),
+        save: Some(Save { path: &path, identity: &identity, every: None }),
         save_frames: Some(&frames),
         ..job(&model, &settings)
     };
     let outcome = run(saving(Start::Noise), &Toy::default(), |event| matches!(event, Progress::Frame { .. }));
-    assert!(matches!(outcome.made, Err(VideoError::Stopped { saved: true })), "{:?}", outcome.made);
+    assert!(
+        matches!(outcome.made, Err(VideoError::Stopped { saved: Some(Kept::Latents) })),
+        "{:?}",
+        outcome.made
+    );
     assert_eq!(outcome.values.len(), 3 * 16 * 32);
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(names, std::slice::from_ref(&path), "no part of a file is left");
 
-    let latents = load_latents(&path, &identity, &settings).unwrap();
+    let Saved::Denoised(latents) = load_saved(&path, &identity, &settings, &model).unwrap() else {
+        panic!("they were denoised")
+    };
     let toy = Toy::default();
     let outcome = run(saving(Start::Denoised(latents)), &toy, |_| false);
     assert_eq!(outcome.made.unwrap().frames_digest, base);
     assert!(toy.log.borrow().iter().all(|entry| !entry.contains("text") && !entry.contains("denoiser")));
+}
+
+/// At every step, with both samplers and with two denoisers: what is done is not done again, and the frames are the same.
+#[test]
+fn stopped_between_steps_it_goes_on_there() {
+    let two = VideoModel { boundary: Some(0.875), ..model() };
+    for (model, sampler) in
+        [(model(), SamplerKind::UniPc), (model(), SamplerKind::Euler), (two, SamplerKind::UniPc)]
+    {
+        let settings = resolve(&Wanted { sampler: Some(sampler), ..wanted() }, &model);
+        let base = digest(job(&model, &settings));
+        let identity = Identity::new("weights", "a cat", &settings, None);
+        for steps in 1..4 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = identity.path(folder.path());
+            let save = Save { path: &path, identity: &identity, every: Some(1) };
+            let saving = |start| Job { start, save: Some(save), ..job(&model, &settings) };
+            let kept = Progress::Saved(Kept::Steps(steps));
+            let outcome = run(saving(Start::Noise), &Toy::default(), |event| *event == kept);
+            let error = outcome.made.unwrap_err();
+            assert!(
+                matches!(error, VideoError::Stopped { saved: Some(Kept::Steps(n)) } if n == steps),
+                "{error}"
+            );
+            let Saved::Steps(saved) = load_saved(&path, &identity, &settings, &model).unwrap() else {
+                panic!("they are not denoised yet")
+            };
+            assert_eq!(saved.steps(), steps);
+            let toy = Toy::default();
+            let outcome = run(saving(Start::Between(saved)), &toy, |_| false);
+            assert_eq!(outcome.made.unwrap().frames_digest, base, "{sampler:?} after {steps} steps");
+            let first = outcome.events.iter().find(|event| matches!(event, Progress::Step { .. }));
+            assert!(matches!(first, Some(Progress::Step { done, of: 4, .. }) if *done == steps + 1));
+            assert_eq!(toy.forwards.get(), 2 * (4 - steps));
+            assert!(matches!(load_saved(&path, &identity, &settings, &model), Ok(Saved::Denoised(_))));
+        }
+    }
 }
 
 #[test]
@@ -316,7 +362,7 @@ fn stopped_between_steps() {
     let settings = resolve(&wanted(), &model);
     let toy = Toy::default();
     let outcome = run(job(&model, &settings), &toy, |event| matches!(event, Progress::Step { done: 2, .. }));
-    assert!(matches!(outcome.made, Err(VideoError::Stopped { saved: false })));
+    assert!(matches!(outcome.made, Err(VideoError::Stopped { saved: None })));
     assert_eq!(toy.counts()["velocity 0"], 4);
     // Within a step, between its two velocities.
     let toy = Toy { stop_at: Some(2), ..Toy::default() };
@@ -349,9 +395,9 @@ fn what_goes_wrong_is_said() {
         told(job(&wide, &settings), Toy::default()),
         "the text encoder gave 1 states of 3 elements together, expected 1 to 8 states of 4 elements each"
     );
-    let stop = AtomicBool::new(false);
+    let follow = Follow::default();
     let mut frame = |frame: Frame<'_>| if frame.index == 2 { Err("the disk is full".into()) } else { Ok(()) };
-    let watch = Watch { progress: &mut |_| (), frame: &mut frame, stop: &stop };
+    let watch = Watch { progress: &mut |_| (), frame: &mut frame, follow: &follow };
     let error = make(job(&model, &settings), &mut &Toy::default(), watch).unwrap_err();
     assert_eq!(error.to_string(), "frame 2 could not be passed on: the disk is full");
 }

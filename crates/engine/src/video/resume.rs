@@ -1,7 +1,8 @@
-//! Denoised latents on disk, so that a run that is lost while decoding need not be denoised again.
+//! What a run has done on disk, so that one that is lost need not begin anew.
 //!
-//! A safetensors file of the tensor `latents`, `[1, C, T, H, W]`, whose metadata says everything that decided what is
-//! in it, and the elements' BLAKE3.
+//! A safetensors file whose metadata says everything that decided what is in it, and the elements' BLAKE3. Once denoised
+//! it has the tensor `latents`, `[1, C, T, H, W]`; before that the tensor `between`, `[n, T, H, W, C]`: the latents after
+//! so many steps, and what the sampler remembers of those.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use wushi_formats::safetensors::Safetensors;
 
 use super::latents::write_latents;
 use super::tensor_file::{self, Read};
-use super::{FramesDigest, Rounding, Settings, Spacing, VideoError};
+use super::{FramesDigest, Rounding, Sampler, Settings, Spacing, TensorFile, VideoError, VideoModel};
 
 /// Raised when the same settings come to give other latents.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
+/// What is saved between two steps.
+const BETWEEN: &str = "between";
 /// What latents started from that started from noise.
 const SEED: &str = "noise of seed ";
 
@@ -50,12 +53,33 @@ impl Identity {
             ("flow shift", settings.shift.to_string()),
             ("guidance", settings.guidance.to_string()),
             ("guidance of the second denoiser", settings.guidance_low.to_string()),
+            ("boundary", settings.boundary.map_or("none".to_owned(), |share| share.to_string())),
             ("sampler", settings.sampler.name().to_owned()),
             ("spacing", spacing.to_owned()),
             ("rounding", rounding.to_owned()),
             // Last: a seed that was not given is another in every run, and only tells if all else is the same.
             ("start", start),
         ])
+    }
+
+    fn metadata(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(key, value)| (*key, value.as_str())).collect()
+    }
+
+    /// An error if a file was saved as another's.
+    fn check(&self, path: &Path, file: &Safetensors) -> Result<(), VideoError> {
+        for (key, expected) in &self.0 {
+            let Some(found) = file.metadata(key) else {
+                let problem = "these are no latents that a run has saved: they do not say how they were made";
+                return Err(VideoError::BadTensor { path: path.to_owned(), problem: problem.to_owned() });
+            };
+            if found != expected {
+                let found: String = found.chars().take(80).collect();
+                let (path, expected) = (path.to_owned(), expected.clone());
+                return Err(VideoError::OtherVideo { path, what: key, found, expected });
+            }
+        }
+        Ok(())
     }
 
     /// Where the latents of this video are kept in `folder`: a name of their own, so that the same settings find them.
@@ -106,34 +130,115 @@ pub fn save_latents(
     settings: &Settings,
     latents: &[f32],
 ) -> Result<(), VideoError> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(VideoError::io("create", folder))?;
-    }
+    create_folder(path)?;
     let digest = digest(&settings.latents.channels_first(latents));
-    let mut metadata: Vec<(&str, &str)> =
-        identity.0.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let mut metadata = identity.metadata();
     metadata.push(("digest", &digest));
     write_latents(path, &settings.latents, latents, &metadata)
 }
 
-/// Reads denoised latents as `[T, H, W, C]`; those of another video, or damaged ones, are an error.
-pub fn load_latents(path: &Path, identity: &Identity, settings: &Settings) -> Result<Vec<f32>, VideoError> {
-    let Read { shape, values, file } = tensor_file::read(path, "latents")?;
-    let bad = |problem: &str| VideoError::BadTensor { path: path.to_owned(), problem: problem.to_owned() };
-    for (key, expected) in &identity.0 {
-        let Some(found) = file.metadata(key) else {
-            return Err(bad("these are no latents that a run has saved: they do not say how they were made"));
-        };
-        if found != expected {
-            let found: String = found.chars().take(80).collect();
-            let (path, expected) = (path.to_owned(), expected.clone());
-            return Err(VideoError::OtherVideo { path, what: key, found, expected });
+/// A sampler and its latents between two steps, as a run has saved them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedSteps {
+    sampler: Sampler,
+    latents: Vec<f32>,
+}
+
+impl SavedSteps {
+    /// Steps that are done.
+    pub fn steps(&self) -> usize {
+        self.sampler.done()
+    }
+
+    /// Makes a sampler of the same settings what it was, and gives the latents, `[T, H, W, C]`.
+    pub(super) fn resume(self, sampler: &mut Sampler) -> Vec<f32> {
+        *sampler = self.sampler;
+        self.latents
+    }
+}
+
+/// What a run has saved.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Saved {
+    /// Some steps are done.
+    Steps(Box<SavedSteps>),
+    /// Denoised latents, `[T, H, W, C]`.
+    Denoised(Vec<f32>),
+}
+
+/// Saves what there is between two steps, creating the folder. The file appears whole or not at all, in place of what was
+/// saved before.
+pub(super) fn save_steps(
+    path: &Path,
+    identity: &Identity,
+    settings: &Settings,
+    sampler: &Sampler,
+    latents: &[f32],
+) -> Result<(), VideoError> {
+    create_folder(path)?;
+    let (order, memory) = sampler.memory();
+    let parts: Vec<&[f32]> =
+        std::iter::once(latents).chain(memory).filter(|values| !values.is_empty()).collect();
+    let mut hash = FramesDigest::new();
+    parts.iter().for_each(|values| hash.update(values));
+    let (digest, done, order) = (hash.hex(), sampler.done().to_string(), order.to_string());
+    let mut metadata = identity.metadata();
+    metadata.extend([("digest", digest.as_str()), ("done", &done), ("order", &order)]);
+    let shape = settings.latents;
+    let shape = [parts.len(), shape.frames, shape.height, shape.width, shape.channels];
+    let mut file = TensorFile::create(path, BETWEEN, &shape, &metadata)?;
+    parts.iter().try_for_each(|values| file.write(values))?;
+    file.finish()
+}
+
+fn create_folder(path: &Path) -> Result<(), VideoError> {
+    match path.parent() {
+        Some(folder) => fs::create_dir_all(folder).map_err(VideoError::io("create", folder)),
+        None => Ok(()),
+    }
+}
+
+/// Reads what a run has saved; what belongs to another video, or is damaged, is an error.
+pub fn load_saved(
+    path: &Path,
+    identity: &Identity,
+    settings: &Settings,
+    model: &VideoModel,
+) -> Result<Saved, VideoError> {
+    let between = Safetensors::open(path)?.tensors().iter().any(|tensor| tensor.name == BETWEEN);
+    let read = tensor_file::read(path, if between { BETWEEN } else { "latents" })?;
+    identity.check(path, &read.file)?;
+    let damaged = || VideoError::BadTensor {
+        path: path.to_owned(),
+        problem: "what was saved is damaged; remove the file and begin anew".to_owned(),
+    };
+    let whole = read.file.metadata("digest") == Some(digest(&read.values).as_str());
+    match between {
+        true => {
+            let sampler = Sampler::new(settings.sampler, &settings.schedule(model)?);
+            let steps = steps_of(&read, settings, sampler).filter(|_| whole).ok_or_else(damaged)?;
+            Ok(Saved::Steps(Box::new(steps)))
         }
+        false if whole && read.shape == settings.latents.in_file() => {
+            Ok(Saved::Denoised(settings.latents.channels_last(&read.values)))
+        }
+        false => Err(damaged()),
     }
-    if shape != settings.latents.in_file() || file.metadata("digest") != Some(digest(&values).as_str()) {
-        return Err(bad("the saved latents are damaged; remove the file and begin anew"));
+}
+
+fn steps_of(read: &Read, settings: &Settings, sampler: Sampler) -> Option<SavedSteps> {
+    let shape = settings.latents;
+    let number = |key| read.file.metadata(key)?.parse::<usize>().ok();
+    let parts = *read.shape.first()?;
+    if read.shape != [parts, shape.frames, shape.height, shape.width, shape.channels]
+        || !(1..=4).contains(&parts)
+    {
+        return None;
     }
-    Ok(settings.latents.channels_last(&values))
+    let mut parts = read.values.chunks_exact(shape.elements()).map(<[f32]>::to_vec);
+    let latents = parts.next()?;
+    let memory = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    Some(SavedSteps { sampler: sampler.resume(number("done")?, number("order")?, memory)?, latents })
 }
 
 #[cfg(test)]
@@ -147,6 +252,13 @@ mod tests {
         Settings::resolve(&wanted, &model()).unwrap().0
     }
 
+    fn load(path: &Path, identity: &Identity, settings: &Settings) -> Vec<f32> {
+        match load_saved(path, identity, settings, &model()).unwrap() {
+            Saved::Denoised(latents) => latents,
+            Saved::Steps(steps) => panic!("{} steps", steps.steps()),
+        }
+    }
+
     #[test]
     fn latents_come_back_for_the_same_video_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -155,11 +267,11 @@ mod tests {
         let identity = Identity::new("weights", "a cat", &settings, None);
         let path = identity.path(&folder.path().join("not/yet"));
         save_latents(&path, &identity, &settings, &latents).unwrap();
-        assert_eq!(load_latents(&path, &identity, &settings).unwrap(), latents);
+        assert_eq!(load(&path, &identity, &settings), latents);
 
         let told = |other: Identity| {
             assert_ne!(other.path(path.parent().unwrap()), path);
-            load_latents(&path, &other, &settings).unwrap_err().to_string()
+            load_saved(&path, &other, &settings, &model()).unwrap_err().to_string()
         };
         let seed = told(Identity::new("weights", "a cat", &self::settings(8), None));
         assert!(
@@ -178,6 +290,37 @@ mod tests {
         assert!(
             told(Identity::new("weights", "a cat", &other, None)).contains("guidance was 5, now it is 5.5")
         );
+    }
+
+    #[test]
+    fn damaged_steps_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(7);
+        let identity = Identity::new("weights", "a cat", &settings, None);
+        let path = identity.path(folder.path());
+        let schedule = settings.schedule(&model()).unwrap();
+        let mut sampler = Sampler::new(settings.sampler, &schedule);
+        let mut latents = vec![1.0; settings.latents.elements()];
+        for _ in 0..2 {
+            let velocity = latents.clone();
+            sampler.step(&velocity, &mut latents);
+        }
+        save_steps(&path, &identity, &settings, &sampler, &latents).unwrap();
+        let load = || load_saved(&path, &identity, &settings, &model());
+        assert_eq!(load().unwrap(), Saved::Steps(Box::new(SavedSteps { sampler, latents })));
+        let bytes = fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..2000]).into_owned();
+        for (was, is) in [("\"done\":\"2\"", "\"done\":\"1\""), ("\"order\":\"2\"", "\"order\":\"9\"")] {
+            let at = text.find(was).unwrap();
+            let mut bytes = bytes.clone();
+            bytes[at..at + is.len()].copy_from_slice(is.as_bytes());
+            fs::write(&path, bytes).unwrap();
+            assert!(load().unwrap_err().to_string().contains("damaged"), "{is}");
+        }
+        let mut bytes = bytes;
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(load().unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]
@@ -205,7 +348,7 @@ mod tests {
         let latents = vec![1.0; settings.latents.elements()];
         let identity = Identity::new("weights", "a cat", &settings, None);
         let path = identity.path(folder.path());
-        let told = || load_latents(&path, &identity, &settings).unwrap_err().to_string();
+        let told = || load_saved(&path, &identity, &settings, &model()).unwrap_err().to_string();
         assert!(told().contains("latents-"), "{}", told());
         write_latents(&path, &settings.latents, &latents, &[]).unwrap();
         assert!(told().contains("no latents that a run has saved"));

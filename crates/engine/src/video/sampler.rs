@@ -47,7 +47,7 @@ pub fn guide(unconditional: &mut [f32], conditional: &[f32], scale: f32) {
 }
 
 /// A sampler between two steps.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     levels: Vec<Level>,
     /// The step that comes next.
@@ -55,14 +55,14 @@ pub struct Sampler {
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Euler,
     UniPc(History),
 }
 
 /// What UniPC keeps of earlier steps, each the size of the latents; empty before the first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct History {
     /// Corrected latents of the step before.
     latents: Vec<f32>,
@@ -75,7 +75,7 @@ struct History {
 }
 
 /// A noise level in the numbers of the sampler.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Level {
     sigma: f32,
     /// `1 - sigma` in F32: what rounding leaves of the first one is part of the result.
@@ -118,9 +118,39 @@ impl Sampler {
         Sampler { levels: sigmas.into_iter().map(Level::new).collect(), step: 0, kind }
     }
 
+    /// Steps that are done.
+    pub fn done(&self) -> usize {
+        self.step
+    }
+
     /// Steps that are left.
     pub fn left(&self) -> usize {
         self.levels.len() - 1 - self.step
+    }
+
+    /// What the steps to come need of those before: an order, and values as many as the latents' each.
+    pub(super) fn memory(&self) -> (usize, [&[f32]; 3]) {
+        match &self.kind {
+            Kind::Euler => (0, [&[]; 3]),
+            Kind::UniPc(History { latents, video, older, order }) => (*order, [latents, video, older]),
+        }
+    }
+
+    /// Goes on where so many steps are `done`, with what [`Sampler::memory`] gave then. `None` if that cannot be.
+    pub(super) fn resume(mut self, done: usize, order: usize, memory: [Vec<f32>; 3]) -> Option<Sampler> {
+        self.step = done;
+        let [latents, video, older] = memory;
+        let there = [&latents, &video, &older].map(|values| !values.is_empty());
+        let fits = match &mut self.kind {
+            Kind::Euler => there == [false; 3],
+            Kind::UniPc(history) => {
+                let fits =
+                    there == [done > 0, done > 0, done > 1] && (order == 1 || (order == 2 && done > 1));
+                *history = History { latents, video, older, order };
+                fits
+            }
+        };
+        (fits && done > 0 && done < self.levels.len() - 1).then_some(self)
     }
 
     /// Moves `latents` to the next noise level along `velocity`, the denoiser's answer at these latents.

@@ -1,6 +1,7 @@
 //! What is asked of a video, and what becomes of it with a given model.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::{LatentShape, Rounding, SamplerKind, Schedule, Spacing, VideoError, VideoModel};
 
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub guidance: Option<f32>,
     /// The guidance of the second of two denoisers.
     pub guidance_low: Option<f32>,
+    /// Where the second of two denoisers takes over, as a share of the noise.
+    pub boundary: Option<f32>,
     /// What the video shall not be.
     pub negative: Option<String>,
     /// Which sampler.
@@ -60,6 +63,8 @@ pub struct Settings {
     pub guidance: f32,
     /// Guidance of the second denoiser; that of the first where there is one only.
     pub guidance_low: f32,
+    /// Where the second denoiser takes over, as a share of the noise, if there are two.
+    pub boundary: Option<f32>,
     /// What the video shall not be.
     pub negative: String,
     /// Which sampler.
@@ -144,6 +149,7 @@ impl Settings {
             shift: wanted.shift.unwrap_or(small.map_or(defaults.shift, |(_, shift)| shift)),
             guidance: guided(guidance)?,
             guidance_low: guided(if model.boundary.is_some() { low } else { guidance })?,
+            boundary: boundary(wanted.boundary, model)?,
             negative: wanted.negative.clone().unwrap_or_else(|| defaults.negative.clone()),
             sampler: wanted.sampler.unwrap_or(match model.euler {
                 true => SamplerKind::Euler,
@@ -176,15 +182,41 @@ impl Settings {
 
     /// How often a denoiser runs: twice a step with guidance, once without. With two denoisers, each one's runs.
     pub fn forwards(&self, model: &VideoModel) -> Result<[usize; 2], VideoError> {
-        let first = self.schedule(model)?.first_expert_steps(boundary(model));
-        let runs = |steps: usize, guidance: f32| if guidance == 1.0 { steps } else { 2 * steps };
-        Ok([runs(first, self.guidance), runs(self.steps - first, self.guidance_low)])
+        self.forwards_after(0, model)
+    }
+
+    /// The same when so many steps are done.
+    pub(super) fn forwards_after(&self, done: usize, model: &VideoModel) -> Result<[usize; 2], VideoError> {
+        let [first, second] = self.turns(model)?;
+        let runs = |steps: Range<usize>, guidance: f32| {
+            let steps = steps.end - steps.start.max(done).min(steps.end);
+            if guidance == 1.0 { steps } else { 2 * steps }
+        };
+        Ok([runs(first, self.guidance), runs(second, self.guidance_low)])
+    }
+
+    /// Which steps each of two denoisers does; the first does all where there is one.
+    pub(super) fn turns(&self, model: &VideoModel) -> Result<[Range<usize>; 2], VideoError> {
+        let boundary = self.boundary.map(|share| share * model.train_timesteps);
+        let first = self.schedule(model)?.first_expert_steps(boundary);
+        Ok([0..first, first..self.steps])
     }
 }
 
-/// The timestep below which the second denoiser serves.
-pub(super) fn boundary(model: &VideoModel) -> Option<f32> {
-    model.boundary.map(|share| share * model.train_timesteps)
+/// Where the second denoiser takes over.
+fn boundary(wanted: Option<f32>, model: &VideoModel) -> Result<Option<f32>, VideoError> {
+    match (wanted, model.boundary) {
+        (None, own) => Ok(own),
+        (Some(share), Some(_)) if (0.0..=1.0).contains(&share) => Ok(wanted),
+        (Some(share), own) => Err(VideoError::OutOfRange {
+            name: "the boundary between two denoisers",
+            value: f64::from(share),
+            expected: match own {
+                Some(_) => "a share of the noise, 0 to 1".to_owned(),
+                None => "none: this model has one denoiser".to_owned(),
+            },
+        }),
+    }
 }
 
 /// A width and a height that the model can make are multiples of these.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
@@ -128,7 +129,11 @@ impl Bench<'_> {
         let latents = noise(self.settings.latents.elements(), 0);
         let rows = TEXT_ROWS.min(model.text_len);
         let states = TextStates { rows, values: noise(rows * model.text_dim, 1) };
-        let mut denoiser = self.networks.parts(self.settings).denoiser(0).map_err(|error| anyhow!(error))?;
+        let mut denoiser = self
+            .networks
+            .parts(self.settings, &Arc::default())
+            .denoiser(0)
+            .map_err(|error| anyhow!(error))?;
         let context = denoiser.prepare(&states).map_err(|error| anyhow!(error))?;
         let mut velocity = vec![0.0; latents.len()];
         let timestep = model.train_timesteps / 2.0;
@@ -149,7 +154,8 @@ impl Bench<'_> {
     /// The first latent frame and, where there is a second row, the next one.
     fn decoder(&mut self, rows: &mut [Row]) -> Result<()> {
         let latent = noise(self.settings.latents.frame_elements(), 2);
-        let mut decoder = self.networks.parts(self.settings).decoder().map_err(|error| anyhow!(error))?;
+        let mut decoder =
+            self.networks.parts(self.settings, &Arc::default()).decoder().map_err(|error| anyhow!(error))?;
         let mut frames = Vec::new();
         for turn in 0..=self.args.repetitions {
             decoder.reset();

@@ -7,14 +7,13 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use wushi_engine::load::Size;
 use wushi_engine::video::{
-    Change, Identity, Job, Made, PromptCache, Ready, Settings, Start, VideoError, VideoNetworks, Watch,
-    load_latents, make, read_latents, saved_latents, saved_seeds,
+    self, Change, Follow, Identity, Job, Made, PromptCache, Ready, Save, Settings, Start, VideoError,
+    VideoNetworks, Watch, load_saved, make, read_latents, saved_latents, saved_seeds,
 };
 use wushi_media::{Encoder, Summary};
 
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &VideoArgs, app: &App) -> Result<ExitCode> {
     };
     let folder = model::home(app)?.join(FOLDER);
     let saved = Saved { folder, networks: &networks, prompt, initial: initial.as_deref() };
-    let (settings, denoised) = match args.resume {
+    let (settings, begun_before) = match args.resume {
         true => saved.resume(settings, knobs.seed)?,
         false => (settings, None),
     };
@@ -66,19 +65,26 @@ pub(crate) fn run(args: &VideoArgs, app: &App) -> Result<ExitCode> {
             path.display()
         );
     }
-    let ready = Ready { states: saved.has_states(&settings)?, latents: denoised.is_some() };
+    let ready = Ready {
+        states: saved.has_states(&settings)?,
+        steps: match &begun_before {
+            Some(Start::Between(saved)) => saved.steps(),
+            _ => 0,
+        },
+        latents: matches!(begun_before, Some(Start::Denoised(_))),
+    };
     let seconds = target.duration(settings.frames);
     let mut outlook = Outlook::new(&networks, &settings, &changes, seconds, ready)?;
     if !app.quiet() {
         outlook.measure()?;
         output::note(outlook.text());
-        if denoised.is_none() && saved.path(&settings).exists() {
-            output::note("the latents of this very video are saved: --resume would go on from them");
+        if begun_before.is_none() && saved.path(&settings).exists() {
+            output::note("a lost run of this very video is saved: --resume would go on from there");
         }
     }
-    let resumed = denoised.is_some();
-    let start = match (denoised, initial.clone()) {
-        (Some(latents), _) => Start::Denoised(latents),
+    let resumed = begun_before.is_some();
+    let start = match (begun_before, initial.clone()) {
+        (Some(start), _) => start,
         (None, Some(latents)) => Start::Latents(latents),
         (None, None) => Start::Noise,
     };
@@ -160,7 +166,7 @@ fn check_place(path: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Latents that runs of a prompt leave behind until their videos are there.
+/// What runs of a prompt leave behind until their videos are there.
 struct Saved<'a> {
     folder: PathBuf,
     networks: &'a VideoNetworks,
@@ -189,8 +195,8 @@ impl Saved<'_> {
         Ok(has(self.prompt) && (!guided || has(&settings.negative)))
     }
 
-    /// The latents of a lost run. Without a seed, its seed is found among those that there are.
-    fn resume(&self, settings: Settings, seed: Option<u64>) -> Result<(Settings, Option<Vec<f32>>)> {
+    /// Where a lost run goes on. Without a seed, its seed is found among those that there are.
+    fn resume(&self, settings: Settings, seed: Option<u64>) -> Result<(Settings, Option<Start>)> {
         let with = |seed| Settings { seed, ..settings.clone() };
         let settings = match seed {
             None if self.initial.is_none() => {
@@ -210,18 +216,20 @@ impl Saved<'_> {
         };
         let (path, identity) = (self.path(&settings), self.identity(&settings));
         if path.exists() {
-            let latents = load_latents(&path, &identity, &settings)?;
-            return Ok((settings, Some(latents)));
+            let start = match load_saved(&path, &identity, &settings, self.networks.model())? {
+                video::Saved::Steps(saved) => Start::Between(saved),
+                video::Saved::Denoised(latents) => Start::Denoised(latents),
+            };
+            return Ok((settings, Some(start)));
         }
         // What the latest one was made with says what is different now.
-        if let Some(Err(error)) =
-            saved_latents(&self.folder).first().map(|path| load_latents(path, &identity, &settings))
-        {
+        let load = |path| load_saved(path, &identity, &settings, self.networks.model());
+        if let Some(Err(error)) = saved_latents(&self.folder).first().map(load) {
             return Err(error).context("nothing to resume");
         }
         bail!(
-            "nothing to resume: {} has no latents of a run; they are saved when denoising ends, and removed when the video \
-             is there",
+            "nothing to resume: {} has nothing of a run; it is saved after each step of denoising, and removed when the \
+             video is there",
             self.folder.display()
         )
     }
@@ -245,13 +253,13 @@ impl Run<'_> {
         let networks = self.saved.networks;
         let (identity, latents) = (self.saved.identity(settings), self.saved.path(settings));
         let cache = self.saved.prompts();
-        let stop = Arc::new(AtomicBool::new(false));
+        let follow = Arc::new(Follow::default());
         let _guard = {
-            let (stop, quiet) = (Arc::clone(&stop), app.quiet());
+            let (follow, quiet) = (Arc::clone(&follow), app.quiet());
             app.interrupts.tell(move || {
-                stop.store(true, Ordering::Relaxed);
+                follow.stop();
                 if !quiet {
-                    output::note("\nending after the network that is running; Ctrl-C again ends at once");
+                    output::note("\nending; Ctrl-C again ends at once");
                 }
             })
         };
@@ -266,10 +274,10 @@ impl Run<'_> {
                 prompt: self.saved.prompt,
                 start,
                 cache: Some(&cache),
-                save: Some((&latents, &identity)),
+                save: Some(Save { path: &latents, identity: &identity, every: Some(1) }),
                 save_frames: args.save_frames.as_deref(),
             },
-            &mut networks.parts(settings),
+            &mut networks.parts(settings, &follow),
             Watch {
                 progress: &mut |progress| show.borrow_mut().progress(&progress),
                 frame: &mut |frame| {
@@ -281,7 +289,7 @@ impl Run<'_> {
                     show.borrow_mut().frame(&frame, settings.width, settings.height);
                     Ok(())
                 },
-                stop: &stop,
+                follow: &follow,
             },
         );
         show.into_inner().clear();
@@ -290,12 +298,8 @@ impl Run<'_> {
             Err(VideoError::Stopped { saved }) => {
                 // Nothing is left of it before that is said.
                 drop(encoder);
-                let how = match saved {
-                    true => {
-                        format!("; its latents are saved, and --resume --seed {} decodes them", settings.seed)
-                    }
-                    false => String::new(),
-                };
+                let resume = format!("--resume --seed {} goes on from there", settings.seed);
+                let how = saved.map_or_else(String::new, |saved| format!("; {saved}, and {resume}"));
                 app.note(format_args!("stopped: there is no video{how}"));
                 return Ok(None);
             }
@@ -314,7 +318,7 @@ impl Run<'_> {
         let error = error.into();
         if latents.exists() {
             self.app.note(format_args!(
-                "the latents are saved: with the same settings, --resume --seed {} decodes them",
+                "what is done is saved: with the same settings, --resume --seed {} goes on from there",
                 self.settings.seed
             ));
         }

@@ -45,7 +45,7 @@ impl Show {
             Progress::Text { cached: false, seconds } => {
                 self.say(&format!("read the prompt in {}", Span(*seconds)), true);
             }
-            Progress::Saved => {}
+            Progress::Saved(_) => {}
             Progress::Step { done, of, seconds } => self.count("step", "a step", *done, *of, *seconds),
             Progress::Frame { done, of, seconds } => self.count("frame", "a frame", *done, *of, *seconds),
         }
