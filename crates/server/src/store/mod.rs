@@ -41,7 +41,7 @@ pub use record::{
     Prompt, SamplingRecord, Status, Text, VideoRecord,
 };
 pub use usage::Usage;
-pub use videos::{VideoSettings, VideoState};
+pub use videos::{VideoEnd, VideoRow, VideoSettings, VideoState};
 
 use keys::KeyTable;
 use limits::Counters;
