@@ -173,7 +173,7 @@ impl Server {
         let videos = videos.map(str::to_owned).collect();
         let pool = Arc::new(Pool::new(options.models, videos, options.memory));
         let store = Arc::new(options.store);
-        let recorder = Box::new(|_: &video::Ending<'_>| None);
+        let recorder = video::recorder(options.text);
         let videos = Videos::new(options.videos, options.video, store.clone(), pool.clone(), recorder);
         let app = App::new(Shared {
             pool,

@@ -18,8 +18,8 @@ use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
 use crate::openai::{embeddings, models, responses, tokenize};
-use crate::{handlers, page, service, unread, video};
 use crate::video::handlers as videos;
+use crate::{handlers, page, service, unread, video};
 
 /// All paths.
 pub(crate) fn router(app: App) -> Router {

@@ -224,7 +224,7 @@ pub struct VideoRecord {
     pub guidance: Exact,
     /// Of the second denoiser, where there are two.
     pub guidance_low: Option<Exact>,
-    /// Where the second denoiser took over, if not where the model says.
+    /// Where the second denoiser took over, where there are two.
     pub boundary: Option<Exact>,
     /// How the latents were moved, as in `unipc`.
     pub sampler: String,

@@ -94,7 +94,7 @@ impl VideoSettings {
             shift: settings.shift,
             guidance: settings.guidance,
             guidance_low: two.then_some(settings.guidance_low),
-            boundary: None,
+            boundary: settings.boundary,
             negative: settings.negative.clone(),
             sampler: settings.sampler.name().to_owned(),
             spacing: match settings.spacing {
@@ -142,6 +142,7 @@ impl VideoSettings {
             sampler: Some(sampler),
             spacing: Some(spacing),
             rounding: Some(rounding),
+            boundary: self.boundary,
             seed: self.seed,
         })
     }
@@ -304,7 +305,8 @@ impl Store {
     /// # Errors
     /// The row cannot be read; the database's.
     pub fn video(&self, id: &str, now: u64) -> Result<Option<VideoRow>, StoreError> {
-        let select = format!("SELECT {COLUMNS} FROM videos WHERE id = ? AND (expires IS NULL OR expires > ?)");
+        let select =
+            format!("SELECT {COLUMNS} FROM videos WHERE id = ? AND (expires IS NULL OR expires > ?)");
         Ok(self.video_rows(&select, params![id, number(now)])?.pop())
     }
 
@@ -345,7 +347,8 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn begin_video(&self, id: &str, now: u64) -> Result<bool, StoreError> {
-        let update = "UPDATE videos SET state = 'in_progress', started = ifnull(started, ?), starts = starts + 1
+        let update =
+            "UPDATE videos SET state = 'in_progress', started = ifnull(started, ?), starts = starts + 1
                       WHERE id = ? AND state = 'queued'";
         self.change_videos(update, params![number(now), id]).map(|changed| changed > 0)
     }

@@ -49,7 +49,9 @@ pub(super) async fn serve(stored: Stored, headers: &HeaderMap) -> Result<Respons
         Share::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
         Share::Outside => {
             let message = format!("the file has {length} bytes, and none of those that Range asks for");
-            ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, message).code("range_not_satisfiable").into_response()
+            ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, message)
+                .code("range_not_satisfiable")
+                .into_response()
         }
         Share::Whole | Share::Part { .. } => {
             file.seek(SeekFrom::Start(first))
@@ -166,8 +168,12 @@ mod tests {
     use super::*;
 
     /// Status, headers and body.
-    fn ask(path: &std::path::Path, fields: &[(header::HeaderName, &str)]) -> (StatusCode, HeaderMap, Vec<u8>) {
-        let headers: HeaderMap = fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+    fn ask(
+        path: &std::path::Path,
+        fields: &[(header::HeaderName, &str)],
+    ) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let headers: HeaderMap =
+            fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         let stored =
             Stored { path: path.to_owned(), media_type: "video/mp4", name: "video_1.mp4".to_owned() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -185,18 +191,26 @@ mod tests {
         let bytes: Vec<u8> = (0..2 * CHUNK + 5).map(|index| (index % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let (status, headers, body) = ask(&path, &[]);
-        assert_eq!((status, &headers[header::CONTENT_TYPE], body == bytes), (StatusCode::OK, &"video/mp4".parse().unwrap(), true));
+        assert_eq!(
+            (status, &headers[header::CONTENT_TYPE], body == bytes),
+            (StatusCode::OK, &"video/mp4".parse().unwrap(), true)
+        );
         assert_eq!(headers[header::CONTENT_LENGTH], bytes.len().to_string());
         assert_eq!(headers[header::CONTENT_DISPOSITION], "inline; filename=\"video_1.mp4\"");
         let length = bytes.len();
-        for (first, last) in [(0, 0), (0, CHUNK - 1), (1, CHUNK), (CHUNK, 2 * CHUNK + 4), (length - 1, length - 1)] {
+        for (first, last) in
+            [(0, 0), (0, CHUNK - 1), (1, CHUNK), (CHUNK, 2 * CHUNK + 4), (length - 1, length - 1)]
+        {
             let (status, headers, body) = ask(&path, &[(header::RANGE, &format!("bytes={first}-{last}"))]);
             assert_eq!(status, StatusCode::PARTIAL_CONTENT);
             assert_eq!(headers[header::CONTENT_RANGE], format!("bytes {first}-{last}/{length}"));
             assert!(body == bytes[first..=last], "{first}-{last}");
         }
         let (status, headers, body) = ask(&path, &[(header::RANGE, &format!("bytes={length}-"))]);
-        assert_eq!((status, &*headers[header::CONTENT_RANGE].to_str().unwrap()), (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{length}")));
+        assert_eq!(
+            (status, &*headers[header::CONTENT_RANGE].to_str().unwrap()),
+            (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{length}"))
+        );
         assert!(String::from_utf8(body).unwrap().contains("range_not_satisfiable"));
     }
 
@@ -208,7 +222,10 @@ mod tests {
         let (_, headers, _) = ask(&path, &[]);
         let tag = headers[header::ETAG].to_str().unwrap().to_owned();
         let (status, headers, body) = ask(&path, &[(header::IF_NONE_MATCH, &tag)]);
-        assert_eq!((status, &headers[header::ETAG], body.len()), (StatusCode::NOT_MODIFIED, &tag.parse().unwrap(), 0));
+        assert_eq!(
+            (status, &headers[header::ETAG], body.len()),
+            (StatusCode::NOT_MODIFIED, &tag.parse().unwrap(), 0)
+        );
         let part = [(header::RANGE, "bytes=1-"), (header::IF_RANGE, tag.as_str())];
         assert_eq!(ask(&path, &part).2, b"ne");
         std::fs::write(&path, b"two").unwrap();
@@ -229,6 +246,9 @@ mod tests {
         let path = folder.path().join("empty");
         std::fs::write(&path, b"").unwrap();
         let (status, headers, body) = ask(&path, &[]);
-        assert_eq!((status, headers[header::CONTENT_LENGTH].to_str().unwrap(), body.len()), (StatusCode::OK, "0", 0));
+        assert_eq!(
+            (status, headers[header::CONTENT_LENGTH].to_str().unwrap(), body.len()),
+            (StatusCode::OK, "0", 0)
+        );
     }
 }

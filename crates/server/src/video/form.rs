@@ -113,7 +113,8 @@ mod tests {
         let found = read(&[("name=\"prompt\"", "a river\r\nat night, 河"), ("name=\"seconds\"", "4")]);
         assert_eq!(found.unwrap(), json!({ "prompt": "a river\r\nat night, 河", "seconds": "4" }));
         assert_eq!(read(&[]).unwrap(), json!({}));
-        let nested = read(&[("name=\"input_reference[file_id]\"", "x"), ("name=\"input_reference[b]\"", "y")]);
+        let nested =
+            read(&[("name=\"input_reference[file_id]\"", "x"), ("name=\"input_reference[b]\"", "y")]);
         assert_eq!(nested.unwrap(), json!({ "input_reference": {} }));
         let file = read(&[("name=\"input_reference\"; filename=\"a.png\"", "\u{1}")]);
         assert_eq!(file.unwrap(), json!({ "input_reference": "" }));
@@ -130,7 +131,9 @@ mod tests {
         assert!(read(&many).unwrap_err().message.contains("more than 64 fields"));
         let bytes = b"--b\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\n\xff\r\n--b--\r\n";
         assert_eq!(read_body(&bytes[..]).unwrap_err().message, "prompt: it is not UTF-8");
-        for body in ["", "--b", "no form", "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nnever ends"] {
+        for body in
+            ["", "--b", "no form", "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nnever ends"]
+        {
             let error = read_body(body).unwrap_err();
             assert!(error.message.starts_with("the form cannot be read"), "{}", error.message);
         }

@@ -51,9 +51,11 @@ fn check_length(networks: &VideoNetworks, request: &VideoRequest) -> Result<(), 
     let most = networks.model().text_len;
     let negative = request.wanted.negative.as_deref().unwrap_or_default();
     for (name, text) in [("prompt", request.prompt.as_str()), ("negative_prompt", negative)] {
-        let tokens = networks.tokens(text).map_err(|error| ApiError::parameter(name, format!("{name}: {error}")))?;
+        let tokens =
+            networks.tokens(text).map_err(|error| ApiError::parameter(name, format!("{name}: {error}")))?;
         if tokens.len() > most {
-            let message = format!("{name}: it has {} tokens, and the model reads {most} at most", tokens.len());
+            let message =
+                format!("{name}: it has {} tokens, and the model reads {most} at most", tokens.len());
             return Err(ApiError::parameter(name, message).code("context_length_exceeded"));
         }
     }
@@ -133,7 +135,9 @@ impl Drop for Awaited {
                     Ok(()) => tracing::info!(id, "cancelled, as its client went away"),
                     // Somebody else may have deleted it.
                     Err(error) if error.status == StatusCode::NOT_FOUND => {}
-                    Err(error) => tracing::error!(id, message = error.message, "a video that nobody waits for stays"),
+                    Err(error) => {
+                        tracing::error!(id, message = error.message, "a video that nobody waits for stays")
+                    }
                 }
             });
         }
@@ -179,7 +183,9 @@ pub(crate) async fn sync(
     awaited.finished = true;
     if let Some((code, message)) = &job.error {
         tracing::debug!(id, code, "a video that was waited for has failed");
-        return Err(ApiError::internal(format!("the video `{id}` has failed: {message}")).code("video_failed"));
+        return Err(
+            ApiError::internal(format!("the video `{id}` has failed: {message}")).code("video_failed")
+        );
     }
     let stored = app.videos.file(&id, Variant::Video, &owner).await?;
     let mut response = content::serve(stored, &HeaderMap::new()).await?;
@@ -192,7 +198,8 @@ pub(crate) async fn sync(
 }
 
 fn interrupted(id: &str) -> ApiError {
-    let message = format!("the server is about to end; `{id}` goes on when it starts again, see /v1/videos/{id}");
+    let message =
+        format!("the server is about to end; `{id}` goes on when it starts again, see /v1/videos/{id}");
     ApiError::unavailable(message, 5)
 }
 
@@ -320,7 +327,8 @@ impl ContentOf {
             Some("thumbnail") => Ok(Variant::Thumbnail),
             Some("latest") => Ok(Variant::Latest),
             Some("spritesheet") => {
-                let message = "variant: no sprite sheets are made here; there are video, thumbnail and latest";
+                let message =
+                    "variant: no sprite sheets are made here; there are video, thumbnail and latest";
                 Err(ApiError::parameter("variant", message))
             }
             Some(other) => {

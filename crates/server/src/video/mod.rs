@@ -42,6 +42,7 @@ mod router;
 pub use crate::store::VideoSettings;
 pub(crate) use crate::store::VideoState;
 pub(crate) use jobs::Videos;
+pub(crate) use record::recorder;
 pub(crate) use router::router;
 
 /// A model that makes videos.

@@ -104,7 +104,10 @@ mod tests {
 
     #[test]
     fn numbers_and_texts_of_numbers() {
-        assert_eq!((number::<f64>("4"), number::<f64>("\"4\""), number::<f64>("4.5")), (Ok(4.0), Ok(4.0), Ok(4.5)));
+        assert_eq!(
+            (number::<f64>("4"), number::<f64>("\"4\""), number::<f64>("4.5")),
+            (Ok(4.0), Ok(4.0), Ok(4.5))
+        );
         assert_eq!((number::<u64>("\"18446744073709551615\""), number::<u64>("4.0")), (Ok(u64::MAX), Ok(4)));
         assert_eq!((number::<f32>("0.1"), number::<f32>("\"1e-1\"")), (Ok(0.1), Ok(0.1)));
         assert_eq!(number::<u32>("7"), Ok(7));
@@ -112,7 +115,18 @@ mod tests {
 
     #[test]
     fn everything_else_is_none() {
-        for json in ["\"\"", "\"four\"", "\"nan\"", "\"inf\"", "\"infinity\"", "\"1e400\"", "\" 4\"", "true", "[4]", "{}"] {
+        for json in [
+            "\"\"",
+            "\"four\"",
+            "\"nan\"",
+            "\"inf\"",
+            "\"infinity\"",
+            "\"1e400\"",
+            "\" 4\"",
+            "true",
+            "[4]",
+            "{}",
+        ] {
             assert!(number::<f64>(json).unwrap_err().contains("expected a number"), "{json}");
         }
         for json in ["-1", "4.5", "\"4.5\"", "\"-1\"", "1e30", "18446744073709551616"] {

@@ -76,7 +76,7 @@ pub(crate) struct SettingsObject {
     /// Of the second denoiser, where there are two.
     #[schema(required)]
     guidance_scale_2: Option<f32>,
-    /// Where the second denoiser takes over, if that was asked for.
+    /// Where the second denoiser takes over, where there are two.
     #[schema(required)]
     boundary_ratio: Option<f32>,
     flow_shift: f32,
@@ -275,7 +275,9 @@ pub(super) mod tests {
         });
         assert_eq!(found, expected);
         // The shortest number that is this F32.
-        assert!(serde_json::to_string(&VideoObject::from(job())).unwrap().contains("\"guidance_scale\":5.1,"));
+        assert!(
+            serde_json::to_string(&VideoObject::from(job())).unwrap().contains("\"guidance_scale\":5.1,")
+        );
     }
 
     #[test]
@@ -289,7 +291,10 @@ pub(super) mod tests {
             ..job()
         };
         let found = rendered(done);
-        assert_eq!((&found["status"], &found["progress"], &found["bytes"]), (&json!("completed"), &json!(100), &json!(7)));
+        assert_eq!(
+            (&found["status"], &found["progress"], &found["bytes"]),
+            (&json!("completed"), &json!(100), &json!(7))
+        );
         let failed = VideoJob {
             state: VideoState::Failed,
             progress: 100.0,
@@ -318,7 +323,8 @@ pub(super) mod tests {
     #[test]
     fn a_list_says_where_it_ends() {
         let list = |jobs, more| serde_json::to_value(VideoList::new(jobs, more)).unwrap();
-        let empty = json!({ "object": "list", "data": [], "has_more": false, "first_id": null, "last_id": null });
+        let empty =
+            json!({ "object": "list", "data": [], "has_more": false, "first_id": null, "last_id": null });
         assert_eq!(list(Vec::new(), false), empty);
         let found = list(vec![job(), VideoJob { id: "video_2".to_owned(), ..job() }], true);
         assert_eq!((&found["first_id"], &found["last_id"]), (&json!("video_1"), &json!("video_2")));

@@ -107,7 +107,15 @@ mod tests {
     #[test]
     fn what_is_no_range_is_the_whole() {
         for other in [
-            "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-4", "bytes=+1-2", "bytes=0-0,5-6", "lines=0-5", "bytes=1--2",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-4",
+            "bytes=+1-2",
+            "bytes=0-0,5-6",
+            "lines=0-5",
+            "bytes=1--2",
             "bytes=0x1-0x2",
         ] {
             assert_eq!(range(other), Share::Whole, "{other}");

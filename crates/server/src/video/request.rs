@@ -104,7 +104,9 @@ impl CreateVideo {
         if self.prompt.trim().is_empty() {
             return Err(ApiError::parameter("prompt", "prompt: it is empty; say what the video shows"));
         }
-        for (name, text) in [("prompt", Some(&self.prompt)), ("negative_prompt", self.negative_prompt.as_ref())] {
+        for (name, text) in
+            [("prompt", Some(&self.prompt)), ("negative_prompt", self.negative_prompt.as_ref())]
+        {
             if let Some(length) = text.map(String::len).filter(|&length| length > MAX_PROMPT) {
                 let message = format!("{name}: it has {length} bytes, at most {MAX_PROMPT} are possible");
                 return Err(ApiError::parameter(name, message).code("context_length_exceeded"));
@@ -148,8 +150,12 @@ impl CreateVideo {
         let apart = match (self.width, self.height) {
             (Some(width), Some(height)) => Some((width.0, height.0)),
             (None, None) => None,
-            (Some(_), None) => return Err(ApiError::parameter("height", "height: width is of no use without it")),
-            (None, Some(_)) => return Err(ApiError::parameter("width", "width: height is of no use without it")),
+            (Some(_), None) => {
+                return Err(ApiError::parameter("height", "height: width is of no use without it"));
+            }
+            (None, Some(_)) => {
+                return Err(ApiError::parameter("width", "width: height is of no use without it"));
+            }
         };
         let Some(size) = &self.size else { return Ok(apart) };
         let read = || {
@@ -199,8 +205,7 @@ impl CreateVideo {
             !text.is_empty() && **text != model.defaults.negative
         });
         if negative.is_some() && settings.guidance == 1.0 && settings.guidance_low == 1.0 {
-            let message =
-                "negative_prompt: it has no effect where guidance_scale is 1; leave it out, or raise guidance_scale";
+            let message = "negative_prompt: it has no effect where guidance_scale is 1; leave it out, or raise guidance_scale";
             return Err(ApiError::parameter("negative_prompt", message));
         }
         Ok(())
@@ -238,5 +243,185 @@ impl CreateVideo {
             "the boundary between two denoisers" => "boundary_ratio",
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use wushi_engine::video::Defaults;
+
+    use super::*;
+    use crate::body::parse;
+
+    fn model() -> VideoModel {
+        VideoModel {
+            channels: 2,
+            temporal_stride: 4,
+            spatial_stride: 8,
+            patch: [1, 2, 2],
+            latent_mean: vec![0.0; 2],
+            latent_std: vec![1.0; 2],
+            text_len: 8,
+            text_dim: 3,
+            train_timesteps: 1000.0,
+            boundary: None,
+            distilled: false,
+            euler: false,
+            defaults: Defaults {
+                width: 832,
+                height: 480,
+                frames: 81,
+                fps: 16,
+                steps: 50,
+                shift: 5.0,
+                shift_below: None,
+                guidance: 5.0,
+                guidance_low: None,
+                negative: "blurry".to_owned(),
+            },
+        }
+    }
+
+    fn two_denoisers() -> VideoModel {
+        VideoModel { boundary: Some(0.875), ..model() }
+    }
+
+    /// A request with these fields beside its prompt.
+    fn ask(fields: Value, model: &VideoModel) -> Result<VideoRequest, ApiError> {
+        let mut body = json!({ "prompt": "a river" });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        parse::<CreateVideo>(body.to_string().as_bytes())?.request(model)
+    }
+
+    fn wanted(fields: Value) -> Wanted {
+        ask(fields, &model()).unwrap().wanted
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_models() {
+        let request = ask(json!({}), &model()).unwrap();
+        let seed = request.wanted.seed;
+        assert_eq!(request.wanted, Wanted { seed, ..Wanted::default() });
+        assert_eq!((request.model, request.format, request.prompt.as_str()), (None, Format::Mp4, "a river"));
+        assert_ne!(seed, wanted(json!({})).seed, "drawn");
+        assert_eq!(ask(json!({ "model": "" }), &model()).unwrap().model, None);
+    }
+
+    #[test]
+    fn everything_that_is_said_is_heard() {
+        let all = json!({
+            "model": "wan", "seconds": "5.0625", "size": "480x832", "seed": "7", "width": 480, "height": "832",
+            "num_frames": 81, "fps": 16, "num_inference_steps": "20", "guidance_scale": 4, "guidance_scale_2": 3.5,
+            "boundary_ratio": "0.9", "flow_shift": 3.0, "negative_prompt": "", "output_format": "apng",
+        });
+        let request = ask(all, &two_denoisers()).unwrap();
+        let expected = Wanted {
+            size: Some((480, 832)),
+            frames: Some(81),
+            fps: Some(16),
+            steps: Some(20),
+            shift: Some(3.0),
+            guidance: Some(4.0),
+            guidance_low: Some(3.5),
+            boundary: Some(0.9),
+            negative: Some(String::new()),
+            seed: 7,
+            ..Wanted::default()
+        };
+        assert_eq!((request.wanted, request.format), (expected, Format::Apng));
+        assert_eq!(request.model.as_deref(), Some("wan"));
+    }
+
+    #[test]
+    fn seconds_become_frames() {
+        let frames = |fields| wanted(fields).frames;
+        assert_eq!(frames(json!({ "seconds": "4" })), Some(64));
+        assert_eq!(frames(json!({ "seconds": 4, "fps": 24 })), Some(96));
+        assert_eq!(frames(json!({ "seconds": 0.05 })), Some(1));
+        assert_eq!(frames(json!({ "seconds": "5.0417", "fps": 24, "num_frames": 121 })), Some(121));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        for (fields, param) in [
+            (json!({ "prompt": " \n" }), "prompt"),
+            (json!({ "prompt": 5 }), "prompt"),
+            (json!({ "prompt": "x".repeat(MAX_PROMPT + 1) }), "prompt"),
+            (json!({ "negative_prompt": "x".repeat(MAX_PROMPT + 1) }), "negative_prompt"),
+            (json!({ "bananas": 1 }), "bananas"),
+            (json!({ "n": 1 }), "n"),
+            (json!({ "input_reference": { "file_id": "f" } }), "input_reference"),
+            (json!({ "seconds": "four" }), "seconds"),
+            (json!({ "seconds": -4 }), "seconds"),
+            (json!({ "seconds": "0" }), "seconds"),
+            (json!({ "seconds": 1e300 }), "seconds"),
+            (json!({ "seconds": "4", "num_frames": 81 }), "seconds"),
+            (json!({ "size": "large" }), "size"),
+            (json!({ "size": "480x" }), "size"),
+            (json!({ "size": "+480x832" }), "size"),
+            (json!({ "size": "99999999999999999999x9" }), "size"),
+            (json!({ "size": "832x8" }), "size"),
+            (json!({ "size": "20000x480" }), "size"),
+            (json!({ "size": "832x480", "width": 832, "height": 832 }), "size"),
+            (json!({ "width": 832 }), "height"),
+            (json!({ "height": 832 }), "width"),
+            (json!({ "width": 0, "height": 480 }), "width"),
+            (json!({ "width": 480, "height": 1_000_000 }), "height"),
+            (json!({ "num_frames": 0 }), "num_frames"),
+            (json!({ "num_frames": 1.5 }), "num_frames"),
+            (json!({ "fps": 0 }), "fps"),
+            (json!({ "fps": 100_000 }), "fps"),
+            (json!({ "num_inference_steps": 0 }), "num_inference_steps"),
+            (json!({ "guidance_scale": 0.5 }), "guidance_scale"),
+            (json!({ "guidance_scale": "nan" }), "guidance_scale"),
+            (json!({ "guidance_scale_2": 3 }), "guidance_scale_2"),
+            (json!({ "boundary_ratio": 0.5 }), "boundary_ratio"),
+            (json!({ "flow_shift": -1 }), "flow_shift"),
+            (json!({ "seed": -1 }), "seed"),
+            (json!({ "seed": 0.5 }), "seed"),
+            (json!({ "output_format": "png-dir" }), "output_format"),
+            (json!({ "guidance_scale": 1, "negative_prompt": "dark" }), "negative_prompt"),
+        ] {
+            let error = ask(fields.clone(), &model()).map(|_| ()).expect_err(&fields.to_string());
+            assert_eq!(
+                (error.status.as_u16(), error.param.as_deref()),
+                (400, Some(param)),
+                "{fields}: {}",
+                error.message
+            );
+            assert!(
+                error.message.starts_with(param) || error.message.contains(&format!("`{param}`")),
+                "{}",
+                error.message
+            );
+        }
+        for (fields, param) in [
+            (json!({ "guidance_scale": 3, "guidance_scale_2": 0 }), "guidance_scale_2"),
+            (json!({ "guidance_scale": 2000, "guidance_scale_2": 0 }), "guidance_scale"),
+            (json!({ "boundary_ratio": 1.5 }), "boundary_ratio"),
+        ] {
+            let error = ask(fields.clone(), &two_denoisers()).map(|_| ()).expect_err(&fields.to_string());
+            assert_eq!(error.param.as_deref(), Some(param), "{fields}: {}", error.message);
+        }
+        let missing = parse::<CreateVideo>(b"{}").map(|_| ()).unwrap_err();
+        assert!(missing.message.contains("missing field `prompt`"), "{}", missing.message);
+    }
+
+    #[test]
+    fn what_an_answer_said_may_be_sent_back() {
+        let fields = json!({
+            "guidance_scale": 1.0, "negative_prompt": "blurry", "seconds": "5.0625", "num_frames": 81, "size": "832x480",
+            "width": 832, "height": 480,
+        });
+        assert_eq!(wanted(fields).negative.as_deref(), Some("blurry"));
+    }
+
+    #[test]
+    fn mp4_takes_even_sizes_only() {
+        let odd = VideoModel { spatial_stride: 1, patch: [1, 1, 1], ..model() };
+        let error = ask(json!({ "size": "31x32" }), &odd).map(|_| ()).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("output_format"));
+        assert!(ask(json!({ "size": "31x32", "output_format": "gif" }), &odd).is_ok());
     }
 }
