@@ -68,7 +68,7 @@ pub struct VideoSettings {
     pub guidance: f32,
     /// Of the second denoiser; `None` where there is one.
     pub guidance_low: Option<f32>,
-    /// Where the second denoiser takes over; `None` where there is one, or that is the model's own.
+    /// Where the second denoiser takes over; `None` where there is one.
     pub boundary: Option<f32>,
     /// What the video shall not be.
     pub negative: String,
@@ -94,7 +94,7 @@ impl VideoSettings {
             shift: settings.shift,
             guidance: settings.guidance,
             guidance_low: two.then_some(settings.guidance_low),
-            boundary: None,
+            boundary: settings.boundary,
             negative: settings.negative.clone(),
             sampler: settings.sampler.name().to_owned(),
             spacing: match settings.spacing {
@@ -142,6 +142,7 @@ impl VideoSettings {
             sampler: Some(sampler),
             spacing: Some(spacing),
             rounding: Some(rounding),
+            boundary: self.boundary,
             seed: self.seed,
         })
     }
@@ -304,7 +305,8 @@ impl Store {
     /// # Errors
     /// The row cannot be read; the database's.
     pub fn video(&self, id: &str, now: u64) -> Result<Option<VideoRow>, StoreError> {
-        let select = format!("SELECT {COLUMNS} FROM videos WHERE id = ? AND (expires IS NULL OR expires > ?)");
+        let select =
+            format!("SELECT {COLUMNS} FROM videos WHERE id = ? AND (expires IS NULL OR expires > ?)");
         Ok(self.video_rows(&select, params![id, number(now)])?.pop())
     }
 
@@ -345,7 +347,8 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn begin_video(&self, id: &str, now: u64) -> Result<bool, StoreError> {
-        let update = "UPDATE videos SET state = 'in_progress', started = ifnull(started, ?), starts = starts + 1
+        let update =
+            "UPDATE videos SET state = 'in_progress', started = ifnull(started, ?), starts = starts + 1
                       WHERE id = ? AND state = 'queued'";
         self.change_videos(update, params![number(now), id]).map(|changed| changed > 0)
     }
@@ -417,6 +420,17 @@ impl Store {
             Some(record) => insert_error(&self.path, record, error),
             None => self.sqlite(error),
         })
+    }
+
+    /// Finished jobs, those that ended first at the beginning.
+    ///
+    /// # Errors
+    /// A row cannot be read; the database's.
+    pub fn finished_videos(&self) -> Result<Vec<VideoRow>, StoreError> {
+        let select = format!(
+            "SELECT {COLUMNS} FROM videos WHERE state IN ('completed', 'failed') ORDER BY ended, number"
+        );
+        self.video_rows(&select, [])
     }
 
     /// Removes a job; whether it was there.

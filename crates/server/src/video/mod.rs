@@ -21,10 +21,12 @@ use wushi_media::Format;
 
 use crate::store::AuditRecord;
 
+mod files;
 mod jobs;
+mod progress;
+mod runner;
 
-pub use crate::store::VideoSettings;
-pub(crate) use crate::store::VideoState;
+pub(crate) use crate::store::{VideoSettings, VideoState};
 pub(crate) use jobs::Videos;
 
 /// A model that makes videos.
