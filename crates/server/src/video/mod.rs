@@ -51,7 +51,7 @@ pub struct VideoOptions {
     pub keep: Duration,
     /// Bytes that all files may take; the oldest finished videos go first.
     pub disk: u64,
-    /// After how many steps of denoising what is done is saved; about every 30 seconds if `None`.
+    /// After how many steps of denoising what is done is saved; about every 10 seconds if `None`.
     pub save_steps: Option<usize>,
 }
 
