@@ -15,8 +15,8 @@ use wushi_models::Stretch;
 use crate::layers::Layers;
 use crate::values::{
     address, at_least_one, bias, cache_type, count, denoiser_cache, flow_shift, frame_rate, guidance,
-    instruction_set, min_p, path, penalty, port, repetition_penalty, rounding, sampler, seconds, seed, size,
-    spacing, storage_type, stretch, switch, temperature, text, threads, top_p, vae_type, video_format,
+    instruction_set, min_p, path, penalty, port, repetition_penalty, rounding, sampler, seconds, seed, share,
+    size, spacing, storage_type, stretch, switch, temperature, text, threads, top_p, vae_type, video_format,
     video_size,
 };
 
@@ -145,6 +145,8 @@ knobs! {
             default: "the model's own";
         guidance_2: Option<f32>, --"guidance-2" "G", "WUSHI_GUIDANCE_2", guidance,
             "The guidance of the second denoiser, if the model has two", default: "--guidance, else the model's own";
+        boundary: Option<f32>, --"boundary" "SHARE", "WUSHI_BOUNDARY", share,
+            "Where the second of two denoisers takes over: the share of noise that is left", default: "the model's own";
         flow_shift: Option<f32>, --"flow-shift" "S", "WUSHI_FLOW_SHIFT", flow_shift,
             "How far the steps' noise levels are shifted towards noise", default: "the model's own";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
