@@ -15,8 +15,8 @@ use wushi_models::Stretch;
 use crate::layers::Layers;
 use crate::values::{
     address, at_least_one, bias, cache_type, count, denoiser_cache, flow_shift, frame_rate, guidance,
-    instruction_set, min_p, path, penalty, port, repetition_penalty, rounding, sampler, seconds, seed, size,
-    spacing, storage_type, stretch, switch, temperature, text, threads, top_p, vae_type, video_format,
+    instruction_set, min_p, path, penalty, port, repetition_penalty, rounding, sampler, seconds, seed, share,
+    size, spacing, storage_type, stretch, switch, temperature, text, threads, top_p, vae_type, video_format,
     video_size,
 };
 
@@ -145,6 +145,8 @@ knobs! {
             default: "the model's own";
         guidance_2: Option<f32>, --"guidance-2" "G", "WUSHI_GUIDANCE_2", guidance,
             "The guidance of the second denoiser, if the model has two", default: "--guidance, else the model's own";
+        boundary: Option<f32>, --"boundary" "SHARE", "WUSHI_BOUNDARY", share,
+            "Where the second of two denoisers takes over: the share of noise that is left", default: "the model's own";
         flow_shift: Option<f32>, --"flow-shift" "S", "WUSHI_FLOW_SHIFT", flow_shift,
             "How far the steps' noise levels are shifted towards noise", default: "the model's own";
         seed: Option<u64>, --"seed" "N", "WUSHI_SEED", seed,
@@ -199,6 +201,24 @@ knobs! {
             "How long answers under way may go on after the server was told to end", default: "30";
         max_body: Option<u64>, --"max-body" "SIZE", "WUSHI_MAX_BODY", size,
             "The largest body of a request, as in 8M", default: "8M";
+    }
+
+    /// How a server makes videos, and where it keeps them.
+    ServingVideos "Serving videos" {
+        videos: Option<PathBuf>, --"videos" "DIR", "WUSHI_VIDEOS", path,
+            "Folder that videos are kept in", default: "the folder videos beside the database";
+        keep_videos: Option<usize>, --"keep-videos" "DAYS", "WUSHI_KEEP_VIDEOS", at_least_one,
+            "Remove videos DAYS after they were made", default: "7";
+        video_disk: Option<u64>, --"video-disk" "SIZE", "WUSHI_VIDEO_DISK", size,
+            "The most that all videos may take on the disk; the oldest make room for new ones", default: "20G";
+        save_steps: Option<usize>, --"save-steps" "N", "WUSHI_SAVE_STEPS", at_least_one,
+            "Save what is denoised after each N steps, so that a video goes on there when the server was killed",
+            default: "about every 10 seconds";
+        vae_dtype: Option<DType>, --"vae-dtype" "TYPE", "WUSHI_VAE_DTYPE", vae_type,
+            "Type of the VAE's convolutions: f32, f16, or bf16, which is faster", default: "as they are stored";
+        cache_type: Option<CacheType>, --"cache-type" "TYPE", "WUSHI_CACHE_TYPE", denoiser_cache,
+            "Type that the denoiser rounds keys and values to: f32 or f16",
+            default: "f32 if its weights are F32, else f16";
     }
 
     /// Where a server's keys, usage and records are.

@@ -170,6 +170,10 @@ pub(crate) fn guidance(text: &str) -> Result<f32, String> {
     number(text, |&g: &f32| g.is_finite() && g >= 1.0, "a number, at least 1 (which is no guidance)")
 }
 
+pub(crate) fn share(text: &str) -> Result<f32, String> {
+    number(text, |share: &f32| (0.0..=1.0).contains(share), "a share, 0 to 1")
+}
+
 pub(crate) fn flow_shift(text: &str) -> Result<f32, String> {
     number(text, |&s: &f32| s.is_finite() && s > 0.0, "a number above 0")
 }

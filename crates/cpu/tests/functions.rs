@@ -232,9 +232,9 @@ fn wrong_inputs_are_refused() {
 fn in_turns_or_at_once() {
     let g = Builder::new();
     let x = g.input_value("x", &[1100, 512]).unwrap();
-    let h = g.linear_with(g.rms_norm(x, "norm", 512, 1e-6).unwrap(), "narrow", 600, true).unwrap();
+    let h = g.linear_with(g.rms_norm(x, "norm", 512, 1e-6).unwrap(), "narrow", 608, true).unwrap();
     let wide = g.gelu_tanh(g.linear_with(h, "wide", 2304, true).unwrap()).unwrap();
-    let y = g.add(h, g.linear(wide, "down", 600).unwrap()).unwrap();
+    let y = g.add(h, g.linear(wide, "down", 608).unwrap()).unwrap();
     let [q, k, v] = ["q", "k", "v"].map(|name| g.linear(y, name, 512).unwrap());
     let a = g.attention(q, k, v, Attention::full(8, 8, 64)).unwrap();
     let graph = g.finish_all(&[g.linear(a, "out", 16).unwrap(), y]).unwrap();

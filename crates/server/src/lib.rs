@@ -130,6 +130,9 @@ pub enum ServeError {
     /// The first model cannot be loaded.
     #[error("{0}")]
     NotLoaded(String),
+    /// Videos cannot be kept.
+    #[error("{0}")]
+    Videos(String),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -174,7 +177,8 @@ impl Server {
         let pool = Arc::new(Pool::new(options.models, videos, options.memory));
         let store = Arc::new(options.store);
         let recorder = video::recorder(options.text);
-        let videos = Videos::new(options.videos, options.video, store.clone(), pool.clone(), recorder);
+        let videos = Videos::open(options.videos, options.video, store.clone(), pool.clone(), recorder);
+        let videos = videos.map_err(ServeError::Videos)?;
         let app = App::new(Shared {
             pool,
             videos,
@@ -208,6 +212,8 @@ impl Server {
         let Server { listener, app, drain, keep_records, .. } = self;
         let background = tokio::spawn(watch_over(app.clone()));
         let pruning = tokio::spawn(prune(app.clone(), keep_records));
+        let tidying = tokio::spawn(app.videos.clone().keep_tidy());
+        let making = tokio::spawn(app.videos.clone().run(app.closing.subscribe()));
         let mut failed = None;
         let first = first_model(&app);
         let stop = async {
@@ -233,8 +239,15 @@ impl Server {
         if timeout(LAST_STEPS, async { (app.under_way.closed().await, closing.await) }).await.is_err() {
             tracing::warn!("some connections did not end");
         }
+        // Stopped when nobody was let in any more; what it was at is back in the queue.
+        if timeout(LAST_STEPS, making).await.is_err() {
+            tracing::warn!(
+                "the video being made did not stop; it goes on from what is saved at the next start"
+            );
+        }
         background.abort();
         pruning.abort();
+        tidying.abort();
         failed.map_or(Ok(()), Err)
     }
 }

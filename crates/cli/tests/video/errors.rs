@@ -177,6 +177,8 @@ fn what_is_asked_for_wrongly() {
     refused(&[&model, "a dog", "--frames", "0"], 2, "at least 1");
     refused(&[&model, "a dog", "--guidance", "0.5"], 2, "at least 1");
     refused(&[&model, "a dog", "--guidance-2", "2"], 1, "two denoisers");
+    refused(&[&model, "a dog", "--boundary", "0.5"], 1, "this model has one denoiser");
+    refused(&[&model, "a dog", "--boundary", "1.5"], 2, "a share, 0 to 1");
     refused(&[&model, "a dog", "--sampler", "ddim"], 2, "unipc or euler");
     refused(&[&model, "a dog", "--format", "webm"], 2, "mp4, apng, gif or png-dir");
     refused(&[&model, "a dog", "--vae-dtype", "q8_0"], 2, "f32, f16 or bf16");

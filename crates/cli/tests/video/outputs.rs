@@ -227,14 +227,18 @@ fn two_denoisers_of_one_kind_are_one() {
     let two = quick(&sandbox, &model, &[&guided[..], &["--dit-2", &second]].concat());
     assert_eq!(two["frames_digest"], one["frames_digest"]);
     assert_eq!((&one["guidance_2"], &two["guidance_2"]), (&serde_json::Value::Null, &4.0.into()));
+    assert_eq!((&one["boundary"], &two["boundary"]), (&serde_json::Value::Null, &0.875.into()));
     // The second one's guidance is its own.
     let apart = quick(&sandbox, &model, &[&guided[..], &["--dit-2", &second, "--guidance-2", "1"]].concat());
     assert_ne!(apart["frames_digest"], one["frames_digest"]);
-    let plan = ["video", &model, "--dit-2", &second, "--plan", "--json", "--size", "48x32", "--steps", "4"];
-    let plan = sandbox.json(&[&plan[..], &["--guidance", "4", "--guidance-2", "1"]].concat());
+    let asked = ["video", &model, "--dit-2", &second, "--plan", "--json", "--size", "48x32", "--steps", "4"];
+    let asked = [&asked[..], &["--guidance", "4", "--guidance-2", "1"]].concat();
+    let plan = sandbox.json(&asked);
     let stages = plan["stages"].as_array().unwrap();
     assert_eq!(stages.len(), 4, "both have a turn");
     let macs = |stage: usize| stages[stage]["multiply_adds"].as_u64().unwrap();
     // Two runs a step with guidance, one without.
     assert!(macs(1) > 0 && macs(2) > 0 && macs(1) % 2 == 0);
+    let plan = sandbox.json(&[&asked[..], &["--boundary", "1"]].concat());
+    assert_eq!(plan["stages"].as_array().unwrap().len(), 3, "the first one has no turn");
 }

@@ -68,7 +68,7 @@ pub struct VideoSettings {
     pub guidance: f32,
     /// Of the second denoiser; `None` where there is one.
     pub guidance_low: Option<f32>,
-    /// Where the second denoiser takes over; `None` where there is one, or that is the model's own.
+    /// Where the second denoiser takes over; `None` where there is one.
     pub boundary: Option<f32>,
     /// What the video shall not be.
     pub negative: String,
@@ -420,6 +420,17 @@ impl Store {
             Some(record) => insert_error(&self.path, record, error),
             None => self.sqlite(error),
         })
+    }
+
+    /// Finished jobs, those that ended first at the beginning.
+    ///
+    /// # Errors
+    /// A row cannot be read; the database's.
+    pub fn finished_videos(&self) -> Result<Vec<VideoRow>, StoreError> {
+        let select = format!(
+            "SELECT {COLUMNS} FROM videos WHERE state IN ('completed', 'failed') ORDER BY ended, number"
+        );
+        self.video_rows(&select, [])
     }
 
     /// Removes a job; whether it was there.

@@ -28,19 +28,21 @@ use wushi_media::Format;
 use crate::store::AuditRecord;
 
 mod content;
+mod files;
 mod form;
 pub(crate) mod handlers;
 mod jobs;
 mod number;
 mod object;
 mod plan;
+mod progress;
 mod range;
 mod record;
 mod request;
 mod router;
+mod runner;
 
-pub use crate::store::VideoSettings;
-pub(crate) use crate::store::VideoState;
+pub(crate) use crate::store::{VideoSettings, VideoState};
 pub(crate) use jobs::Videos;
 pub(crate) use record::recorder;
 pub(crate) use router::router;
@@ -67,7 +69,7 @@ pub struct VideoOptions {
     pub keep: Duration,
     /// Bytes that all files may take; the oldest finished videos go first.
     pub disk: u64,
-    /// After how many steps of denoising what is done is saved; about every 30 seconds if `None`.
+    /// After how many steps of denoising what is done is saved; about every 10 seconds if `None`.
     pub save_steps: Option<usize>,
 }
 

@@ -223,7 +223,7 @@ impl Saved<'_> {
             return Ok((settings, Some(start)));
         }
         // What the latest one was made with says what is different now.
-        let load = |path| load_saved(path, &identity, &settings, self.networks.model());
+        let load = |path: &PathBuf| load_saved(path, &identity, &settings, self.networks.model());
         if let Some(Err(error)) = saved_latents(&self.folder).first().map(load) {
             return Err(error).context("nothing to resume");
         }

@@ -54,14 +54,17 @@ impl<'a> Outlook<'a> {
 
     /// For people, in lines.
     pub(super) fn text(&self) -> String {
-        let Settings { width, height, frames, fps, steps, shift, guidance, guidance_low, seed, .. } =
-            self.settings;
+        let Settings {
+            width, height, frames, fps, steps, shift, guidance, guidance_low, boundary, seed, ..
+        } = self.settings;
         let (model, options) = (self.networks.model(), self.networks.options());
         let mut lines: Vec<String> = self.changes.iter().map(Change::to_string).collect();
         lines.extend(self.instead.clone());
-        let second = match model.boundary {
-            Some(_) if guidance_low != guidance => format!(" and {guidance_low}"),
-            _ => String::new(),
+        let second = match boundary {
+            Some(boundary) => {
+                format!(" and, from {boundary} of the noise on, {guidance_low} of the second denoiser")
+            }
+            None => String::new(),
         };
         lines.push(format!(
             "{width}x{height}, {frames} frames at {fps} a second ({:.1} s); {steps} steps of {}, guidance {guidance}{second}, \

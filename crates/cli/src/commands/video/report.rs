@@ -77,6 +77,7 @@ pub(super) fn settings_json(settings: &Settings, model: &VideoModel) -> Value {
         "steps": settings.steps,
         "guidance": settings.guidance,
         "guidance_2": two.then_some(settings.guidance_low),
+        "boundary": settings.boundary,
         "flow_shift": settings.shift,
         "negative": settings.negative,
         "seed": settings.seed,

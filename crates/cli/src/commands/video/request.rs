@@ -71,6 +71,7 @@ pub(super) fn settings(knobs: &Video, seed: u64, model: &VideoModel) -> Result<(
         shift: knobs.flow_shift,
         guidance: knobs.guidance,
         guidance_low: knobs.guidance_2,
+        boundary: knobs.boundary,
         negative: knobs.negative.clone(),
         sampler: knobs.sampler,
         spacing: knobs.spacing,
