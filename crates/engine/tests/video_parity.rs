@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use wushi_cpu::{CpuFunctions, FunctionOptions, InstructionSet, reference};
+use wushi_engine::video::{Rounding, Sampler, SamplerKind, Settings, Spacing, Wanted, guide};
 use wushi_formats::gguf::Writer;
 use wushi_formats::pipeline::{Part, Pipeline, Sources};
 use wushi_graph::{CacheType, DType, Functions, Graph};
@@ -26,7 +27,11 @@ struct Dump(Part);
 
 impl Dump {
     fn open(variant: &str) -> Dump {
-        Dump(Part::open(fixture(variant).join("dump.safetensors")).expect("a dump"))
+        Dump::named(variant, "dump")
+    }
+
+    fn named(variant: &str, dump: &str) -> Dump {
+        Dump(Part::open(fixture(variant).join(format!("{dump}.safetensors"))).expect("a dump"))
     }
 
     fn values(&self, name: &str) -> Vec<f32> {
@@ -104,6 +109,41 @@ fn denoiser(model: &Networks, dump: &Dump) {
             assert_close(&velocity, &dump.map(&name).1, &name);
         }
     }
+}
+
+/// Every step from diffusers' own velocities.
+fn steps(variant: &str, dump: &str, wanted: Wanted) {
+    let (model, initial, dump) =
+        (networks(&format!("{variant}/pipe")).model, Dump::open(variant), Dump::named(variant, dump));
+    let mut latents = initial.map("latents.init").1;
+    let (settings, _) = Settings::resolve(&wanted, &model).expect("settings");
+    let schedule = settings.schedule(&model).expect("a schedule");
+    assert_close(schedule.sigmas(), &dump.values("sched.sigmas"), "noise levels");
+    let mut sampler = Sampler::new(settings.sampler, &schedule);
+    for step in 0..settings.steps {
+        let [mut velocity, conditional] =
+            ["uncond", "cond"].map(|which| dump.map(&format!("step{step}.{which}")).1);
+        guide(&mut velocity, &conditional, settings.guidance);
+        sampler.step(&velocity, &mut latents);
+        assert_close(&latents, &dump.map(&format!("step{step}.latents")).1, &format!("step {step}"));
+    }
+}
+
+fn four_steps() -> Wanted {
+    Wanted { steps: Some(4), guidance: Some(5.0), shift: Some(3.0), ..Wanted::default() }
+}
+
+#[test]
+fn steps_of_unipc() {
+    steps("wan21", "dump", four_steps());
+    steps("ti2v5b", "dump", four_steps());
+}
+
+#[test]
+fn steps_of_euler() {
+    let (spacing, rounding) = (Some(Spacing::TwiceShifted), Some(Rounding::Exact));
+    let wanted = Wanted { sampler: Some(SamplerKind::Euler), spacing, rounding, ..four_steps() };
+    steps("wan21", "euler", wanted);
 }
 
 /// Frames `[T, H, W, 3]` in -1 to 1 as `[T, 3, H, W]` in 0 to 1.

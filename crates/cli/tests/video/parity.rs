@@ -7,7 +7,11 @@ use crate::wan::{Reference, model, tensor};
 const TOLERANCE: f32 = 1e-4;
 
 fn is_close(variant: &str, layout: &str) -> String {
-    let (sandbox, reference) = (Sandbox::new(), Reference::open(variant));
+    is_close_to(&Reference::open(variant), variant, layout, &[])
+}
+
+fn is_close_to(reference: &Reference, variant: &str, layout: &str, more: &[&str]) -> String {
+    let sandbox = Sandbox::new();
     let (latents, frames) = (reference.init_latents(&sandbox), sandbox.path("frames.safetensors"));
     let frames_text = frames.display().to_string();
     let asked = reference.args(&model(&format!("{variant}/{layout}")));
@@ -22,6 +26,7 @@ fn is_close(variant: &str, layout: &str) -> String {
         "-q",
         "--json",
     ]);
+    args.extend(more);
     let report = sandbox.json(&args);
 
     let (shape, expected) = reference.frames();
@@ -40,6 +45,13 @@ fn is_close(variant: &str, layout: &str) -> String {
 #[test]
 fn of_the_first_generation_in_both_layouts() {
     assert_eq!(is_close("wan21", "pipe"), is_close("wan21", "original"));
+}
+
+#[test]
+fn with_the_steps_of_euler() {
+    // As diffusers samples it: it shifts the lower end of the noise levels twice.
+    let euler = ["--spacing", "twice-shifted", "--timesteps", "exact"];
+    is_close_to(&Reference::of_euler(), "wan21", "pipe", &euler);
 }
 
 #[test]

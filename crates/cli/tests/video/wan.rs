@@ -61,19 +61,29 @@ pub(crate) fn write_tensor(path: &Path, name: &str, shape: &[usize], values: &[f
 /// What the reference implementation was asked for.
 pub(crate) struct Reference {
     pub(crate) meta: Value,
+    /// Has the latents it started from.
     dump: PathBuf,
+    frames: PathBuf,
 }
 
 impl Reference {
     pub(crate) fn open(variant: &str) -> Reference {
         let text = fs::read_to_string(model(&format!("{variant}/meta.json"))).unwrap();
         let meta = serde_json::from_str(&text).unwrap();
-        Reference { meta, dump: model(&format!("{variant}/dump.safetensors")).into() }
+        let dump = PathBuf::from(model(&format!("{variant}/dump.safetensors")));
+        Reference { meta, frames: dump.clone(), dump }
+    }
+
+    /// The first generation's, sampled by Euler's steps.
+    pub(crate) fn of_euler() -> Reference {
+        let mut reference = Reference::open("wan21");
+        reference.meta["args"]["scheduler"] = "euler".into();
+        Reference { frames: model("wan21/euler.safetensors").into(), ..reference }
     }
 
     /// Its frames, `[1, F, 3, H, W]`.
     pub(crate) fn frames(&self) -> (Vec<usize>, Vec<f32>) {
-        tensor(&self.dump, "video")
+        tensor(&self.frames, "video")
     }
 
     /// The latents it started from, as a file for `--init-latents`.
