@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use wushi_graph::DType;
 
-use crate::knobs::{Common, Compute, Generation, Networks, Records, Serving, Video};
+use crate::knobs::{Common, Compute, Generation, Networks, Records, Serving, ServingVideos, Video};
 
 /// The model that `wushi run` takes when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "smollm2";
@@ -182,6 +182,10 @@ Examples:
 /// default one if there are none. The first is loaded at once, others when they are first asked for; what has been idle the
 /// longest goes when memory runs out.
 ///
+/// A folder with the networks of a model that makes videos, as `wushi video` takes it, is served beside or without models of
+/// text. Videos are jobs, made one at a time while nobody waits for text. They are kept beside the database, and go on after the
+/// server was ended, or killed, from the last step that was saved.
+///
 /// Without keys, only this machine is served. `wushi key add NAME` makes one; from then on every request needs one.
 ///
 /// Ctrl-C and SIGTERM let nobody in any more and wait for the answers under way.
@@ -196,6 +200,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) serving: Serving,
     #[command(flatten)]
+    pub(crate) videos: ServingVideos,
+    #[command(flatten)]
     pub(crate) compute: Compute,
     #[command(flatten)]
     pub(crate) records: Records,
@@ -205,6 +211,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   wushi serve smollm2
   wushi serve coder=./qwen2.5-coder.gguf smollm2 --memory 8G
+  wushi serve smollm2 wan=./Wan2.1-T2V-1.3B-Diffusers --keep-videos 30
   wushi key add alice && wushi serve --host 0.0.0.0";
 
 /// Fetch a model and verify it

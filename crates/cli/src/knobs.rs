@@ -203,6 +203,24 @@ knobs! {
             "The largest body of a request, as in 8M", default: "8M";
     }
 
+    /// How a server makes videos, and where it keeps them.
+    ServingVideos "Serving videos" {
+        videos: Option<PathBuf>, --"videos" "DIR", "WUSHI_VIDEOS", path,
+            "Folder that videos are kept in", default: "the folder videos beside the database";
+        keep_videos: Option<usize>, --"keep-videos" "DAYS", "WUSHI_KEEP_VIDEOS", at_least_one,
+            "Remove videos DAYS after they were made", default: "7";
+        video_disk: Option<u64>, --"video-disk" "SIZE", "WUSHI_VIDEO_DISK", size,
+            "The most that all videos may take on the disk; the oldest make room for new ones", default: "20G";
+        save_steps: Option<usize>, --"save-steps" "N", "WUSHI_SAVE_STEPS", at_least_one,
+            "Save what is denoised after each N steps, so that a video goes on there when the server was killed",
+            default: "about every 10 seconds";
+        vae_dtype: Option<DType>, --"vae-dtype" "TYPE", "WUSHI_VAE_DTYPE", vae_type,
+            "Type of the VAE's convolutions: f32, f16, or bf16, which is faster", default: "as they are stored";
+        cache_type: Option<CacheType>, --"cache-type" "TYPE", "WUSHI_CACHE_TYPE", denoiser_cache,
+            "Type that the denoiser rounds keys and values to: f32 or f16",
+            default: "f32 if its weights are F32, else f16";
+    }
+
     /// Where a server's keys, usage and records are.
     Records "Records" {
         database: Option<PathBuf>, --"database" "FILE", "WUSHI_DATABASE", path,

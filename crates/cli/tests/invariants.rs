@@ -53,7 +53,7 @@ fn imports_run_downward() {
         ("engine", &["wushi-cpu", "wushi-models", "wushi-formats", "wushi-graph", "wushi-quant"][..]),
         ("hub", &[][..]),
         ("media", &[][..]),
-        ("server", &["wushi-engine", "wushi-formats", "wushi-graph"][..]),
+        ("server", &["wushi-engine", "wushi-formats", "wushi-graph", "wushi-media"][..]),
     ]);
     for entry in fs::read_dir(crates()).expect("crates/") {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");

@@ -12,6 +12,7 @@ use crate::history::History;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
+use crate::video::Videos;
 
 /// Handle on everything that handlers need.
 #[derive(Clone)]
@@ -20,6 +21,9 @@ pub(crate) struct App(Arc<Shared>);
 /// See [`App`].
 pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
+    /// There even where no model makes videos: every call says so then.
+    #[allow(dead_code, reason = "handlers follow")]
+    pub(crate) videos: Arc<Videos>,
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) history: History,

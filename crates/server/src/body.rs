@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::app::App;
+use crate::app::{App, Limits};
 use crate::error::ApiError;
 use crate::strict::Strict;
 
@@ -21,15 +21,18 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let limits = &app.limits;
-        let coding = request.headers().get(header::CONTENT_ENCODING);
-        if coding.is_some_and(|coding| coding != "identity") {
-            let message = "the body is compressed: send it as it is";
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-        }
-        let bytes = read(request.into_body(), limits.body_bytes, limits.body_time).await?;
-        parse(&bytes).map(JsonBody)
+        parse(&whole(request, &app.limits).await?).map(JsonBody)
     }
+}
+
+/// A request's body, within limits.
+pub(crate) async fn whole(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
+    let coding = request.headers().get(header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| coding != "identity") {
+        let message = "the body is compressed: send it as it is";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    read(request.into_body(), limits.body_bytes, limits.body_time).await
 }
 
 /// A text or a list, where an API takes either. Unlike an untagged enum it says what is wrong with the list.
@@ -62,7 +65,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOrList<T> {
     }
 }
 
-async fn read(body: Body, limit: usize, time: Duration) -> Result<axum::body::Bytes, ApiError> {
+async fn read(body: Body, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
     let bytes = tokio::time::timeout(time, to_bytes(body, limit)).await;
     let bytes = bytes.map_err(|_| {
         ApiError::new(

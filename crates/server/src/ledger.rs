@@ -91,7 +91,7 @@ impl Ledger {
             completions: Vec::new(),
             stop_strings: stops.to_vec(),
             constraint: grammar.map(Grammar::to_text),
-            prefix: None,
+            ..Text::default()
         });
         let prompts = prepared.prompts.iter().map(|prompt| Prompt::of(&prompt.tokens)).collect();
         let choices = prepared.prompts.iter().enumerate().flat_map(|(prompt, prepared)| {
@@ -171,6 +171,7 @@ pub(crate) fn parameters(prepared: &Prepared) -> Parameters {
             digest: Digest::of_text(&grammar.to_text()),
         }),
         embedding: None,
+        video: None,
     }
 }
 

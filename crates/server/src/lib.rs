@@ -39,6 +39,7 @@ mod told;
 pub mod tools;
 mod turns;
 mod unread;
+mod video;
 mod whole;
 
 use std::io;
@@ -57,9 +58,11 @@ use ledger::Ledger;
 use metrics::Metrics;
 use pool::Pool;
 use store::{Store, StoreError, unix_ms};
+use video::Videos;
 
 pub use app::Limits;
 pub use pool::ServedModel;
+pub use video::{ServedVideo, VideoOptions};
 
 /// Requests that are prepared at a time.
 const PREPARING: usize = 4;
@@ -78,6 +81,10 @@ pub struct Options {
     pub port: u16,
     /// What may be asked for; the first is loaded at once and taken where a request names none.
     pub models: Vec<ServedModel>,
+    /// Models that make videos.
+    pub videos: Vec<ServedVideo>,
+    /// Where videos are kept, and for how long.
+    pub video: VideoOptions,
     /// Bytes that all loaded models may take together; what the machine has if `None`.
     pub memory: Option<u64>,
     /// Keys, usage and records.
@@ -123,6 +130,9 @@ pub enum ServeError {
     /// The first model cannot be loaded.
     #[error("{0}")]
     NotLoaded(String),
+    /// Videos cannot be kept.
+    #[error("{0}")]
+    Videos(String),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -143,7 +153,9 @@ impl Server {
     /// # Errors
     /// No model, an address that cannot be listened on, or that others than this machine reach though there is no key.
     pub async fn bind(options: Options) -> Result<Server, ServeError> {
-        let names: Vec<&str> = options.models.iter().map(|model| model.name.as_str()).collect();
+        let texts = options.models.iter().map(|model| model.name.as_str());
+        let videos = options.videos.iter().map(|model| model.name.as_str());
+        let names: Vec<&str> = texts.chain(videos.clone()).collect();
         if let Some(twice) =
             names.iter().enumerate().find_map(|(index, name)| names[..index].contains(name).then_some(name))
         {
@@ -160,10 +172,17 @@ impl Server {
         let failed = |error| ServeError::Listen { address: wanted, error };
         let listener = TcpListener::bind(wanted).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let metrics = Metrics::new(names.iter().map(|name| (*name).to_owned()));
+        let metrics = Metrics::new(options.models.iter().map(|model| model.name.clone()));
+        let videos = videos.map(str::to_owned).collect();
+        let pool = Arc::new(Pool::new(options.models, videos, options.memory));
+        let store = Arc::new(options.store);
+        let recorder = video::recorder(options.text);
+        let videos = Videos::open(options.videos, options.video, store.clone(), pool.clone(), recorder);
+        let videos = videos.map_err(ServeError::Videos)?;
         let app = App::new(Shared {
-            pool: Arc::new(Pool::new(options.models, options.memory)),
-            ledger: Ledger::new(Arc::new(options.store), options.text),
+            pool,
+            videos,
+            ledger: Ledger::new(store, options.text),
             metrics: Arc::new(metrics),
             history: History::default(),
             limits: options.limits,
@@ -193,6 +212,8 @@ impl Server {
         let Server { listener, app, drain, keep_records, .. } = self;
         let background = tokio::spawn(watch_over(app.clone()));
         let pruning = tokio::spawn(prune(app.clone(), keep_records));
+        let tidying = tokio::spawn(app.videos.clone().keep_tidy());
+        let making = tokio::spawn(app.videos.clone().run(app.closing.subscribe()));
         let mut failed = None;
         let first = first_model(&app);
         let stop = async {
@@ -218,8 +239,15 @@ impl Server {
         if timeout(LAST_STEPS, async { (app.under_way.closed().await, closing.await) }).await.is_err() {
             tracing::warn!("some connections did not end");
         }
+        // Stopped when nobody was let in any more; what it was at is back in the queue.
+        if timeout(LAST_STEPS, making).await.is_err() {
+            tracing::warn!(
+                "the video being made did not stop; it goes on from what is saved at the next start"
+            );
+        }
         background.abort();
         pruning.abort();
+        tidying.abort();
         failed.map_or(Ok(()), Err)
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::video::VideoCounts;
+
 /// Upper bounds of the time to the first token, in seconds.
 const TTFT: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0];
 /// Upper bounds of the time between tokens, in seconds.
@@ -150,8 +152,8 @@ impl Metrics {
         (recent, prompt, completion)
     }
 
-    /// In Prometheus' text format, with what engines say at this moment.
-    pub(crate) fn text(&self, gauges: &[Gauge]) -> String {
+    /// In Prometheus' text format, with what engines and the jobs of videos say at this moment.
+    pub(crate) fn text(&self, gauges: &[Gauge], videos: &VideoCounts) -> String {
         let mut page = Page(String::new());
         for gauge in gauges {
             page.head(gauge.name, gauge.kind, gauge.about);
@@ -193,6 +195,7 @@ impl Metrics {
         for (status, count) in refusals {
             page.line("wushi_refusals_total", &[("status", &status.to_string())], count as f64);
         }
+        page.videos(videos);
         page.0
     }
 }
@@ -226,7 +229,49 @@ impl Page {
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
-        let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
+        let _ = match labels[..] {
+            [] => writeln!(self.0, "{name} {value}"),
+            _ => writeln!(self.0, "{name}{{{}}} {value}", labels.join(",")),
+        };
+    }
+
+    fn videos(&mut self, counts: &VideoCounts) {
+        for (name, kind, about, value) in [
+            ("wushi_videos_queued", "gauge", "Videos that wait for their turn", counts.queued as f64),
+            ("wushi_videos_running", "gauge", "Videos that are being made", counts.running as f64),
+            ("wushi_videos_submitted_total", "counter", "Videos asked for", counts.submitted as f64),
+            ("wushi_videos_completed_total", "counter", "Videos made", counts.completed as f64),
+            ("wushi_videos_failed_total", "counter", "Videos that failed", counts.failed as f64),
+            (
+                "wushi_videos_cancelled_total",
+                "counter",
+                "Videos deleted before they were made",
+                counts.cancelled as f64,
+            ),
+            ("wushi_videos_disk_bytes", "gauge", "Bytes of all files of videos", counts.disk_bytes as f64),
+            ("wushi_videos_disk_limit_bytes", "gauge", "The most they may take", counts.disk_budget as f64),
+        ] {
+            self.head(name, kind, about);
+            self.line(name, &[], value);
+        }
+        for (name, about, seconds, count) in [
+            (
+                "wushi_video_step_seconds",
+                "Steps of denoising, and how long they took",
+                counts.step_seconds,
+                counts.steps,
+            ),
+            (
+                "wushi_video_frame_seconds",
+                "Frames decoded, and how long they took",
+                counts.frame_seconds,
+                counts.frames,
+            ),
+        ] {
+            self.head(name, "summary", about);
+            self.line(&format!("{name}_sum"), &[], seconds);
+            self.line(&format!("{name}_count"), &[], count as f64);
+        }
     }
 
     fn histogram(&mut self, name: &str, model: &str, histogram: &Histogram) {
@@ -262,8 +307,14 @@ mod tests {
             about: "Running",
             values: vec![("a\"b".to_owned(), 2.0)],
         };
-        let text = metrics.text(&[gauge]);
+        let videos = VideoCounts { completed: 3, steps: 4, step_seconds: 1.5, ..VideoCounts::default() };
+        let text = metrics.text(&[gauge], &videos);
         for line in [
+            "# TYPE wushi_videos_completed_total counter",
+            "wushi_videos_completed_total 3",
+            "# TYPE wushi_video_step_seconds summary",
+            "wushi_video_step_seconds_sum 1.5",
+            "wushi_video_step_seconds_count 4",
             "# TYPE wushi_running gauge",
             "wushi_running{model=\"a\\\"b\"} 2",
             "wushi_time_to_first_token_seconds_bucket{model=\"a\\\"b\",le=\"0.02\"} 0",

@@ -32,10 +32,16 @@ pub struct ServedModel {
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long loading waits for a model in use to make room.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For how long nobody may have used a model that goes to make room for a video.
+const QUIET: Duration = Duration::from_secs(10);
+/// How often those who wait for memory look again.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// All models that may be asked for.
 pub(crate) struct Pool {
     entries: Vec<Arc<ModelEntry>>,
+    /// Names of models that give no text.
+    videos: Vec<String>,
     /// Bytes that all loaded models may take together.
     budget: Option<u64>,
     /// What the machine had when the first model was loaded.
@@ -44,6 +50,30 @@ pub(crate) struct Pool {
     loading: tokio::sync::Mutex<()>,
     /// Told whenever a model is no longer in use.
     idle: Arc<Notify>,
+    /// Bytes that the video being made takes.
+    reserved: AtomicU64,
+    /// Told when those are wanted for text.
+    wanted: Notify,
+}
+
+/// Memory for a video, until this is dropped.
+pub(crate) struct Room {
+    pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Room {
+    /// Waits until a model that gives text needs the memory: a video can go on later, a person waits now.
+    pub(crate) async fn wanted(&self) {
+        self.pool.wanted.notified().await;
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.pool.reserved.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.pool.idle.notify_waiters();
+    }
 }
 
 /// One of the models.
@@ -121,7 +151,7 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(models: Vec<ServedModel>, budget: Option<u64>) -> Pool {
+    pub(crate) fn new(models: Vec<ServedModel>, videos: Vec<String>, budget: Option<u64>) -> Pool {
         let idle = Arc::new(Notify::new());
         let entries = models.into_iter().enumerate().map(|(place, served)| {
             // The first is loaded at once: before that, the server is not ready.
@@ -138,10 +168,13 @@ impl Pool {
         });
         Pool {
             entries: entries.collect(),
+            videos,
             budget,
             machine: OnceLock::new(),
             loading: tokio::sync::Mutex::new(()),
             idle,
+            reserved: AtomicU64::new(0),
+            wanted: Notify::new(),
         }
     }
 
@@ -158,8 +191,15 @@ impl Pool {
     /// The model of this name.
     pub(crate) fn find(&self, name: &str) -> Result<&Arc<ModelEntry>, ApiError> {
         self.entries.iter().find(|entry| entry.served.name == name).ok_or_else(|| {
+            if self.videos.iter().any(|video| video == name) {
+                let message = format!("`{name}` makes videos and gives no text: POST /v1/videos takes it");
+                return ApiError::parameter("model", message);
+            }
             let names: Vec<&str> = self.entries.iter().map(|entry| entry.name()).collect();
-            let message = format!("there is no model `{name}` here; there are: {}", names.join(", "));
+            let message = match (names.is_empty(), name) {
+                (true, _) => "no model that gives text is served here".to_owned(),
+                (_, name) => format!("there is no model `{name}` here; there are: {}", names.join(", ")),
+            };
             ApiError { status: StatusCode::NOT_FOUND, ..ApiError::parameter("model", message) }
                 .code("model_not_found")
         })
@@ -243,17 +283,86 @@ impl Pool {
         }
     }
 
-    /// Bytes that loaded models take.
+    /// Bytes that loaded models take, and the video that is being made.
     pub(crate) fn taken(&self) -> u64 {
         let running = self.entries.iter().filter_map(|entry| entry.condition().running);
-        running.map(|running| running.memory.total()).sum()
+        running.map(|running| running.memory.total()).sum::<u64>() + self.reserved.load(Ordering::SeqCst)
     }
 
-    /// Unloads a model: the one that has been idle the longest, or else the one that was asked the longest ago, when its
-    /// last request is done.
+    /// Bytes that may be taken in all, where something limits them; `available` says what the machine has left.
+    pub(crate) fn limit(&self, available: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        self.budget.or(self.machine.get().copied()).or_else(|| {
+            let available = available()?;
+            Some(*self.machine.get_or_init(|| available.saturating_add(self.taken())))
+        })
+    }
+
+    /// Waits until there are so many bytes for a video, within `limit`. Models that nobody has used for a while go, those in
+    /// use stay. What is more than the limit never comes to be.
+    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64, limit: Option<u64>) -> Room {
+        loop {
+            let told = self.idle.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if let Some(room) = self.try_reserve(bytes, limit).await {
+                return room;
+            }
+            // Models become quiet without anybody saying so.
+            let _ = tokio::time::timeout(LOOK, told).await;
+        }
+    }
+
+    async fn try_reserve(self: &Arc<Self>, bytes: u64, limit: Option<u64>) -> Option<Room> {
+        let _turn = self.loading.lock().await;
+        while limit.is_some_and(|limit| self.taken().saturating_add(bytes) > limit) {
+            let quiet = |entry: &&Arc<ModelEntry>| {
+                entry.in_use.load(Ordering::SeqCst) == 0 && entry.last_used().elapsed() >= QUIET
+            };
+            let loaded = self.entries.iter().filter(|entry| entry.is_ready()).filter(quiet);
+            let victim = loaded.min_by_key(|entry| entry.last_used())?;
+            victim.drain();
+            // Someone may have come in between.
+            if victim.in_use.load(Ordering::SeqCst) > 0 {
+                victim.stay();
+                return None;
+            }
+            if let Err(error) = self.unload(victim, "for a video").await {
+                tracing::error!(model = victim.name(), %error, "not unloaded");
+                return None;
+            }
+        }
+        self.reserved.fetch_add(bytes, Ordering::SeqCst);
+        Some(Room { pool: self.clone(), bytes })
+    }
+
+    /// Waits until the video that is being made has given its memory back.
+    async fn take_from_video(&self) -> Result<(), String> {
+        let given = async {
+            while self.reserved.load(Ordering::SeqCst) > 0 {
+                self.wanted.notify_waiters();
+                let _ = tokio::time::timeout(LOOK / 10, self.idle.notified()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, given)
+            .await
+            .map_err(|_| "a video that is being made does not give back the memory it needs".to_owned())
+    }
+
+    async fn unload(&self, victim: &Arc<ModelEntry>, why: &str) -> Result<(), String> {
+        tracing::info!(model = victim.name(), "unloaded to make room {why}");
+        let before = std::mem::replace(&mut *victim.state(), State::Unloaded);
+        blocking(move || unload(before)).await
+    }
+
+    /// Unloads a model: the one that has been idle the longest; or else stops the video that is being made; or else unloads
+    /// the one that was asked the longest ago, when its last request is done.
     async fn make_room(&self) -> Result<(), String> {
         let loaded = self.entries.iter().filter(|entry| entry.is_ready());
         let victim = loaded.min_by_key(|entry| (entry.in_use.load(Ordering::SeqCst) > 0, entry.last_used()));
+        let busy = victim.is_none_or(|victim| victim.in_use.load(Ordering::SeqCst) > 0);
+        if busy && self.reserved.load(Ordering::SeqCst) > 0 {
+            return self.take_from_video().await;
+        }
         let Some(victim) = victim else { return Err("other programs take the memory it needs".to_owned()) };
         victim.drain();
         let unused = async {
@@ -269,9 +378,7 @@ impl Pool {
             victim.stay();
             return Err("the models that take the memory it needs are all in use".to_owned());
         }
-        tracing::info!(model = victim.name(), "unloaded to make room");
-        let before = std::mem::replace(&mut *victim.state(), State::Unloaded);
-        blocking(move || unload(before)).await
+        self.unload(victim, "for another").await
     }
 }
 

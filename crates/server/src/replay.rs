@@ -113,7 +113,7 @@ pub fn replay(
         return Err(ReplayError::NoText(record.id.clone()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let pool = Arc::new(Pool::new(vec![model], None));
+    let pool = Arc::new(Pool::new(vec![model], Vec::new(), None));
     runtime.block_on(async {
         let entry = pool.find_or_first(None)?.clone();
         let lease = pool.acquire(&entry).await?;

@@ -18,7 +18,8 @@ use crate::app::App;
 use crate::auth;
 use crate::error::ApiError;
 use crate::openai::{embeddings, models, responses, tokenize};
-use crate::{handlers, page, service, unread};
+use crate::video::handlers as videos;
+use crate::{handlers, page, service, unread, video};
 
 /// All paths.
 pub(crate) fn router(app: App) -> Router {
@@ -38,6 +39,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/metrics", get(service::metrics))
         .route("/status", get(service::status))
         .route("/openapi.json", get(openapi))
+        .merge(video::router())
         .merge(page::router())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -82,10 +84,12 @@ async fn count_refusals(State(app): State<App>, request: Request, next: Next) ->
 /// The description of all paths.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Wushi", description = "Text generation on the machines one already has, reproducible to the bit."),
+    info(title = "Wushi", description = "Text and video generation on the machines one already has, reproducible to the bit."),
     paths(
         handlers::chat_completions, handlers::completions, responses::create_response, messages::create_message, messages::count_tokens,
         embeddings::embeddings, models::list, models::show,
+        videos::create, videos::list, videos::show, videos::delete, videos::download, videos::sync, videos::plan,
+        videos::remix, videos::edits, videos::extensions, videos::characters,
         tokenize::tokenize, tokenize::detokenize, service::health, service::ready, service::metrics, service::status,
     ),
     security((), ("key" = []))

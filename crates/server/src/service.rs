@@ -14,6 +14,7 @@ use crate::history::Series;
 use crate::metrics::Gauge;
 use crate::pool::Memory;
 use crate::store::unix_ms;
+use crate::video::Videos;
 
 /// How the process is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,7 +109,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
             stats.accepted_tokens as f64
         }),
     ];
-    let text = app.metrics.text(&gauges);
+    let text = app.metrics.text(&gauges, &app.videos.counts());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -123,6 +124,7 @@ pub(crate) struct Status {
     uptime_s: u64,
     memory: MemoryStatus,
     models: Vec<ModelStatus>,
+    videos: VideosStatus,
     /// Of the last 30 days.
     usage: Vec<UsageStatus>,
     history: Series,
@@ -168,6 +170,50 @@ pub(crate) struct Pages {
     total: usize,
     used: usize,
     cached: usize,
+}
+
+/// The jobs that make videos, of all keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VideosStatus {
+    /// The models that make them.
+    models: Vec<String>,
+    queued: usize,
+    running: usize,
+    /// Whether the next one waits for memory.
+    waiting_for_memory: bool,
+    /// Since the server started, as all that follow.
+    completed: u64,
+    failed: u64,
+    cancelled: u64,
+    /// Of a step of denoising; null before the first.
+    #[schema(required)]
+    seconds_per_step: Option<f64>,
+    disk: DiskStatus,
+}
+
+/// Bytes of all files of videos.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DiskStatus {
+    used: u64,
+    /// The most they may take.
+    budget: u64,
+}
+
+impl VideosStatus {
+    fn new(videos: &Videos) -> VideosStatus {
+        let counts = videos.counts();
+        VideosStatus {
+            models: videos.models().iter().map(|model| model.name.clone()).collect(),
+            queued: counts.queued,
+            running: counts.running,
+            waiting_for_memory: counts.waiting_for_memory,
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            seconds_per_step: (counts.steps > 0).then(|| counts.step_seconds / counts.steps as f64),
+            disk: DiskStatus { used: counts.disk_bytes, budget: counts.disk_budget },
+        }
+    }
 }
 
 /// What a key used.
@@ -229,6 +275,7 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Status>, ApiEr
         uptime_s: app.started.elapsed().as_secs(),
         memory: MemoryStatus { used: app.pool.taken(), budget: app.pool.budget() },
         models: models.collect(),
+        videos: VideosStatus::new(&app.videos),
         usage: usage.collect(),
         history: app.history.series(),
     }))

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use wushi_engine::Sampling;
 use wushi_server::store::{
-    AuditRecord, Choice, ConstraintRecord, Digest, EmbeddingRecord, Ending, Key, Limit, Limits, Loading,
-    Parameters, Prompt, SamplingRecord, Status, Store, StoreError, Text, day, unix_ms,
+    AuditRecord, Choice, ConstraintRecord, Digest, EmbeddingRecord, Ending, Exact, Key, Limit, Limits,
+    Loading, Parameters, Prompt, SamplingRecord, Status, Store, StoreError, Text, VideoRecord, day, unix_ms,
 };
 
 fn new() -> (TempDir, Store) {
@@ -305,6 +305,7 @@ fn full() -> AuditRecord {
             quant: Some("q4_k".to_owned()),
             cache: "q8_0".to_owned(),
             rope_scaling: Some("yarn".to_owned()),
+            decoder: Some("f16".to_owned()),
             arithmetic: 1,
             version: "0.1.0".to_owned(),
         },
@@ -320,6 +321,22 @@ fn full() -> AuditRecord {
                 pooling: "mean".to_owned(),
                 normalised: true,
                 dimensions: Some(256),
+            }),
+            video: Some(VideoRecord {
+                width: 832,
+                height: 480,
+                frames: 81,
+                fps: 16,
+                steps: 50,
+                shift: Exact(3.000_000_2),
+                guidance: Exact(-0.0),
+                guidance_low: Some(Exact(1e-7)),
+                boundary: None,
+                sampler: "unipc".to_owned(),
+                spacing: "training".to_owned(),
+                timesteps: "floor".to_owned(),
+                negative: Digest::of_text("blurry"),
+                format: "mp4".to_owned(),
             }),
         },
         prompts: vec![Prompt::of(&[1, 2, 3]), Prompt::of(&[])],
@@ -348,6 +365,7 @@ fn full() -> AuditRecord {
             stop_strings: vec!["\n\n".to_owned(), String::new()],
             constraint: Some("[ab]+ é".to_owned()),
             prefix: Some(String::new()),
+            video: Some(["a river".to_owned(), String::new()]),
         }),
         ..record("chatcmpl-1", None, 1_700_000_000_123, 0, 0)
     }
@@ -391,18 +409,19 @@ proptest! {
         stop_strings in prop::collection::vec(".*", 0..3),
         constraint in prop::option::of(".*"),
         prefix in prop::option::of(".*"),
+        video in prop::option::of([".*", ".*"]),
         cut: prop::sample::Index,
     ) {
-        let text = Text { prompts, completions, stop_strings, constraint, prefix };
+        let text = Text { prompts, completions, stop_strings, constraint, prefix, video };
         let bytes = text.to_bytes();
         prop_assert_eq!(Text::from_bytes(&bytes), Some(text));
         prop_assert_eq!(Text::from_bytes(&bytes[..cut.index(bytes.len())]), None);
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_without_a_panic(form in 1..=2u8, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = bytes;
-        bytes.insert(0, 1);
+        bytes.insert(0, form);
         if let Some(text) = Text::from_bytes(&bytes) {
             prop_assert_eq!(Text::from_bytes(&text.to_bytes()), Some(text));
         }

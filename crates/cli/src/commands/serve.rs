@@ -1,5 +1,7 @@
 //! `wushi serve`: models over HTTP.
 
+mod video;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::Notify;
 use wushi_cpu::Team;
 use wushi_engine::load::DEFAULT_CONTEXT;
-use wushi_hub::ModelRef;
+use wushi_hub::{ModelRef, Pulled};
 use wushi_server::store::{Loading, Store};
 use wushi_server::{Limits, Options, ServedModel, Server};
 
@@ -35,19 +37,33 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
     let compute = args.compute.resolve(&app.layers)?;
     let references = if args.models.is_empty() { everything(app)? } else { args.models };
     let team = team(&compute)?;
-    let models = references.iter().map(|reference| served(reference, &serving, &compute, &team, app));
-    let mut models: Vec<ServedModel> = models.collect::<Result<_>>()?;
-    if models.len() > 1 {
+    let knobs = args.videos.resolve(&app.layers)?;
+    let (mut models, mut videos) = (Vec::new(), Vec::new());
+    for argument in &references {
+        let (name, reference) = named(argument);
+        let pulled = model::pull(reference, app)?;
+        match video::recognise(&pulled.path)? {
+            Some(sources) => {
+                let reference = from_anywhere(reference)?;
+                videos.push(video::served(name, reference, &pulled.path, sources, &compute, &knobs, &team)?);
+            }
+            None => models.push(served(name, reference, pulled, &serving, &compute, &team)?),
+        }
+    }
+    if models.len() > 1 || !videos.is_empty() {
         // While one computes a step, the others wait: none may take long ones.
         models.iter_mut().for_each(|model| model.load.max_rows = step_rows(&serving));
     }
     let limits = Limits::default();
+    let database = model::database(args.records, app)?;
     let options = Options {
         address: serving.host.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
         port: serving.port.unwrap_or(PORT),
         models,
+        videos,
+        video: video::options(&knobs, &database),
         memory: compute.memory,
-        store: Store::open(model::database(args.records, app)?)?,
+        store: Store::open(&database)?,
         digests: serving.audit.unwrap_or(false),
         text: serving.audit_text.unwrap_or(false),
         without_keys: serving.without_keys.unwrap_or(false),
@@ -67,7 +83,8 @@ pub(crate) fn run(args: ServeArgs, app: &App) -> Result<ExitCode> {
 }
 
 async fn serve(options: Options, app: &App) -> Result<ExitCode> {
-    let names: Vec<String> = options.models.iter().map(|model| model.name.clone()).collect();
+    let texts = options.models.iter().map(|model| model.name.clone());
+    let names: Vec<String> = texts.chain(options.videos.iter().map(|model| model.name.clone())).collect();
     let server = Server::bind(options).await?;
     // For scripts that asked for any port.
     output::line(format_args!("http://{}", server.address()))?;
@@ -175,14 +192,13 @@ fn from_anywhere(reference: &str) -> Result<String> {
 }
 
 fn served(
-    argument: &str,
+    name: String,
+    reference: &str,
+    pulled: Pulled,
     serving: &Serving,
     compute: &Compute,
     team: &Team,
-    app: &App,
 ) -> Result<ServedModel> {
-    let (name, reference) = named(argument);
-    let pulled = model::pull(reference, app)?;
     let mut load = model::load_options(pulled.path, compute);
     let sequences = serving.sequences.unwrap_or(SEQUENCES);
     load.context = serving.ctx;

@@ -108,6 +108,11 @@ impl VideoNetworks {
         &self.decoder_digest
     }
 
+    /// The tokens of a prompt, its end included, however many the model reads of them.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, VideoError> {
+        Ok(self.tokenizer.encode(&prompt::clean(text)?, true, false)?)
+    }
+
     /// How the networks are loaded.
     pub fn options(&self) -> &NetworkOptions {
         &self.options
@@ -163,7 +168,18 @@ impl VideoNetworks {
     /// Memory and operations of a run with these settings, but for what is there already; refuses what cannot fit, and says
     /// what would.
     pub fn plan(&self, settings: &Settings, ready: Ready) -> Result<Plan, VideoError> {
-        Plan::new(settings, self.model(), self.limit(), |settings| self.stages(settings, ready))
+        self.plan_within(settings, ready, self.limit())
+    }
+
+    /// [`VideoNetworks::plan`] for a run that may take other memory than there is at this moment. Without a limit nothing is
+    /// refused.
+    pub fn plan_within(
+        &self,
+        settings: &Settings,
+        ready: Ready,
+        limit: Option<Limit>,
+    ) -> Result<Plan, VideoError> {
+        Plan::new(settings, self.model(), limit, |settings| self.stages(settings, ready))
     }
 
     /// The schedules of a run with these settings: by part, what it does and with what cost. The text is taken to have

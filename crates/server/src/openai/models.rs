@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::error::{ApiError, ErrorBody};
 use crate::pool::ModelEntry;
+use crate::video::ServedVideo;
 
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,7 +37,7 @@ pub(crate) struct ModelObject {
     /// Tokens of the longest sequence, once loaded.
     #[schema(required)]
     context: Option<usize>,
-    /// `text` or `embedding`, once loaded.
+    /// `text` or `embedding`, once loaded; `video` of those that make videos, which are loaded part by part with each one.
     #[schema(required)]
     kind: Option<&'static str>,
 }
@@ -58,6 +59,22 @@ impl From<&ModelEntry> for ModelObject {
     }
 }
 
+impl From<&ServedVideo> for ModelObject {
+    fn from(model: &ServedVideo) -> ModelObject {
+        ModelObject {
+            id: model.name.clone(),
+            object: "model",
+            created: model.created,
+            owned_by: "wushi",
+            state: "ready",
+            progress: None,
+            failure: None,
+            context: None,
+            kind: Some("video"),
+        }
+    }
+}
+
 /// List the models
 #[utoipa::path(
     get, path = "/v1/models", operation_id = "list_models", tag = "OpenAI",
@@ -65,8 +82,9 @@ impl From<&ModelEntry> for ModelObject {
               (status = "4XX", description = "What was wrong", body = ErrorBody))
 )]
 pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
-    let data = app.pool.entries().iter().map(|entry| ModelObject::from(&**entry)).collect();
-    Json(ModelList { object: "list", data })
+    let texts = app.pool.entries().iter().map(|entry| ModelObject::from(&**entry));
+    let videos = app.videos.models().iter().map(ModelObject::from);
+    Json(ModelList { object: "list", data: texts.chain(videos).collect() })
 }
 
 /// Show a model
@@ -81,5 +99,9 @@ pub(crate) async fn show(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelObject>, ApiError> {
     let Path(model) = path.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
-    Ok(Json(ModelObject::from(&**app.pool.find(&model)?)))
+    let video = app.videos.models().iter().find(|video| video.name == model);
+    Ok(Json(match video {
+        Some(video) => ModelObject::from(video),
+        None => ModelObject::from(&**app.pool.find(&model)?),
+    }))
 }

@@ -4,6 +4,7 @@
 //! keys.rs     who may ask: made, listed, removed, and checked without touching the disk
 //! limits.rs   how much a key may ask for
 //! usage.rs    tokens by key and day
+//! videos.rs   jobs that make videos
 //! record.rs   what is kept of a request, as data
 //! audit.rs    records in the database
 //! writer.rs   the thread that writes them, many in one transaction
@@ -23,6 +24,7 @@ mod limits;
 mod record;
 mod schema;
 mod usage;
+mod videos;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -36,9 +38,10 @@ pub use keys::{Key, KeyInfo, NewKey, check_key_name};
 pub use limits::{Limit, Limited, Limits};
 pub use record::{
     AuditRecord, Choice, ConstraintRecord, Digest, EmbeddingRecord, Ending, Exact, Loading, Parameters,
-    Prompt, SamplingRecord, Status, Text,
+    Prompt, SamplingRecord, Status, Text, VideoRecord,
 };
 pub use usage::Usage;
+pub use videos::{VideoEnd, VideoRow, VideoSettings, VideoState};
 
 use keys::KeyTable;
 use limits::Counters;

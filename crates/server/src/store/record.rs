@@ -90,7 +90,7 @@ pub struct AuditRecord {
     pub loading: Loading,
     /// What was asked for.
     pub parameters: Parameters,
-    /// The prompts: one of a chat, any number of completions and embeddings.
+    /// The prompts: one of a chat or a video, any number of completions and embeddings.
     pub prompts: Vec<Prompt>,
     /// The answers, in the order of the response.
     pub choices: Vec<Choice>,
@@ -131,10 +131,13 @@ pub struct Loading {
     pub context: u64,
     /// The type the weights were quantised to while loading.
     pub quant: Option<String>,
-    /// The type of cached keys and values.
+    /// The type of cached keys and values; of a model of video empty unless one was wanted.
     pub cache: String,
     /// How positions were stretched.
     pub rope_scaling: Option<String>,
+    /// The type of a video's decoder, if another was wanted than its file has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<String>,
     /// The version of the arithmetic.
     pub arithmetic: u32,
     /// The program's version.
@@ -161,6 +164,9 @@ pub struct Parameters {
     pub constraint: Option<ConstraintRecord>,
     /// How tokens' states became an embedding.
     pub embedding: Option<EmbeddingRecord>,
+    /// What a video was like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoRecord>,
 }
 
 impl Default for Parameters {
@@ -174,6 +180,7 @@ impl Default for Parameters {
             stop_strings: Vec::new(),
             constraint: None,
             embedding: None,
+            video: None,
         }
     }
 }
@@ -196,6 +203,39 @@ pub struct EmbeddingRecord {
     pub normalised: bool,
     /// How many of its numbers were kept.
     pub dimensions: Option<u32>,
+}
+
+/// All that decides a video besides the model, the prompt and the seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VideoRecord {
+    /// Pixels.
+    pub width: u64,
+    /// Pixels.
+    pub height: u64,
+    /// Frames.
+    pub frames: u64,
+    /// Frames a second.
+    pub fps: u32,
+    /// Steps of denoising.
+    pub steps: u64,
+    /// How far noise levels were shifted towards noise.
+    pub shift: Exact,
+    /// Of the first denoiser, or of the only one.
+    pub guidance: Exact,
+    /// Of the second denoiser, where there are two.
+    pub guidance_low: Option<Exact>,
+    /// Where the second denoiser took over, where there are two.
+    pub boundary: Option<Exact>,
+    /// How the latents were moved, as in `unipc`.
+    pub sampler: String,
+    /// How noise levels lay, as in `training`.
+    pub spacing: String,
+    /// How timesteps were rounded, as in `floor`.
+    pub timesteps: String,
+    /// Of what the video should not be.
+    pub negative: Digest,
+    /// What its file was, as in `mp4`.
+    pub format: String,
 }
 
 /// [`Sampling`], with numbers as text: JSON has no infinity, and text gives the very same number back.
@@ -292,7 +332,7 @@ impl Prompt {
     }
 }
 
-/// An answer without its text: a continuation of a prompt, or its embedding.
+/// An answer without its text: a continuation of a prompt, its embedding, or its video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
     /// The index of its prompt.
@@ -301,9 +341,9 @@ pub struct Choice {
     pub choice: u32,
     /// Tokens that were generated, a stop token included.
     pub completion_tokens: u32,
-    /// Why it ended; `None` if it failed, and of an embedding.
+    /// Why it ended; `None` if it failed, and of an embedding or a video.
     pub ending: Option<Ending>,
-    /// Of its logits, or [`Digest::of_numbers`] of the embedding.
+    /// Of its logits, [`Digest::of_numbers`] of the embedding, or of the video's frames.
     pub digest: Option<Digest>,
 }
 
@@ -368,16 +408,21 @@ pub struct Text {
     pub constraint: Option<String>,
     /// What stood before the answer and was not generated, if the constraint must know.
     pub prefix: Option<String>,
+    /// What a video shows, and what it should not be. Its tokens alone would not give it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<[String; 2]>,
 }
 
 /// The form that [`Text::to_bytes`] writes.
 const FORM: u8 = 1;
+/// The form with the texts of a video behind all else.
+const VIDEO_FORM: u8 = 2;
 
 impl Text {
     /// Compactly: numbers in 7 bits a byte, the lowest first, lists and texts after their lengths. An id takes two bytes or
     /// three.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![FORM];
+        let mut bytes = vec![if self.video.is_some() { VIDEO_FORM } else { FORM }];
         for list in [&self.prompts, &self.completions] {
             write_number(&mut bytes, list.len());
             for ids in list {
@@ -393,13 +438,14 @@ impl Text {
                 write_text(&mut bytes, text);
             }
         }
+        self.video.iter().flatten().for_each(|text| write_text(&mut bytes, text));
         bytes
     }
 
     /// What [`Text::to_bytes`] wrote; `None` if it was something else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Text> {
         let (&form, mut rest) = bytes.split_first()?;
-        if form != FORM {
+        if ![FORM, VIDEO_FORM].contains(&form) {
             return None;
         }
         let bytes = &mut rest;
@@ -409,6 +455,10 @@ impl Text {
             stop_strings: read_list(bytes, read_text)?,
             constraint: read_option(bytes)?,
             prefix: read_option(bytes)?,
+            video: match form {
+                VIDEO_FORM => Some([read_text(bytes)?, read_text(bytes)?]),
+                _ => None,
+            },
         };
         bytes.is_empty().then_some(text)
     }

@@ -68,6 +68,33 @@ const MIGRATIONS: &[&str] = &[
         text BLOB
     ) STRICT;
     CREATE INDEX audit_time ON audit (time);",
+    // Jobs that make videos, in the order of their coming. `starts` counts how often one was begun since it last got further.
+    "CREATE TABLE videos (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        key TEXT REFERENCES keys (id),
+        model TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        changes TEXT NOT NULL,
+        format TEXT NOT NULL,
+        estimate REAL,
+        room INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        progress REAL NOT NULL,
+        starts INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        started INTEGER,
+        ended INTEGER,
+        expires INTEGER,
+        error_code TEXT,
+        error TEXT,
+        frames_digest TEXT,
+        fingerprint TEXT,
+        seconds REAL,
+        bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX videos_state ON videos (state, number);",
 ];
 
 /// A connection to a file of the newest schema, which is created if it is not there.

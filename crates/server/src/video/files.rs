@@ -1,0 +1,371 @@
+//! What lies on the disk, beside the database:
+//!
+//! ```text
+//! FOLDER/.lock                          held by the server that makes videos here
+//! FOLDER/prompts/                       states of the last prompts
+//! FOLDER/video_ID/state.safetensors     what is denoised so far
+//! FOLDER/video_ID/latest.webp           the newest frame, while the job runs
+//! FOLDER/video_ID/thumbnail.webp        the first frame
+//! FOLDER/video_ID/video.mp4             or .apng, .gif: there when it is whole
+//! ```
+//!
+//! Every file appears by a rename when it is whole; what has another name was left by a process that was killed.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use image_webp::{ColorType, WebPEncoder};
+use wushi_media::Format;
+
+use super::VideoState;
+
+const LOCK: &str = ".lock";
+const PROMPTS: &str = "prompts";
+const STATE: &str = "state.safetensors";
+const LATEST: &str = "latest.webp";
+const THUMBNAIL: &str = "thumbnail.webp";
+/// What jobs' names begin with.
+pub(super) const PREFIX: &str = "video_";
+/// The longest side of a picture.
+const LONGEST: usize = 512;
+
+/// The folder of all videos.
+pub(super) struct Files {
+    folder: PathBuf,
+    /// Held as long as the process lives.
+    lock: Option<File>,
+}
+
+impl Files {
+    /// Opens the folder. One that is not there is made if `create` says so.
+    pub(super) fn open(folder: &Path, create: bool) -> io::Result<Files> {
+        if create {
+            make_folder(folder)?;
+        }
+        let lock = match folder.is_dir() {
+            true => lock(&folder.join(LOCK))?,
+            false => None,
+        };
+        Ok(Files { folder: folder.to_owned(), lock })
+    }
+
+    /// Whether no other process makes videos here.
+    pub(super) fn is_ours(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where states of prompts are kept.
+    pub(super) fn prompts(&self) -> PathBuf {
+        self.folder.join(PROMPTS)
+    }
+
+    fn job(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    pub(super) fn state(&self, id: &str) -> PathBuf {
+        self.job(id).join(STATE)
+    }
+
+    pub(super) fn video(&self, id: &str, format: Format) -> PathBuf {
+        self.job(id).join(video_name(format))
+    }
+
+    pub(super) fn thumbnail(&self, id: &str) -> PathBuf {
+        self.job(id).join(THUMBNAIL)
+    }
+
+    pub(super) fn latest(&self, id: &str) -> PathBuf {
+        self.job(id).join(LATEST)
+    }
+
+    /// Makes the folder of a job.
+    pub(super) fn prepare(&self, id: &str) -> io::Result<()> {
+        make_folder(&self.job(id))
+    }
+
+    /// What was made of a job is on the disk under its names when this returns, whatever happens to the machine.
+    pub(super) fn flush(&self, id: &str) -> io::Result<()> {
+        flush_folder(&self.job(id))?;
+        flush_folder(&self.folder)
+    }
+
+    /// Removes everything of a job.
+    pub(super) fn remove(&self, id: &str) {
+        if let Err(error) = fs::remove_dir_all(self.job(id))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!("{}: {error}; it is removed at the next start", self.job(id).display());
+        }
+    }
+
+    /// Removes what a job of this state has no use for.
+    pub(super) fn settle(&self, id: &str, state: VideoState) {
+        let needed = |name: &str| match state {
+            VideoState::Queued | VideoState::InProgress => name == STATE,
+            VideoState::Completed => name == THUMBNAIL || Format::ALL.iter().any(|f| video_name(*f) == name),
+            VideoState::Failed => false,
+        };
+        for path in entries(&self.job(id)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !needed(&name) {
+                discard(&path);
+            }
+        }
+        if state == VideoState::Failed {
+            self.remove(id);
+        }
+    }
+
+    /// Removes what belongs to no job, and of each job what it has no use for; `state` says how a job stands, if it is
+    /// there.
+    pub(super) fn tidy(&self, state: impl Fn(&str) -> Option<VideoState>) {
+        for path in entries(&self.folder) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Whatever else somebody keeps here is not ours.
+            if !is_id(&name) {
+                continue;
+            }
+            match state(&name) {
+                Some(state) => self.settle(&name, state),
+                None => {
+                    tracing::info!("{}: removed, as no job has it", path.display());
+                    self.remove(&name);
+                }
+            }
+        }
+        for path in entries(&self.prompts()) {
+            if path.extension().is_some_and(|ending| ending == "part") {
+                discard(&path);
+            }
+        }
+    }
+
+    /// Bytes of a job's files.
+    pub(super) fn bytes(&self, id: &str) -> u64 {
+        bytes_below(&self.job(id))
+    }
+
+    /// Bytes of everything.
+    pub(super) fn all_bytes(&self) -> u64 {
+        entries(&self.folder).iter().filter(|path| path.is_dir()).map(|path| bytes_below(path)).sum()
+    }
+
+    /// Bytes that the disk has left, if it says.
+    pub(super) fn left(&self) -> Option<u64> {
+        fs4::available_space(&self.folder).ok()
+    }
+}
+
+/// Whether this is a job's name, and therefore safe as that of a folder.
+pub(super) fn is_id(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
+/// What the file of a video is called.
+pub(super) fn video_name(format: Format) -> &'static str {
+    match format {
+        Format::Apng => "video.apng",
+        Format::Gif => "video.gif",
+        _ => "video.mp4",
+    }
+}
+
+/// What a browser has to know of it.
+pub(super) fn media_type(format: Format) -> &'static str {
+    match format {
+        Format::Apng => "image/apng",
+        Format::Gif => "image/gif",
+        _ => "video/mp4",
+    }
+}
+
+/// Bytes that a video of so many pixels, all frames together, may come to. An estimate that is seldom too low.
+pub(super) fn room(format: Format, pixels: u64) -> u64 {
+    let bytes = match format {
+        // Compressed frames lie there twice when the file is completed.
+        Format::Mp4 => pixels / 2,
+        Format::Gif => pixels,
+        _ => 3 * pixels,
+    };
+    bytes.saturating_add(1 << 16)
+}
+
+/// Writes a picture of a frame `[H, W, 3]` in WebP, made smaller if it is large. `keep`: it is on the disk when this
+/// returns.
+pub(super) fn write_picture(path: &Path, rgb: &[u8], size: (usize, usize), keep: bool) -> io::Result<()> {
+    let (small, width, height) = shrink(rgb, size);
+    let mut bytes = Vec::new();
+    let failed = |error: image_webp::EncodingError| io::Error::other(error.to_string());
+    let sides = u32::try_from(width).and_then(|width| Ok((width, u32::try_from(height)?)));
+    let (width, height) = sides.map_err(io::Error::other)?;
+    WebPEncoder::new(&mut bytes).encode(&small, width, height, ColorType::Rgb8).map_err(failed)?;
+    let part = path.with_extension("part");
+    let mut file = File::create(&part)?;
+    file.write_all(&bytes)?;
+    if keep {
+        file.sync_all()?;
+    }
+    fs::rename(&part, path)
+}
+
+/// The frame with no side longer than [`LONGEST`]: each pixel is the mean of those in its place.
+fn shrink(rgb: &[u8], (width, height): (usize, usize)) -> (Vec<u8>, usize, usize) {
+    let longest = width.max(height);
+    if longest <= LONGEST {
+        return (rgb.to_vec(), width, height);
+    }
+    let (columns, rows) = ((width * LONGEST / longest).max(1), (height * LONGEST / longest).max(1));
+    let mut small = Vec::with_capacity(3 * columns * rows);
+    for row in 0..rows {
+        let above = row * height / rows..(row + 1) * height / rows;
+        for column in 0..columns {
+            let beside = column * width / columns..(column + 1) * width / columns;
+            let count = above.len() * beside.len();
+            for channel in 0..3 {
+                let pixels = above.clone().flat_map(|y| beside.clone().map(move |x| y * width + x));
+                let sum: usize = pixels.map(|pixel| usize::from(rgb[3 * pixel + channel])).sum();
+                small.push(((sum + count / 2) / count) as u8);
+            }
+        }
+    }
+    (small, columns, rows)
+}
+
+/// `None` if another process has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A folder that only this user may look into: it shows what people asked for.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Names in a folder outlive the machine's power as well, where folders can be flushed.
+fn flush_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!("{}: {error}", path.display());
+    }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    entries(folder).iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "video_0123456789abcdef0123456789abcdef";
+    const B: &str = "video_00000000000000000000000000000000";
+
+    fn names(folder: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut names: Vec<String> = entries(folder).iter().map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn names_of_jobs() {
+        assert!(is_id(A));
+        for other in ["", "video_", "video_..", "video_0123456789ABCDEF0123456789ABCDEF", "prompts", &A[1..]]
+        {
+            assert!(!is_id(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn one_process_makes_videos_in_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("videos");
+        assert!(!Files::open(&place, false).unwrap().is_ours());
+        assert!(!place.exists());
+        let first = Files::open(&place, true).unwrap();
+        assert!(first.is_ours() && !Files::open(&place, true).unwrap().is_ours());
+        drop(first);
+        assert!(Files::open(&place, true).unwrap().is_ours());
+    }
+
+    #[test]
+    fn what_nobody_needs_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path(), true).unwrap();
+        let all = [STATE, LATEST, THUMBNAIL, "video.gif", ".video.gif.Xy.part", "latest.part"];
+        let fill = || {
+            for id in [A, B] {
+                files.prepare(id).unwrap();
+                all.iter().for_each(|name| fs::write(files.job(id).join(name), "12345").unwrap());
+            }
+        };
+        fs::create_dir_all(files.prompts()).unwrap();
+        fs::write(files.prompts().join(".prompt-1.safetensors.7-1.part"), "").unwrap();
+        fs::write(files.prompts().join("prompt-1.safetensors"), "123").unwrap();
+        fs::create_dir_all(folder.path().join("mine")).unwrap();
+        fill();
+        assert_eq!((files.bytes(A), files.all_bytes()), (30, 63));
+        files.tidy(|id| (id == A).then_some(VideoState::InProgress));
+        assert_eq!(names(folder.path()), [LOCK, "mine", PROMPTS, A]);
+        assert_eq!(names(&files.job(A)), [STATE]);
+        assert_eq!(names(&files.prompts()), ["prompt-1.safetensors"]);
+        fill();
+        files.tidy(|id| Some(if id == A { VideoState::Completed } else { VideoState::Failed }));
+        assert_eq!(names(&files.job(A)), [THUMBNAIL, "video.gif"]);
+        assert!(!files.job(B).exists());
+        files.flush(A).unwrap();
+        files.remove(A);
+        files.remove(A);
+        assert!(!files.job(A).exists());
+    }
+
+    #[test]
+    fn pictures_are_small_and_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(THUMBNAIL);
+        let (width, height) = (1300, 700);
+        // Left half red, right half blue.
+        let pixel = |x: usize| if x < width / 2 { [200, 0, 0] } else { [0, 0, 100] };
+        let rgb: Vec<u8> = (0..height).flat_map(|_| (0..width).flat_map(pixel)).collect();
+        write_picture(&path, &rgb, (width, height), true).unwrap();
+        assert_eq!(names(folder.path()), [THUMBNAIL]);
+        let file = io::BufReader::new(File::open(&path).unwrap());
+        let mut decoder = image_webp::WebPDecoder::new(file).unwrap();
+        assert_eq!(decoder.dimensions(), (512, 275));
+        let mut pixels = vec![0; decoder.output_buffer_size().unwrap()];
+        decoder.read_image(&mut pixels).unwrap();
+        assert_eq!(pixels[..3], [200, 0, 0]);
+        assert_eq!(pixels[pixels.len() - 3..], [0, 0, 100]);
+        let tiny = [1, 2, 3, 4, 5, 6];
+        assert_eq!(shrink(&tiny, (2, 1)), (tiny.to_vec(), 2, 1));
+        // A strip stays one pixel high.
+        assert_eq!(shrink(&[7; 3 * 2000], (2000, 1)), (vec![7; 3 * 512], 512, 1));
+    }
+}

@@ -1,0 +1,522 @@
+//! Makes one video at a time, the oldest job first, beside text.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use wushi_engine::video::{
+    Follow, Frame, Identity, Job, Limit, Made, PartError, Plan, Progress, PromptCache, Ready, Save, Saved,
+    Settings, Start, VideoError, VideoModel, Watch, load_saved, make,
+};
+use wushi_media::{Encoder, Format};
+
+use super::files::{Files, write_picture};
+use super::jobs::{media_settings, recorded};
+use super::progress::{Meter, Phase, Weights};
+use super::{Ending, ServedVideo, Videos};
+use crate::app::Closing;
+use crate::handlers::blocking;
+use crate::pool::Room;
+use crate::store::{VideoEnd, VideoRow, unix_ms};
+
+/// A job that was begun so often without ever getting further ends the server each time.
+const MAX_STARTS: u32 = 5;
+/// Seconds of denoising that may be lost when nothing is said about it.
+const UNSAVED: f64 = 10.0;
+/// The least time between two pictures of the newest frame, and between two notes of progress in the database.
+const PICTURES: Duration = Duration::from_secs(1);
+const NOTES: Duration = Duration::from_secs(5);
+/// How often the end of a job is tried to be written where the database cannot be.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The job whose turn it is.
+pub(super) struct Live {
+    pub(super) id: String,
+    follow: Arc<Follow>,
+    /// Once it is being made.
+    meter: Mutex<Option<Meter>>,
+    stop: watch::Sender<Option<Why>>,
+    ended: watch::Sender<bool>,
+}
+
+/// Why a job is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was deleted.
+    Deleted,
+    /// The server ends.
+    Closing,
+    /// Text needs its memory.
+    Memory,
+}
+
+/// How far the job is.
+pub(super) struct Look {
+    pub(super) percent: f64,
+    pub(super) phase: Phase,
+    pub(super) seconds_left: Option<f64>,
+    pub(super) steps_done: usize,
+    pub(super) frames_done: usize,
+}
+
+impl Live {
+    pub(super) fn new(id: &str) -> Live {
+        Live {
+            id: id.to_owned(),
+            follow: Arc::default(),
+            meter: Mutex::new(None),
+            stop: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Ends it within a moment.
+    pub(super) fn stop(&self, why: Why) {
+        self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(why).is_none());
+        self.follow.stop();
+    }
+
+    /// Waits until nothing of it is done any more.
+    pub(super) async fn ended(&self) {
+        // The sender lives as long as this.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    async fn stopped(&self) {
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Option<Meter>> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` while it waits for memory.
+    pub(super) fn look(&self) -> Option<Look> {
+        let share = self.follow.share();
+        let mut meter = self.meter();
+        let meter = meter.as_mut()?;
+        Some(Look {
+            percent: meter.percent(share),
+            phase: meter.phase(),
+            seconds_left: meter.seconds_left(share),
+            steps_done: meter.steps_done(),
+            frames_done: meter.frames_done(),
+        })
+    }
+}
+
+/// Why a job was not completed.
+enum Broken {
+    /// It was stopped, or is gone.
+    Stopped,
+    Failed {
+        code: &'static str,
+        why: String,
+    },
+}
+
+impl From<VideoError> for Broken {
+    fn from(error: VideoError) -> Broken {
+        match error {
+            VideoError::Stopped { .. } => Broken::Stopped,
+            error => failed("video_failed", error),
+        }
+    }
+}
+
+fn failed(code: &'static str, why: impl ToString) -> Broken {
+    Broken::Failed { code, why: why.to_string() }
+}
+
+/// A video that is there.
+struct Done {
+    made: Made,
+    /// Whether nothing of it had been made before.
+    whole: bool,
+    bytes: u64,
+}
+
+impl Videos {
+    /// Makes videos until the server ends; what it is at then goes back into the queue.
+    pub(crate) async fn run(self: Arc<Videos>, closing: watch::Receiver<Closing>) {
+        let closed = || *closing.borrow() != Closing::Open;
+        while !closed() {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let mut closing = closing.clone();
+            let next = match blocking(self.clone().asking(|videos| videos.next())).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(error.message, "the next video cannot be found");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
+            let Some(row) = next else {
+                tokio::select! {
+                    () = woken => {}
+                    _ = closing.wait_for(|closing| *closing != Closing::Open) => {}
+                }
+                continue;
+            };
+            let live = Arc::new(Live::new(&row.id));
+            *self.live() = Some(live.clone());
+            let stopping = async {
+                let _ = closing.wait_for(|closing| *closing != Closing::Open).await;
+                live.stop(Why::Closing);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = self.one(&live, &row) => {}
+                () = stopping => {}
+            }
+            *self.live() = None;
+            live.ended.send_replace(true);
+            self.tell();
+        }
+    }
+
+    /// One job, from its turn to its end.
+    async fn one(self: &Arc<Videos>, live: &Arc<Live>, row: &VideoRow) {
+        let outcome = self.attempt(live, row).await;
+        let end = match outcome {
+            Ok(done) => {
+                tracing::info!(video = row.id, frames = done.made.frames_digest, "completed");
+                self.counters.completed.fetch_add(1, Ordering::Relaxed);
+                let Made { text_seconds, denoise_seconds, decode_seconds, .. } = done.made;
+                let seconds = text_seconds + denoise_seconds + decode_seconds;
+                VideoEnd {
+                    frames_digest: Some(done.made.frames_digest),
+                    seconds: done.whole.then_some(seconds),
+                    bytes: done.bytes,
+                    ..self.end_of(row)
+                }
+            }
+            Err(Broken::Failed { code, why }) => {
+                tracing::error!(video = row.id, why, "failed");
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                VideoEnd { error: Some((code.to_owned(), why)), ..self.end_of(row) }
+            }
+            Err(Broken::Stopped) => {
+                let why = *live.stop.borrow();
+                tracing::info!(video = row.id, ?why, "stopped");
+                if why != Some(Why::Deleted) {
+                    self.written(live, row, |videos, row| Ok(videos.store.requeue_video(&row.id)?)).await;
+                }
+                return;
+            }
+        };
+        self.written(live, row, move |videos, row| videos.end(row, &end)).await;
+    }
+
+    /// Writes what became of a job into the database, however long that cannot be done.
+    async fn written(
+        self: &Arc<Videos>,
+        live: &Live,
+        row: &VideoRow,
+        write: impl Fn(&Videos, &VideoRow) -> Result<(), crate::error::ApiError> + Send + Sync + 'static,
+    ) {
+        let write = Arc::new(write);
+        loop {
+            let (videos, row, write) = (self.clone(), row.clone(), write.clone());
+            match blocking(move || write(&videos, &row)).await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(video = live.id, error.message, "its end cannot be written"),
+            }
+            // At the next start it is found in progress, and goes on from what is saved.
+            if live.stop.borrow().is_some() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = live.stopped() => {}
+            }
+        }
+    }
+
+    fn end_of(&self, row: &VideoRow) -> VideoEnd {
+        let now = unix_ms();
+        let model = self.models().iter().find(|model| model.name == row.model);
+        VideoEnd {
+            ended: now,
+            expires: now.saturating_add(self.options.keep.as_millis() as u64),
+            error: None,
+            frames_digest: None,
+            fingerprint: model.map(super::jobs::fingerprint),
+            seconds: None,
+            bytes: 0,
+        }
+    }
+
+    /// Writes the end of a job with its record, and removes the files that it has no use for.
+    fn end(&self, row: &VideoRow, end: &VideoEnd) -> Result<(), crate::error::ApiError> {
+        let model = self.find(Some(&row.model))?;
+        let record = {
+            let job = recorded(row, end)?;
+            let begun = self.begun().unwrap_or(row.created);
+            (self.recorder)(&Ending {
+                job: &job,
+                key: row.key.as_deref(),
+                model,
+                created_ms: row.created,
+                queue_ms: begun.saturating_sub(row.created),
+                total_ms: end.ended.saturating_sub(row.created),
+            })
+        };
+        self.store.end_video(&row.id, end, record.as_ref())?;
+        if let (Some(seconds), Some(estimate)) = (end.seconds, row.estimate) {
+            self.learn(&row.model, seconds / estimate.max(1e-3));
+        }
+        let state =
+            if end.error.is_some() { super::VideoState::Failed } else { super::VideoState::Completed };
+        self.files.settle(&row.id, state);
+        self.make_disk_room(0, Some(&row.id))?;
+        self.recount();
+        Ok(())
+    }
+
+    async fn attempt(self: &Arc<Videos>, live: &Arc<Live>, row: &VideoRow) -> Result<Done, Broken> {
+        if row.starts >= MAX_STARTS {
+            let why = format!(
+                "the server ended {} times while this video was being made, without ever getting further; its log may say why",
+                row.starts
+            );
+            return Err(failed("video_failed", why));
+        }
+        let planning = {
+            let (videos, row) = (self.clone(), row.clone());
+            blocking(move || Ok(videos.decide(&row)))
+        };
+        let task = planning.await.map_err(|error| failed("video_failed", error.message))??;
+        let room = tokio::select! {
+            room = self.pool.reserve(task.plan.peak(), task.limit.map(|limit| limit.bytes)) => room,
+            () = live.stopped() => return Err(Broken::Stopped),
+        };
+        let begun = {
+            let id = row.id.clone();
+            blocking(self.clone().asking(move |videos| Ok(videos.store.begin_video(&id, unix_ms())?)))
+        };
+        match begun.await {
+            Ok(true) => {}
+            // Deleted in the last moment.
+            Ok(false) => return Err(Broken::Stopped),
+            Err(error) => return Err(failed("video_failed", error.message)),
+        }
+        self.set_begun(unix_ms());
+        *live.meter() = Some(Meter::new(
+            task.weights,
+            self.pace(&row.model),
+            &task.settings,
+            task.model.networks.model(),
+        ));
+        self.tell();
+        let making = {
+            let (videos, live, row) = (self.clone(), live.clone(), row.clone());
+            tokio::task::spawn_blocking(move || {
+                Making { videos: &videos, live: &live, row: &row, task }.run()
+            })
+        };
+        let done = with_room(live, room, making).await;
+        // From here on it is not made any more: what others see is the database's.
+        *live.meter() = None;
+        done
+    }
+
+    /// What it takes to make a video.
+    fn decide(&self, row: &VideoRow) -> Result<Task, Broken> {
+        let model =
+            self.find(Some(&row.model)).map_err(|error| failed("model_not_found", error.message))?.clone();
+        let networks = &model.networks;
+        let wanted = row.settings.wanted().map_err(|what| failed("video_failed", what))?;
+        let (settings, _) = Settings::resolve(&wanted, networks.model())?;
+        let limit = self.limit(&model);
+        let plan = networks.plan_within(&settings, Ready::default(), limit).map_err(|error| match error {
+            VideoError::TooLittleMemory { .. } => failed("insufficient_memory", error),
+            error => error.into(),
+        })?;
+        let weights = Weights::new(&plan, self.rates(&model));
+        let format =
+            row.format.parse().map_err(|error: wushi_media::MediaError| failed("video_failed", error))?;
+        Ok(Task { model, settings, plan, limit, weights, format })
+    }
+}
+
+/// Waits for a video. Where text needs its memory, it is stopped.
+async fn with_room(
+    live: &Live,
+    room: Room,
+    making: tokio::task::JoinHandle<Result<Done, Broken>>,
+) -> Result<Done, Broken> {
+    let wanted = async {
+        room.wanted().await;
+        live.stop(Why::Memory);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        done = making => done.unwrap_or_else(|error| {
+            let text = error.try_into_panic().ok().and_then(|panic| {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                text.or_else(|| panic.downcast_ref::<String>().cloned())
+            });
+            let text = text.map_or_else(String::new, |text| format!(": {text}"));
+            Err(failed("video_failed", format!("making it broke off by an error of this program{text}")))
+        }),
+        () = wanted => Err(Broken::Stopped),
+    }
+}
+
+/// A job that is decided in all respects.
+struct Task {
+    model: ServedVideo,
+    settings: Settings,
+    plan: Plan,
+    limit: Option<Limit>,
+    weights: Weights,
+    format: Format,
+}
+
+/// The making of a video, on a thread of its own.
+struct Making<'a> {
+    videos: &'a Videos,
+    live: &'a Live,
+    row: &'a VideoRow,
+    task: Task,
+}
+
+impl Making<'_> {
+    fn run(&self) -> Result<Done, Broken> {
+        let Making { videos, live, row, task } = self;
+        let (files, id, networks) = (&videos.files, row.id.as_str(), &task.model.networks);
+        let io = |error: std::io::Error| {
+            failed("video_failed", format!("{}: {error}", files.folder().join(id).display()))
+        };
+        files.prepare(id).map_err(io)?;
+        let identity = Identity::new(networks.latents_digest(), &row.prompt, &task.settings, None);
+        let state = files.state(id);
+        let start = self.start(&state, &identity);
+        let whole = start == Start::Noise;
+        let cache = PromptCache::new(&files.prompts(), networks.encoder_digest());
+        let mut notes = Notes { files, encoder: None, pictured: None, noted: None };
+        let notes = std::cell::RefCell::new(&mut notes);
+        let made = make(
+            Job {
+                model: networks.model(),
+                settings: &task.settings,
+                prompt: &row.prompt,
+                start,
+                cache: Some(&cache),
+                save: Some(Save { path: &state, identity: &identity, every: Some(self.every()) }),
+                save_frames: None,
+            },
+            &mut networks.parts(&task.settings, &live.follow),
+            Watch {
+                progress: &mut |progress| self.progress(&progress, &mut notes.borrow_mut().noted),
+                frame: &mut |frame| self.frame(&frame, &mut notes.borrow_mut()),
+                follow: &live.follow,
+            },
+        )?;
+        let encoder = notes.borrow_mut().encoder.take();
+        let encoder = encoder.ok_or_else(|| failed("video_failed", "the model gave no frame"))?;
+        encoder.finish().map_err(|error| failed("video_failed", error))?;
+        files.flush(id).map_err(io)?;
+        let bytes = std::fs::metadata(files.video(id, task.format)).map_err(io)?.len();
+        Ok(Done { made, whole, bytes })
+    }
+
+    /// Where an earlier run has come to.
+    fn start(&self, path: &Path, identity: &Identity) -> Start {
+        let model: &VideoModel = self.task.model.networks.model();
+        if !path.exists() {
+            return Start::Noise;
+        }
+        let (start, steps) = match load_saved(path, identity, &self.task.settings, model) {
+            Ok(Saved::Steps(saved)) => {
+                let steps = saved.steps();
+                (Start::Between(saved), Some(steps))
+            }
+            Ok(Saved::Denoised(latents)) => (Start::Denoised(latents), None),
+            Err(error) => {
+                tracing::warn!(video = self.row.id, %error, "begins anew");
+                return Start::Noise;
+            }
+        };
+        tracing::info!(video = self.row.id, ?steps, "goes on from what is saved");
+        if let Some(meter) = self.live.meter().as_mut() {
+            meter.resume(steps);
+        }
+        start
+    }
+
+    /// After how many steps what is done is saved.
+    fn every(&self) -> usize {
+        self.videos.options.save_steps.unwrap_or_else(|| {
+            let steps = self.task.settings.steps;
+            let seconds =
+                self.task.weights.denoising().map(|seconds| seconds * self.videos.pace(&self.row.model));
+            seconds.map_or(1, |seconds| (UNSAVED * steps as f64 / seconds) as usize).clamp(1, MAX_UNSAVED)
+        })
+    }
+
+    fn progress(&self, progress: &Progress, noted: &mut Option<Instant>) {
+        let counters = &self.videos.counters;
+        match progress {
+            Progress::Step { seconds, .. } => counters.step(*seconds),
+            Progress::Frame { seconds, .. } => counters.frame(*seconds),
+            _ => {}
+        }
+        let share = self.live.follow.share();
+        let kept = {
+            let mut meter = self.live.meter();
+            let Some(meter) = meter.as_mut() else { return };
+            meter.tell(progress, share);
+            matches!(progress, Progress::Saved(_)).then(|| meter.kept())
+        };
+        if let Some(kept) = kept.filter(|_| noted.is_none_or(|noted| noted.elapsed() >= NOTES)) {
+            *noted = Some(Instant::now());
+            // What is saved is saved all the same.
+            if let Err(error) = self.videos.store.advance_video(&self.row.id, kept) {
+                tracing::warn!(video = self.row.id, %error, "progress is not noted");
+            }
+        }
+    }
+
+    fn frame(&self, frame: &Frame<'_>, notes: &mut Notes<'_>) -> Result<(), PartError> {
+        let Making { row, task, .. } = self;
+        let encoder = match &mut notes.encoder {
+            Some(encoder) => encoder,
+            none => {
+                let path = notes.files.video(&row.id, task.format);
+                none.insert(Encoder::create(&path, task.format, media_settings(&task.settings)?)?)
+            }
+        };
+        encoder.push(frame.rgb)?;
+        let size = (task.settings.width, task.settings.height);
+        let pictured = |result: std::io::Result<()>| {
+            if let Err(error) = result {
+                tracing::warn!(video = row.id, %error, "a picture of a frame is not written");
+            }
+        };
+        if frame.index == 0 {
+            pictured(write_picture(&notes.files.thumbnail(&row.id), frame.rgb, size, true));
+        }
+        if notes.pictured.is_none_or(|last| last.elapsed() >= PICTURES) {
+            pictured(write_picture(&notes.files.latest(&row.id), frame.rgb, size, false));
+            notes.pictured = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// The most steps between two that are saved, however quick they are.
+const MAX_UNSAVED: usize = 20;
+
+/// What comes to be while a video is made.
+struct Notes<'a> {
+    files: &'a Files,
+    encoder: Option<Encoder>,
+    pictured: Option<Instant>,
+    noted: Option<Instant>,
+}
