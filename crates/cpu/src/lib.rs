@@ -41,4 +41,4 @@ pub use team::Team;
 pub use weights::{SEGMENT, WeightError};
 
 /// Version of the arithmetic: part of every fingerprint. Two versions may differ in bits, one never does.
-pub const ARITHMETIC_VERSION: u32 = 1;
+pub const ARITHMETIC_VERSION: u32 = 2;

@@ -130,6 +130,8 @@ impl Context<'_> {
                     }
                 }
                 Kind::Attention { layer, q, out } => self.attention(*layer, *q, *out, thread),
+                Kind::Filters { weight, sizes, out } => self.filters(*weight, *sizes, *out, share),
+                Kind::Conv(conv) if conv.filters.is_some() => self.filter(conv, share, thread),
                 Kind::Conv(conv) => self.convolve(conv, share, thread),
                 Kind::Unfold { x, input, unfold, out } => self.unfold(*x, *input, unfold, *out, share),
                 Kind::Attend { attend, q, pages, out } => self.attend(*attend, *q, *pages, *out, thread),
