@@ -241,11 +241,17 @@ impl Context<'_> {
         };
     }
 
-    /// Some tiles of a convolution by minimal filtering.
+    /// Some panels of some tiles of a convolution by minimal filtering.
     ///
     /// # Safety
     /// As [`Context::run`].
-    pub(crate) unsafe fn filter(&self, conv: &Convolution, tiles: Range<usize>, thread: usize) {
+    pub(crate) unsafe fn filter(
+        &self,
+        conv: &Convolution,
+        tiles: Range<usize>,
+        panels: Range<usize>,
+        thread: usize,
+    ) {
         let before = conv.carried.map(|place| self.carried[place].as_ptr().cast::<f32>().cast_const());
         // SAFETY: as `run`; a thread's scratch is its own and has room for so many tiles.
         unsafe {
@@ -255,6 +261,7 @@ impl Context<'_> {
                     sizes: conv.filtering(),
                     frames: Frames { x: self.f32(conv.x), shape: conv.input, before },
                     tiles: first..(first + conv.together()).min(tiles.end),
+                    panels: panels.clone(),
                     filters: self.bytes(conv.filters.expect("called for minimal filtering")).cast(),
                     bias: conv.bias.map(|id| self.weights.vector(id).as_ptr()),
                     residual: conv.then.residual().map(|id| self.f32(id)),

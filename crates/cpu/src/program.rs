@@ -149,6 +149,11 @@ impl Convolution {
         }
     }
 
+    /// Panels of its outputs.
+    pub(crate) fn panels(&self) -> usize {
+        self.output[3].div_ceil(PANEL)
+    }
+
     /// How many parts are computed together.
     pub(crate) fn together(&self) -> usize {
         if self.filters.is_some() { TILES } else { PATCH_ROWS }

@@ -12,7 +12,7 @@ use crate::kernels::{
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
-use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
+use crate::program::{BufferId, Convolution, Kind, Part, Program, Rows, Step, Then};
 use crate::rope_table::Turns;
 use crate::run::Piece;
 use crate::score_table::ScoreTable;
@@ -21,6 +21,9 @@ use crate::simd::PANEL;
 
 /// Rows of a linear layer that are not cut apart: unpacking a panel of weights is shared by so many.
 const PIECE_ROWS: usize = 512;
+
+/// Panels of a convolution's outputs that are not cut apart.
+const PIECE_PANELS: usize = 8;
 
 /// All a step needs.
 pub(crate) struct Context<'a> {
@@ -81,26 +84,29 @@ pub(crate) struct Keys<'a> {
     pub(crate) bias: Option<usize>,
 }
 
-/// A piece of a share that is computed so many items at a time: whole blocks of them.
-fn blocks(piece: Piece, share: Range<usize>, block: usize) -> Range<usize> {
-    let taken = piece.part(0..share.len().div_ceil(block));
-    let cut = |blocks: usize| (share.start + blocks * block).min(share.end);
-    cut(taken.start)..cut(taken.end)
+/// Into how many pieces something of so many blocks is cut, if it shall be about `wanted`: whole blocks while they are enough,
+/// then columns of every block, at most so many.
+fn cut(wanted: usize, blocks: usize, columns: usize) -> usize {
+    match wanted <= blocks {
+        true => wanted.max(1),
+        false => blocks * wanted.div_ceil(blocks).min(columns.max(1)),
+    }
 }
 
-/// The rows of a piece of a linear layer, and which piece of their columns it is: whole blocks of rows while there are no
-/// more pieces than blocks.
-fn block(rows: usize, piece: Piece) -> (Range<usize>, Piece) {
-    let blocks = rows.div_ceil(PIECE_ROWS).max(1);
-    let (taken, columns) = match piece.of <= blocks {
-        true => (piece.part(0..blocks), Piece::WHOLE),
-        false => {
-            let of = piece.of / blocks;
-            let block = piece.index / of;
-            (block..block + 1, Piece { index: piece.index % of, of })
-        }
-    };
-    (taken.start * PIECE_ROWS..(taken.end * PIECE_ROWS).min(rows), columns)
+/// The blocks of such a piece, and which piece of their columns it is.
+fn blocks_of(piece: Piece, blocks: usize) -> (Range<usize>, Piece) {
+    if piece.of <= blocks {
+        return (piece.part(0..blocks), Piece::WHOLE);
+    }
+    let of = piece.of / blocks;
+    let block = piece.index / of;
+    (block..block + 1, Piece { index: piece.index % of, of })
+}
+
+/// Some blocks of a range, each of `size` but for the last.
+fn spread(blocks: Range<usize>, size: usize, range: &Range<usize>) -> Range<usize> {
+    let cut = |block: usize| (range.start + block * size).min(range.end);
+    cut(blocks.start)..cut(blocks.end)
 }
 
 impl Context<'_> {
@@ -143,15 +149,20 @@ impl Context<'_> {
     pub(crate) fn pieces(&self, step: &Step, wanted: usize) -> usize {
         let rows = self.rows(step.rows);
         match &step.kind {
-            // Columns of a block of rows: its activations stay in a cache.
-            Kind::Linear { .. } => {
-                let blocks = rows.div_ceil(PIECE_ROWS).max(1);
-                if wanted <= blocks { wanted.max(1) } else { blocks * wanted.div_ceil(blocks) }
-            }
+            Kind::Linear { .. } => cut(wanted, rows.div_ceil(PIECE_ROWS).max(1), usize::MAX),
             Kind::ExpertLinear { .. } => 1,
-            Kind::Conv(conv) => wanted.clamp(1, rows.div_ceil(self.threads * conv.together()).max(1)),
+            Kind::Conv(conv) => {
+                // What a block's columns have in common is computed for each piece of them.
+                let columns = if conv.filters.is_some() { conv.panels() / PIECE_PANELS } else { 1 };
+                cut(wanted, self.conv_blocks(conv, rows), columns)
+            }
             _ => wanted.max(1),
         }
+    }
+
+    /// Blocks of every thread's share of a convolution.
+    fn conv_blocks(&self, conv: &Convolution, items: usize) -> usize {
+        items.div_ceil(self.threads).div_ceil(conv.together()).max(1)
     }
 
     /// A piece of a thread's share of a step.
@@ -167,7 +178,8 @@ impl Context<'_> {
         unsafe {
             match &step.kind {
                 Kind::Linear { parts, ranges } => {
-                    let (rows, columns) = block(rows, piece);
+                    let (taken, columns) = blocks_of(piece, rows.div_ceil(PIECE_ROWS).max(1));
+                    let rows = spread(taken, PIECE_ROWS, &(0..rows));
                     for (part, panels) in parts.iter().zip(&ranges[thread]) {
                         self.linear(part, columns.part(panels.clone()), rows.clone());
                     }
@@ -196,9 +208,10 @@ impl Context<'_> {
                 }
                 Kind::Filters { weight, sizes, out } => self.filters(*weight, *sizes, *out, share),
                 Kind::Conv(conv) => {
-                    let items = blocks(piece, whole, conv.together());
+                    let (taken, columns) = blocks_of(piece, self.conv_blocks(conv, rows));
+                    let items = spread(taken, conv.together(), &whole);
                     match conv.filters {
-                        Some(_) => self.filter(conv, items, thread),
+                        Some(_) => self.filter(conv, items, columns.part(0..conv.panels()), thread),
                         None => self.convolve(conv, items, thread),
                     }
                 }
@@ -288,5 +301,37 @@ impl Context<'_> {
         };
         // SAFETY: as `run`.
         unsafe { self.kernels.attention(self.cache_type)(&call) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_every_block_and_column_once() {
+        for (length, size, columns, wanted) in [
+            (0usize, 7, 3, 4),
+            (100, 7, 3, 1),
+            (100, 7, 3, 9),
+            (100, 7, 64, 200),
+            (5, 512, 20, 6),
+            (60, 60, 1, 9),
+        ] {
+            let range = 10..10 + length;
+            let blocks = length.div_ceil(size).max(1);
+            let of = cut(wanted, blocks, columns);
+            let mut seen = vec![0; length * columns];
+            for index in 0..of {
+                let (taken, part) = blocks_of(Piece { index, of }, blocks);
+                for item in spread(taken, size, &range) {
+                    part.part(0..columns).for_each(|column| seen[(item - 10) * columns + column] += 1);
+                }
+            }
+            assert!(
+                seen.iter().all(|&count| count == 1),
+                "{length} by {size}, {columns}, {wanted}: {seen:?}"
+            );
+        }
     }
 }

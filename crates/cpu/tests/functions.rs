@@ -236,12 +236,17 @@ fn in_turns_or_at_once() {
     let y = g.add(h, g.linear(wide, "down", 608).unwrap()).unwrap();
     let [q, k, v] = ["q", "k", "v"].map(|name| g.linear(y, name, 512).unwrap());
     let a = g.attention(q, k, v, Attention::full(8, 8, 64)).unwrap();
-    let graph = g.finish_all(&[g.linear(a, "out", 16).unwrap(), y]).unwrap();
+    let layers = g.finish_all(&[g.linear(a, "out", 16).unwrap(), y]).unwrap();
+    let g = Builder::new();
+    let x = g.input_value("x", &[1, 32, 36, 256]).unwrap();
+    let y = g.conv3d(x, "filtered", 384, Conv::same([3, 3, 3]), true).unwrap();
+    let time = Conv { padding: 0, ..Conv::same([3, 1, 1]) };
+    let maps = g.finish(g.conv3d(y, "time", 256, time, true).unwrap()).unwrap();
     let mut random = Random(11);
-    let inputs = inputs_of(&graph, &mut random);
     let set = InstructionSet::best();
-    for dtype in [DType::F32, DType::Q8_0] {
-        let weights = RandomWeights::new(&graph, dtype, &mut random);
+    for (graph, dtype) in [(&layers, DType::F32), (&layers, DType::Q8_0), (&maps, DType::BF16)] {
+        let inputs = inputs_of(graph, &mut random);
+        let weights = RandomWeights::new(graph, dtype, &mut random);
         let mut results = Vec::new();
         for threads in [1, 3] {
             let team = Team::new(threads).unwrap();
@@ -250,10 +255,12 @@ fn in_turns_or_at_once() {
                 let mut functions = CpuFunctions::on(team, vec![graph.clone()], &weights, options).unwrap();
                 // Twice: the second time is planned by what the first took.
                 for _ in 0..2 {
+                    functions.reset();
                     results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
                 }
                 let follow = Arc::new(Follow::default());
                 functions.follow(follow.clone());
+                functions.reset();
                 results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
                 assert_eq!(follow.share(), 1.0);
                 follow.stop();

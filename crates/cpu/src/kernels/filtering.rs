@@ -88,6 +88,8 @@ pub(crate) struct FilteredCall {
     pub(crate) frames: Frames,
     /// At most [`TILES`].
     pub(crate) tiles: Range<usize>,
+    /// Which panels of the outputs.
+    pub(crate) panels: Range<usize>,
     pub(crate) filters: *const f32,
     /// Padded to whole panels.
     pub(crate) bias: Option<*const f32>,
@@ -312,19 +314,21 @@ struct Segment {
 #[inline(always)]
 unsafe fn multiply<S: Isa>(call: &FilteredCall, rows: &[*const f32; TILES], plane: usize) {
     let (sizes, count) = (&call.sizes, call.tiles.len());
-    let inputs = sizes.inputs();
+    let (inputs, panels) = (sizes.inputs(), call.panels.len());
+    // SAFETY: as above.
+    let first = unsafe { call.filters.add(call.panels.start * sizes.panel_elements()) };
     for point in 0..POINTS {
         for from in (0..inputs).step_by(SEGMENT) {
             // SAFETY: as above.
             unsafe {
                 let segment = Segment {
-                    filters: call.filters.add((point * inputs + from) * PANEL),
+                    filters: first.add((point * inputs + from) * PANEL),
                     panel: sizes.panel_elements(),
-                    panels: sizes.panels(),
+                    panels,
                     rows: rows.as_ptr(),
                     at: point * plane + from,
                     inputs: SEGMENT.min(inputs - from),
-                    products: call.products.add(point * TILES * sizes.panels() * PANEL),
+                    products: call.products.add(point * TILES * panels * PANEL),
                     add: from > 0,
                 };
                 let mut tile = 0;
@@ -408,7 +412,7 @@ unsafe fn sums<S: Isa, const M: usize, const N: usize>(segment: &Segment, tile: 
 #[inline(always)]
 unsafe fn transform_products<S: Isa>(call: &FilteredCall, tile: usize) {
     let [count, height, width] = call.sizes.output;
-    let pitch = call.sizes.panels() * PANEL;
+    let (pitch, before) = (call.panels.len() * PANEL, call.panels.start * PANEL);
     let [y, x] = call.sizes.corner(tile / count);
     let (rows, columns) = (SIDE.min(height - y), SIDE.min(width - x));
     let first = (tile % count * height + y) * width + x;
@@ -416,6 +420,7 @@ unsafe fn transform_products<S: Isa>(call: &FilteredCall, tile: usize) {
         // SAFETY: as above; strides are whole panels.
         unsafe {
             let from = call.products.add((tile - call.tiles.start) * pitch + at);
+            let at = before + at;
             let bias = call.bias.map(|bias| bias.add(at));
             let mut m = [[S::splat(0.0); SIDE]; EDGE];
             for column in 0..EDGE {
