@@ -76,9 +76,14 @@ fn folder(server: &Server) -> PathBuf {
     server.folder().join("videos")
 }
 
-/// What lies on the disk is what the jobs have, and nothing else.
+/// What lies on the disk is what the jobs have, and nothing else, a moment after the last of them has ended.
 fn tidy(server: &Server, ids: &[&str]) {
     let videos = folder(server);
+    let begin = Instant::now();
+    let latest = |id: &&str| names(&videos.join(id)).len() > 2;
+    while ids.iter().any(latest) && begin.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(5));
+    }
     let mut expected: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
     expected.extend([".lock".to_owned(), "prompts".to_owned()]);
     expected.sort();
@@ -103,7 +108,7 @@ impl Drawn {
 #[test]
 fn killed_at_ten_moments_a_job_ends_with_the_same_frames() {
     let model = video_model();
-    let arguments = [model.as_str(), "--save-steps", "3", "--log", "info"];
+    let arguments = [model.as_str(), "--save-steps", "3", "--log", "wushi_server::video=info"];
     let (mut server, mut client) = ready(Server::start(&arguments));
     // The first reads the prompt and measures the machine.
     let first = submit(&client, &request());
@@ -143,7 +148,7 @@ fn killed_at_ten_moments_a_job_ends_with_the_same_frames() {
 #[test]
 fn a_server_that_ends_saves_and_goes_on_when_it_starts_again() {
     let model = video_model();
-    let arguments = [model.as_str(), "--save-steps", "1", "--log", "info"];
+    let arguments = [model.as_str(), "--save-steps", "1", "--log", "wushi_server::video=info"];
     let (server, client) = ready(Server::start(&arguments));
     let mut request = request();
     request["num_inference_steps"] = 300.into();
@@ -179,6 +184,22 @@ fn a_deleted_job_is_gone_and_the_next_begins() {
     tidy(&server, &[&next]);
     client.delete(&format!("{VIDEOS}/{next}")).ok();
     tidy(&server, &[]);
+}
+
+#[test]
+fn what_goes_wrong_is_the_end_of_one_job_only() {
+    let (server, client) = ready(Server::start(&[&video_model()]));
+    let (running, broken, next) =
+        (submit(&client, &long()), submit(&client, &request()), submit(&client, &request()));
+    // In the place of its folder.
+    fs::write(folder(&server).join(&broken), "").expect("a file");
+    client.delete(&format!("{VIDEOS}/{running}")).ok();
+    digest(&client, &next);
+    let job = look(&client, &broken);
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("failed"), &json!("video_failed")));
+    assert!(job["error"]["message"].as_str().is_some_and(|why| why.contains(&broken)), "{job}");
+    assert_eq!(client.get(&format!("{VIDEOS}/{broken}/content")).error(404)["code"], "video_failed");
+    tidy(&server, &[&next]);
 }
 
 #[test]

@@ -97,10 +97,15 @@ impl Files {
 
     /// Removes everything of a job.
     pub(super) fn remove(&self, id: &str) {
-        if let Err(error) = fs::remove_dir_all(self.job(id))
+        let path = self.job(id);
+        let removed = match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
+            removed => removed,
+        };
+        if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::error!("{}: {error}; it is removed at the next start", self.job(id).display());
+            tracing::error!("{}: {error}; it is removed at the next start", path.display());
         }
     }
 
