@@ -4,6 +4,7 @@ use wushi_graph::{CacheType, DType, Graph, Op, WeightId};
 
 use crate::kernels::Heads;
 use crate::program::{Attend, Kind, NormKind, Part, Program, Rows, Step, StepCost, Then};
+use crate::reference::TILE_POINTS;
 
 /// The attention layers of a graph, in order.
 pub(crate) fn layers(graph: &Graph) -> impl Iterator<Item = Heads> {
@@ -70,14 +71,26 @@ impl Counter<'_> {
                 cost.what = self.short_name(*weight).to_string();
                 cost.weight_bytes = 4 * self.elements(*weight);
             }
+            Kind::Filters { weight, .. } => {
+                cost.weight_bytes = self.bytes(*weight);
+                cost.what = format!("{} {}", self.conv_name(*weight), self.dtypes[weight.index()]);
+            }
             Kind::Conv(conv) => {
-                cost.macs = rows * self.elements(conv.weight);
-                cost.weight_bytes = self.bytes(conv.weight);
+                // Of minimal filtering 36 for the 9 weights of a channel and frame, whatever of a tile lies outside.
+                let filtered = |n: u64| n / 9 * TILE_POINTS as u64;
+                cost.macs = match conv.filters {
+                    Some(_) => rows * filtered(self.elements(conv.weight)),
+                    None => rows * self.elements(conv.weight),
+                };
                 // Rows of input and output differ.
                 let positions = |[t, h, w, _]: [usize; 4]| (t * h * w) as u64;
                 let row = |id| row_bytes(self.program.buffer(id));
                 cost.activation_bytes =
                     positions(conv.input) * row(conv.x) + positions(conv.output) * row(conv.out);
+                match conv.filters {
+                    Some(filters) => cost.activation_bytes += self.program.buffer(filters).bytes() as u64,
+                    None => cost.weight_bytes = self.bytes(conv.weight),
+                }
                 let [t, h, w] = conv.conv.kernel;
                 cost.what = format!("{} {}, {t}x{h}x{w}", self.conv_name(conv.weight), conv.dtype);
             }

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use wushi_graph::{PageId, Unfold};
+use wushi_graph::{PageId, Unfold, WeightId};
 
 use crate::kernels::{
-    AttentionCall, AttentionItem, Epilogue, Frames, LinearCall, MulAddCall, Output, PAGE_TOKENS, Pages,
-    PatchCall, RowSet, TILE, WriteCall,
+    AttentionItem, Epilogue, FilteredCall, Filtering, FiltersCall, Frames, LinearCall, MulAddCall, Output,
+    PAGE_TOKENS, Pages, PatchCall, RowSet, TILE, WriteCall,
 };
 use crate::program::{Attend, BufferId, Convolution, Kind, Rows, Then};
 use crate::run::Piece;
-use crate::scratch::PATCH_ROWS;
-use crate::step::Context;
+use crate::step::{Context, Keys};
 use crate::weights::{SEGMENT, packing_of};
 
 /// Who computes what of an attention layer, fixed when it is compiled.
@@ -59,6 +58,12 @@ impl Context<'_> {
         debug_assert_eq!(buffer.width, self.program.attends[attend].heads.page_bytes(self.cache_type));
         // SAFETY: the buffer lies in the arena.
         Pages { base: unsafe { self.arena.as_ptr().add(buffer.offset) }, stride: buffer.width }
+    }
+
+    /// Memory that holds no value of the graph.
+    fn bytes(&self, id: BufferId) -> *mut u8 {
+        // SAFETY: the buffer lies in the arena.
+        unsafe { self.arena.as_ptr().add(self.program.buffer(id).offset) }
     }
 
     /// A value that may have one row for all: then every row is the same.
@@ -162,22 +167,10 @@ impl Context<'_> {
         let (work, program) = (&self.attends[attend], &self.program.attends[attend]);
         let items = work.of(thread);
         let items = &items[piece.part(0..items.len())];
-        let (q, out) = (self.f32(q), self.f32(out));
-        let call = AttentionCall {
-            heads: program.heads,
-            pages: self.kept(attend, pages),
-            tables: work.table.as_ptr(),
-            bias: self.score_bias(program.bias),
-            q: q.base,
-            out: out.base,
-            stride: q.stride,
-            items: items.as_ptr(),
-            count: items.len(),
-            // SAFETY: one per thread.
-            scratch: unsafe { &raw mut (*self.scratch.add(thread)).attention },
-        };
+        let (pages, tables) = (self.kept(attend, pages), work.table.as_slice());
+        let keys = Keys { heads: program.heads, pages, tables, bias: program.bias };
         // SAFETY: as `run`.
-        unsafe { self.kernels.attention(self.cache_type)(&call) }
+        unsafe { self.attention(keys, q, out, items, thread) }
     }
 
     /// Some output positions of a convolution: of a few patches at a time, a segment of their elements at a time.
@@ -191,8 +184,8 @@ impl Context<'_> {
         // SAFETY: as `run`; a thread's scratch is its own and has room for so many rows of a segment.
         unsafe {
             let patches = &mut (*self.scratch.add(thread)).patches;
-            for first in positions.clone().step_by(PATCH_ROWS) {
-                let positions = first..(first + PATCH_ROWS).min(positions.end);
+            for first in positions.clone().step_by(conv.together()) {
+                let positions = first..(first + conv.together()).min(positions.end);
                 let at = |id| {
                     let value = self.f32(id);
                     Output { base: value.base.add(first * value.stride), ..value }
@@ -226,6 +219,49 @@ impl Context<'_> {
                         },
                     });
                 }
+            }
+        }
+    }
+
+    /// Some panels of a convolution's weights.
+    ///
+    /// # Safety
+    /// As [`Context::run`].
+    pub(crate) unsafe fn filters(
+        &self,
+        weight: WeightId,
+        sizes: Filtering,
+        out: BufferId,
+        panels: Range<usize>,
+    ) {
+        let matrix: *const _ = self.weights.matrix(weight);
+        // SAFETY: as `run`; the buffer has room for all panels.
+        unsafe {
+            (self.kernels.filters)(&FiltersCall { sizes, matrix, panels, out: self.bytes(out).cast() })
+        };
+    }
+
+    /// Some tiles of a convolution by minimal filtering.
+    ///
+    /// # Safety
+    /// As [`Context::run`].
+    pub(crate) unsafe fn filter(&self, conv: &Convolution, tiles: Range<usize>, thread: usize) {
+        let before = conv.carried.map(|place| self.carried[place].as_ptr().cast::<f32>().cast_const());
+        // SAFETY: as `run`; a thread's scratch is its own and has room for so many tiles.
+        unsafe {
+            let scratch = &mut (*self.scratch.add(thread)).tiles;
+            for first in tiles.clone().step_by(conv.together()) {
+                (self.kernels.filtered)(&FilteredCall {
+                    sizes: conv.filtering(),
+                    frames: Frames { x: self.f32(conv.x), shape: conv.input, before },
+                    tiles: first..(first + conv.together()).min(tiles.end),
+                    filters: self.bytes(conv.filters.expect("called for minimal filtering")).cast(),
+                    bias: conv.bias.map(|id| self.weights.vector(id).as_ptr()),
+                    residual: conv.then.residual().map(|id| self.f32(id)),
+                    out: self.f32(conv.out),
+                    inputs: scratch.inputs.as_mut_ptr(),
+                    products: scratch.products.as_mut_ptr(),
+                });
             }
         }
     }

@@ -24,6 +24,7 @@ mod probe;
 mod program;
 pub mod reference;
 mod rope_table;
+mod row_local;
 mod run;
 mod score_table;
 mod scratch;
@@ -44,4 +45,4 @@ pub use team::Team;
 pub use weights::{SEGMENT, WeightError};
 
 /// Version of the arithmetic: part of every fingerprint. Two versions may differ in bits, one never does.
-pub const ARITHMETIC_VERSION: u32 = 1;
+pub const ARITHMETIC_VERSION: u32 = 2;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use wushi_graph::{Conv, DType, GridRope, Lookup, Rope, RopePairs, Routing, ScoreBias, Unfold, WeightId};
 
 use crate::activations::{Activations, Packing};
-use crate::kernels::{Binary, Heads, PAGE_TOKENS, Unary};
+use crate::kernels::{Binary, Filtering, Heads, PAGE_TOKENS, TILES, Unary};
 use crate::memory::ALIGN;
+use crate::scratch::PATCH_ROWS;
 use crate::simd::PANEL;
 
 /// Which rows a value or a step has.
@@ -102,7 +103,7 @@ pub(crate) enum NormKind {
     Layer(Option<[WeightId; 2]>),
 }
 
-/// A convolution: a linear layer of the patches around its output positions.
+/// A convolution: by minimal filtering, or a linear layer of the patches around its output positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Convolution {
     pub(crate) conv: Conv,
@@ -117,12 +118,40 @@ pub(crate) struct Convolution {
     pub(crate) then: Then,
     /// Where the frames before the first are: index into [`Program::carried`].
     pub(crate) carried: Option<usize>,
+    /// If it is one by minimal filtering: where its transformed weights are.
+    pub(crate) filters: Option<BufferId>,
 }
 
 impl Convolution {
     /// Elements of a patch.
     pub(crate) fn patch(&self) -> usize {
         self.conv.kernel.iter().product::<usize>() * self.input[3]
+    }
+
+    /// What it is if it is one by minimal filtering.
+    pub(crate) fn filtering(&self) -> Filtering {
+        let [frames, height, width, outputs] = self.output;
+        Filtering {
+            frames: self.conv.kernel[0],
+            channels: self.input[3],
+            outputs,
+            upsample: self.conv.upsample,
+            output: [frames, height, width],
+        }
+    }
+
+    /// Parts that it can be computed in, in any order and by any thread, of equal cost: tiles (the last ones of a row or
+    /// column may have fewer outputs), or output positions. Ranges of them are best multiples of [`Convolution::together`].
+    pub(crate) fn items(&self) -> usize {
+        match self.filters {
+            Some(_) => self.filtering().tiles(),
+            None => self.output[..3].iter().product(),
+        }
+    }
+
+    /// How many parts are computed together.
+    pub(crate) fn together(&self) -> usize {
+        if self.filters.is_some() { TILES } else { PATCH_ROWS }
     }
 }
 
@@ -203,6 +232,8 @@ pub(crate) enum Kind {
     MulAdd { a: BufferId, b: BufferId, c: BufferId, out: BufferId },
     /// Cosines and sines of a timestep.
     TimestepEmbed { x: BufferId, out: BufferId },
+    /// The weights of a convolution in the form that minimal filtering takes, a panel of them a row.
+    Filters { weight: WeightId, sizes: Filtering, out: BufferId },
     /// Convolution.
     Conv(Convolution),
     /// Keeps the last frames that a convolution read for the next run.
@@ -227,6 +258,7 @@ impl Kind {
             Kind::Columns { .. } => "columns",
             Kind::MulAdd { .. } => "mul_add",
             Kind::TimestepEmbed { .. } => "timestep_embed",
+            Kind::Filters { .. } => "conv3d_filters",
             Kind::Conv(_) => "conv3d",
             Kind::Carry { .. } => "carry",
             Kind::Unfold { .. } => "unfold",
@@ -256,6 +288,7 @@ impl Kind {
                 | Kind::ExpertLinear { .. }
                 | Kind::Attention { .. }
                 | Kind::Rows { .. }
+                | Kind::Filters { .. }
                 | Kind::Conv(_)
                 | Kind::Unfold { .. }
                 | Kind::Attend { .. }
@@ -265,14 +298,18 @@ impl Kind {
     /// Buffers read and written.
     pub(crate) fn buffers(&self) -> Vec<BufferId> {
         match self {
-            Kind::RopeTable { out, .. } | Kind::Embed { out, .. } | Kind::Parameter { out, .. } => vec![*out],
+            Kind::RopeTable { out, .. }
+            | Kind::Embed { out, .. }
+            | Kind::Parameter { out, .. }
+            | Kind::Filters { out, .. } => vec![*out],
             Kind::Carry { x, .. } => vec![*x],
             Kind::MulAdd { a, b, c, out } => vec![*a, *b, *c, *out],
             Kind::Keep { k, v, pages, .. } => vec![*k, *v, *pages],
             Kind::Attend { q, pages, out, .. } => vec![*q, *pages, *out],
-            Kind::Conv(conv) => {
-                [Some(conv.x), Some(conv.out), conv.then.residual()].into_iter().flatten().collect()
-            }
+            Kind::Conv(conv) => [Some(conv.x), Some(conv.out), conv.then.residual(), conv.filters]
+                .into_iter()
+                .flatten()
+                .collect(),
             Kind::Rope { table, x, .. } => vec![*table, *x],
             Kind::Cache { k, v, .. } => vec![*k, *v],
             Kind::Zip { a, b, out, .. } => vec![*a, *b, *out],

@@ -15,6 +15,13 @@ pub(crate) struct Scratch {
     pub(crate) attention: AttentionScratch,
     pub(crate) experts: ExpertLists,
     pub(crate) patches: Patches,
+    pub(crate) tiles: Tiles,
+}
+
+/// Room for some tiles of a convolution by minimal filtering.
+pub(crate) struct Tiles {
+    pub(crate) inputs: Vec<f32>,
+    pub(crate) products: Vec<f32>,
 }
 
 /// Room for a segment of the patches of some output positions of a convolution.
@@ -48,6 +55,8 @@ pub(crate) struct ScratchSize {
     slots: usize,
     /// Elements of [`Patches::f32`] and [`Patches::packed`].
     patches: [usize; 2],
+    /// Elements of [`Tiles::inputs`] and [`Tiles::products`].
+    tiles: [usize; 2],
 }
 
 impl ScratchSize {
@@ -62,6 +71,11 @@ impl ScratchSize {
         size.head = heads.map(|heads| heads.padded).max().unwrap_or(0);
         for step in &program.steps {
             if let Kind::Conv(conv) = &step.kind {
+                if conv.filters.is_some() {
+                    let needed = conv.filtering().scratch();
+                    size.tiles = std::array::from_fn(|i| size.tiles[i].max(needed[i]));
+                    continue;
+                }
                 let width = conv.patch().min(SEGMENT);
                 let needed = match packing_of(conv.dtype, pairs) {
                     Packing::F32 => [PATCH_ROWS * width, 0],
@@ -84,13 +98,14 @@ impl ScratchSize {
             experts: self.experts.max(other.experts),
             slots: self.slots.max(other.slots),
             patches: std::array::from_fn(|i| self.patches[i].max(other.patches[i])),
+            tiles: std::array::from_fn(|i| self.tiles[i].max(other.tiles[i])),
         }
     }
 
     /// Bytes it takes.
     pub(crate) fn bytes(self) -> usize {
-        let patches: usize = self.patches.iter().sum();
-        AttentionScratch::bytes(self.head) + 4 * (self.experts + 1 + self.slots + patches)
+        let floats: usize = self.patches.iter().chain(&self.tiles).sum();
+        AttentionScratch::bytes(self.head) + 4 * (self.experts + 1 + self.slots + floats)
     }
 }
 
@@ -103,6 +118,7 @@ impl Scratch {
                 slots: Vec::with_capacity(size.slots),
             },
             patches: Patches { f32: vec![0.0; size.patches[0]], packed: vec![0; size.patches[1]] },
+            tiles: Tiles { inputs: vec![0.0; size.tiles[0]], products: vec![0.0; size.tiles[1]] },
         }
     }
 }

@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 
-use wushi_graph::{Batch, CacheType, Lookup};
+use wushi_graph::{Batch, CacheType, PageId};
 
 use crate::activations::{Activations, Packing};
 use crate::batch::StepData;
 use crate::given::AttendWork;
 use crate::kernels::{
-    AttentionCall, AttentionItem, Bias, CombineCall, Epilogue, Kernels, LinearCall, MapCall, Norm, NormCall,
-    Output, PackCall, Pages, RopeCall, RouteCall, RowSet, WriteCall, ZipCall,
+    AttentionCall, AttentionItem, Epilogue, Heads, Kernels, LinearCall, Output, Pages, RowSet,
 };
 use crate::memory::SharedBytes;
 use crate::model::Weights;
-use crate::program::{BufferId, Kind, NormKind, Part, Program, Rows, Step, Then};
+use crate::program::{BufferId, Kind, Part, Program, Rows, Step, Then};
 use crate::rope_table::Turns;
 use crate::run::Piece;
 use crate::score_table::ScoreTable;
@@ -72,6 +71,23 @@ pub(crate) unsafe fn packed_rows<'a>(
     }
 }
 
+/// Keys and values that an attention layer looks at.
+pub(crate) struct Keys<'a> {
+    pub(crate) heads: Heads,
+    pub(crate) pages: Pages,
+    /// Pages in their order, for each sequence.
+    pub(crate) tables: &'a [PageId],
+    /// Index into [`Program::biases`].
+    pub(crate) bias: Option<usize>,
+}
+
+/// A piece of a share that is computed so many items at a time: whole blocks of them.
+fn blocks(piece: Piece, share: Range<usize>, block: usize) -> Range<usize> {
+    let taken = piece.part(0..share.len().div_ceil(block));
+    let cut = |blocks: usize| (share.start + blocks * block).min(share.end);
+    cut(taken.start)..cut(taken.end)
+}
+
 /// The rows of a piece of a linear layer, and which piece of their columns it is: whole blocks of rows while there are no
 /// more pieces than blocks.
 fn block(rows: usize, piece: Piece) -> (Range<usize>, Piece) {
@@ -106,7 +122,7 @@ impl Context<'_> {
         Output { base, stride: buffer.stride() }
     }
 
-    fn activations(&self, id: BufferId) -> Activations {
+    pub(crate) fn activations(&self, id: BufferId) -> Activations {
         let buffer = self.program.buffer(id);
         // SAFETY: the buffer lies in the arena and has room for its capacity.
         unsafe {
@@ -118,7 +134,7 @@ impl Context<'_> {
         }
     }
 
-    fn pages(&self, layer: usize) -> Pages {
+    pub(crate) fn pages(&self, layer: usize) -> Pages {
         let stride = self.program.layers[layer].heads.page_bytes(self.cache_type);
         Pages { base: self.cache[layer].as_ptr(), stride }
     }
@@ -133,6 +149,7 @@ impl Context<'_> {
                 if wanted <= blocks { wanted.max(1) } else { blocks * wanted.div_ceil(blocks) }
             }
             Kind::ExpertLinear { .. } => 1,
+            Kind::Conv(conv) => wanted.clamp(1, rows.div_ceil(self.threads * conv.together()).max(1)),
             _ => wanted.max(1),
         }
     }
@@ -144,7 +161,8 @@ impl Context<'_> {
     /// says `barrier`.
     pub(crate) unsafe fn run(&self, step: &Step, thread: usize, piece: Piece) {
         let rows = self.rows(step.rows);
-        let share = piece.part(rows * thread / self.threads..rows * (thread + 1) / self.threads);
+        let whole = rows * thread / self.threads..rows * (thread + 1) / self.threads;
+        let share = piece.part(whole.clone());
         // SAFETY: the schedule's partition; shapes were checked when the graph was built.
         unsafe {
             match &step.kind {
@@ -168,11 +186,22 @@ impl Context<'_> {
                         self.kernels.linear(part.dtype)(&call);
                     }
                 }
-                Kind::Attention { layer, q, out } => {
-                    let items = self.data.attention_items(self.program.layers[*layer].kind, thread);
-                    self.attention(*layer, *q, *out, &items[piece.part(0..items.len())], thread);
+                Kind::Attention { layer: place, q, out } => {
+                    let layer = self.program.layers[*place];
+                    let items = self.data.attention_items(layer.kind, thread);
+                    let items = &items[piece.part(0..items.len())];
+                    let (pages, tables) = (self.pages(*place), self.batch.pages.as_slice());
+                    let keys = Keys { heads: layer.heads, pages, tables, bias: layer.bias };
+                    self.attention(keys, *q, *out, items, thread);
                 }
-                Kind::Conv(conv) => self.convolve(conv, share, thread),
+                Kind::Filters { weight, sizes, out } => self.filters(*weight, *sizes, *out, share),
+                Kind::Conv(conv) => {
+                    let items = blocks(piece, whole, conv.together());
+                    match conv.filters {
+                        Some(_) => self.filter(conv, items, thread),
+                        None => self.convolve(conv, items, thread),
+                    }
+                }
                 Kind::Unfold { x, input, unfold, out } => self.unfold(*x, *input, unfold, *out, share),
                 Kind::Attend { attend, q, pages, out } => {
                     self.attend(*attend, *q, *pages, *out, thread, piece)
@@ -231,21 +260,24 @@ impl Context<'_> {
         }
     }
 
-    unsafe fn attention(
+    /// Some items of an attention layer.
+    ///
+    /// # Safety
+    /// As [`Context::run`].
+    pub(crate) unsafe fn attention(
         &self,
-        layer: usize,
+        keys: Keys<'_>,
         q: BufferId,
         out: BufferId,
         items: &[AttentionItem],
         thread: usize,
     ) {
-        let layer_info = self.program.layers[layer];
         let (q, out) = (self.f32(q), self.f32(out));
         let call = AttentionCall {
-            heads: layer_info.heads,
-            pages: self.pages(layer),
-            tables: self.batch.pages.as_ptr(),
-            bias: self.score_bias(layer_info.bias),
+            heads: keys.heads,
+            pages: keys.pages,
+            tables: keys.tables.as_ptr(),
+            bias: keys.bias.map(|place| self.biases[place].bias()),
             q: q.base,
             out: out.base,
             stride: q.stride,
@@ -256,148 +288,5 @@ impl Context<'_> {
         };
         // SAFETY: as `run`.
         unsafe { self.kernels.attention(self.cache_type)(&call) }
-    }
-
-    pub(crate) fn score_bias(&self, bias: Option<usize>) -> Option<Bias> {
-        bias.map(|place| self.biases[place].bias())
-    }
-
-    unsafe fn row_local(&self, kind: &Kind, rows: Range<usize>) {
-        // SAFETY: as `run`; this thread alone touches these rows.
-        unsafe {
-            match *kind {
-                Kind::RopeTable { rope, out } => {
-                    let (width, rows_of, out) =
-                        (self.program.buffer(out).width, self.program.buffer(out).rows, self.f32(out));
-                    for row in rows {
-                        let table = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), width);
-                        // On a grid, rows are places.
-                        let position =
-                            if rows_of == Rows::Tokens { self.data.place(row).position } else { row };
-                        self.turns[rope].fill(position, table);
-                    }
-                }
-                Kind::Embed { table, lookup, out } => {
-                    let (matrix, out) = (self.weights.matrix(table), self.f32(out));
-                    for row in rows {
-                        let x = std::slice::from_raw_parts_mut(out.base.add(row * out.stride), matrix.inputs);
-                        let entry = match lookup {
-                            Lookup::Token => self.batch.tokens[row] as usize,
-                            Lookup::Position => self.data.place(row).position,
-                            Lookup::Row(entry) => entry,
-                        };
-                        matrix.unpack_row(entry, x);
-                    }
-                }
-                Kind::Norm { x, norm, group, eps, out } => {
-                    let vector = |id| self.weights.vector(id).as_ptr();
-                    let (norm, weight) = match norm {
-                        NormKind::Rms(weight) => (Norm::Rms, vector(weight)),
-                        NormKind::Layer(Some([weight, bias])) => {
-                            (Norm::Layer { bias: vector(bias) }, vector(weight))
-                        }
-                        NormKind::Layer(None) => {
-                            let [ones, zeros] = self.weights.plain();
-                            (Norm::Layer { bias: zeros.as_ptr() }, ones.as_ptr())
-                        }
-                    };
-                    let (width, x, out) = (self.program.buffer(x).width, self.f32(x), self.f32(out));
-                    let call = NormCall {
-                        norm,
-                        x: x.base,
-                        stride: x.stride,
-                        out: out.base,
-                        width,
-                        group,
-                        weight,
-                        eps,
-                        rows,
-                    };
-                    (self.kernels.norm)(&call);
-                }
-                Kind::Route { scores, routing, out } => {
-                    let (scores, out) = (self.f32(scores), self.f32(out));
-                    (self.kernels.route)(&RouteCall {
-                        routing,
-                        scores: scores.base,
-                        stride: scores.stride,
-                        out: out.base,
-                        out_stride: out.stride,
-                        rows,
-                    });
-                }
-                Kind::Combine { y, routes, used, out } => {
-                    let (y, routes, out) = (self.f32(y), self.f32(routes), self.f32(out));
-                    (self.kernels.combine)(&CombineCall {
-                        used,
-                        y: y.base,
-                        stride: y.stride,
-                        routes: routes.base,
-                        routes_stride: routes.stride,
-                        out: out.base,
-                        rows,
-                    });
-                }
-                Kind::Pack { x, out } => {
-                    let x = self.f32(x);
-                    let call = PackCall { x: x.base, stride: x.stride, rows, out: self.activations(out) };
-                    (self.kernels.pack)(&call);
-                }
-                Kind::Map { op, x, out } => {
-                    let (x, out) = (self.f32(x), self.f32(out));
-                    let range = rows.start * x.stride..rows.end * x.stride;
-                    (self.kernels.map)(&MapCall { op, x: x.base, out: out.base, range });
-                }
-                Kind::Zip { op, a, b, out } => {
-                    let (a, b, out) = (self.f32(a), self.f32(b), self.f32(out));
-                    let range = rows.start * a.stride..rows.end * a.stride;
-                    (self.kernels.zip)(&ZipCall { op, a: a.base, b: b.base, out: out.base, range });
-                }
-                Kind::Rope { rope, table, x } => {
-                    let (width, x, table) = (self.program.buffer(x).width, self.f32(x), self.f32(table));
-                    let kind = &self.program.ropes[rope];
-                    for row in rows {
-                        (self.kernels.rope)(&RopeCall {
-                            x: x.base.add(row * x.stride),
-                            heads: 0..width / kind.head().0,
-                            head: kind.head(),
-                            pairs: kind.pairs(),
-                            table: table.base.add(row * table.stride),
-                        });
-                    }
-                }
-                Kind::Copy { x, out } => {
-                    let (x, out) = (self.f32(x), self.f32(out));
-                    let (at, n) = (rows.start * x.stride, rows.len() * x.stride);
-                    std::ptr::copy_nonoverlapping(x.base.add(at), out.base.add(at), n);
-                }
-                Kind::Cache { layer, k, v } => {
-                    let (heads, k, v) = (self.program.layers[layer].heads, self.f32(k), self.f32(v));
-                    for row in rows {
-                        let place = self.data.place(row);
-                        (self.kernels.write_cache(self.cache_type))(&WriteCall {
-                            heads,
-                            pages: self.pages(layer),
-                            page: place.page,
-                            slot: place.slot,
-                            k: k.base.add(row * k.stride),
-                            v: v.base.add(row * v.stride),
-                            range: 0..heads.attention.kv_heads,
-                        });
-                    }
-                }
-                Kind::Rows { x, out } => {
-                    let (x, out) = (self.f32(x), self.f32(out));
-                    let Batch { logit_rows, state_rows, .. } = self.batch;
-                    for row in rows {
-                        let wanted =
-                            logit_rows.get(row).unwrap_or_else(|| &state_rows[row - logit_rows.len()]);
-                        let from = x.base.add(wanted * x.stride);
-                        std::ptr::copy_nonoverlapping(from, out.base.add(row * out.stride), x.stride);
-                    }
-                }
-                _ => unreachable!("run by other functions"),
-            }
-        }
     }
 }

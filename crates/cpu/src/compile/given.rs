@@ -6,6 +6,8 @@ use super::Lowering;
 use crate::activations::Packing;
 use crate::kernels::Heads;
 use crate::program::{Attend, Carried, Convolution, Kind, Rows, Then};
+use crate::reference::is_filtered;
+use crate::simd::PANEL;
 
 impl Lowering<'_> {
     pub(super) fn lower_given(&mut self, value: Value) {
@@ -49,11 +51,19 @@ impl Lowering<'_> {
             self.program.carried.len() - 1
         });
         let (output, out) = (self.feature_map(value), self.define(result));
-        let dtype = self.dtypes[weight.index()];
-        self.push(
-            value,
-            Kind::Conv(Convolution { conv, weight, bias, dtype, input, output, x, out, then, carried }),
-        );
+        let (dtype, filters) = (self.dtypes[weight.index()], None);
+        let mut conv =
+            Convolution { conv, weight, bias, dtype, input, output, x, out, then, carried, filters };
+        if is_filtered(&conv.conv) {
+            let (sizes, panels) = (conv.filtering(), Rows::Fixed(output[3].div_ceil(PANEL)));
+            let out = self.buffer(Packing::Bytes, panels, 4 * sizes.panel_elements());
+            conv.filters = Some(out);
+            self.push(value, Kind::Filters { weight, sizes, out });
+            self.program.steps.last_mut().expect("just pushed").rows = panels;
+        }
+        let items = conv.items();
+        self.push(value, Kind::Conv(conv));
+        self.program.steps.last_mut().expect("just pushed").rows = Rows::Fixed(items);
         if let Some(carried) = carried {
             self.push(value, Kind::Carry { x, carried, frames: input[0] });
             let rows = Rows::Fixed(input[1] * input[2]);

@@ -5,6 +5,7 @@ mod cache;
 mod conv;
 mod elementwise;
 mod experts;
+mod filtering;
 mod linear;
 mod norm;
 mod rope;
@@ -22,6 +23,7 @@ pub(crate) use attention::{
 pub(crate) use conv::{Frames, PatchCall};
 pub(crate) use elementwise::{Binary, MapCall, MulAddCall, Unary, ZipCall};
 pub(crate) use experts::{CombineCall, RouteCall};
+pub(crate) use filtering::{FilteredCall, Filtering, FiltersCall, TILES};
 pub(crate) use linear::{Epilogue, LinearCall, Output, RowSet};
 pub(crate) use norm::{Norm, NormCall};
 pub(crate) use rope::RopeCall;
@@ -50,6 +52,8 @@ pub(crate) struct Kernels {
     pub(crate) zip: Entry<ZipCall>,
     pub(crate) mul_add: Entry<MulAddCall>,
     pub(crate) patches: Entry<PatchCall>,
+    pub(crate) filters: Entry<FiltersCall>,
+    pub(crate) filtered: Entry<FilteredCall>,
     pub(crate) rope: Entry<RopeCall>,
     pub(crate) route: Entry<RouteCall>,
     pub(crate) combine: Entry<CombineCall>,
@@ -123,6 +127,8 @@ impl Kernels {
             zip: entry!(ZipCall, elementwise::zip::<S>),
             mul_add: entry!(MulAddCall, elementwise::mul_add::<S>),
             patches: entry!(PatchCall, conv::patches::<S>),
+            filters: entry!(FiltersCall, filtering::filters::<S>),
+            filtered: entry!(FilteredCall, filtering::filtered::<S>),
             rope: entry!(RopeCall, rope::run::<S>),
             route: entry!(RouteCall, experts::route::<S>),
             combine: entry!(CombineCall, experts::combine::<S>),

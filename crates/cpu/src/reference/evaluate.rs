@@ -10,8 +10,8 @@ use wushi_graph::{
 use wushi_quant::dequantize;
 
 use super::{
-    Activations, Frames, Row, attention, cached, combine, convolve, grid_rope, layer_norm, rms_norm, rope,
-    route, timestep_embed, unfold,
+    Activations, Frames, Row, attention, cached, combine, convolve, filter, grid_rope, is_filtered,
+    layer_norm, rms_norm, rope, route, timestep_embed, unfold,
 };
 use crate::math;
 use crate::weights::{WeightError, flush_bf16};
@@ -297,8 +297,19 @@ impl Weights<'_> {
                 let before = (conv.kernel[0] - 1) * shape[1..].iter().product::<usize>();
                 let mut seen = carried.remove(&self.graph.weight(weight).name).unwrap_or_default();
                 seen.resize(before, 0.0);
-                let patches = Frames { values: input(0), shape, before: &seen };
-                let out = self.convolve(weight, bias, &convolve(&patches, &conv, [frames, height, width]))?;
+                let read = Frames { values: input(0), shape, before: &seen };
+                let (kernels, bias) = (self.kernels(weight)?, bias.map(|id| self.vector(id)).transpose()?);
+                let (output, bias) = ([frames, height, width], bias.as_deref());
+                let out = match is_filtered(&conv) {
+                    true => {
+                        let kernels: Vec<Vec<f32>> = kernels.1.into_iter().map(Row::floats).collect();
+                        filter(&read, &conv, output, &kernels, bias)
+                    }
+                    false => {
+                        let width = conv.kernel.iter().product::<usize>() * shape[3];
+                        convolve_patches(kernels, bias, &convolve(&read, &conv, output), width)
+                    }
+                };
                 if conv.carry {
                     seen.extend_from_slice(input(0));
                     let kept = seen.split_off(seen.len() - before);
@@ -314,38 +325,22 @@ impl Weights<'_> {
         <[usize; 4]>::try_from(node.shape.known().expect("known")).expect("a feature map")
     }
 
-    /// The linear layer that a convolution is, over its patches.
-    fn convolve(
-        &self,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        patches: &[f32],
-    ) -> Result<Vec<f32>, WeightError> {
+    /// A convolution's kernels, each in the order of a patch.
+    fn kernels(&self, weight: WeightId) -> Result<(DType, Vec<Row>), WeightError> {
         let (dtype, bytes) = self.read(weight)?;
         let [_, channels, ref kernel @ ..] = self.graph.weight(weight).shape[..] else {
             unreachable!("declared with five dimensions")
         };
         let (taps, element) = (kernel.iter().product::<usize>(), dtype.block_bytes());
         let width = channels * taps;
-        let bias = bias.map(|id| self.vector(id)).transpose()?;
         // In a patch channels come last, in the file they come before the taps.
-        let kernels: Vec<Vec<u8>> = bytes
-            .chunks(width * element)
-            .map(|kernel| {
-                let place = |i: usize| (i % channels * taps + i / channels) * element;
-                (0..width).flat_map(|i| &kernel[place(i)..place(i) + element]).copied().collect()
-            })
-            .collect();
-        let rows: Vec<Row> = kernels.iter().map(|kernel| Row::new(dtype, kernel)).collect();
-        let mut out = Vec::new();
-        for patch in patches.chunks(width) {
-            let x = Activations::new(dtype, patch);
-            out.extend(rows.iter().enumerate().map(|(n, row)| {
-                let y = row.dot(&x);
-                bias.as_ref().map_or(y, |bias| y + bias[n])
-            }));
-        }
-        Ok(out)
+        let rows = bytes.chunks(width * element).map(|kernel| {
+            let place = |i: usize| (i % channels * taps + i / channels) * element;
+            let kernel: Vec<u8> =
+                (0..width).flat_map(|i| &kernel[place(i)..place(i) + element]).copied().collect();
+            Row::new(dtype, &kernel)
+        });
+        Ok((dtype, rows.collect()))
     }
 
     /// Each token's experts one after the other, each with its own matrix.
@@ -372,4 +367,22 @@ impl Weights<'_> {
         }
         Ok(out)
     }
+}
+
+/// The linear layer that a convolution is, over its patches.
+fn convolve_patches(
+    (dtype, rows): (DType, Vec<Row>),
+    bias: Option<&[f32]>,
+    patches: &[f32],
+    width: usize,
+) -> Vec<f32> {
+    let mut out = Vec::new();
+    for patch in patches.chunks(width) {
+        let x = Activations::new(dtype, patch);
+        out.extend(rows.iter().enumerate().map(|(n, row)| {
+            let y = row.dot(&x);
+            bias.map_or(y, |bias| y + bias[n])
+        }));
+    }
+    out
 }

@@ -26,7 +26,7 @@ fn quantize(x: &[f32]) -> Int8Block {
 }
 
 /// Adds terms in the contract's order: segments of 512 elements in sequence, each its terms in sequence.
-fn in_segments(elements: usize, step: usize, mut add: impl FnMut(f32, usize) -> f32) -> f32 {
+pub(super) fn in_segments(elements: usize, step: usize, mut add: impl FnMut(f32, usize) -> f32) -> f32 {
     let mut total = 0.0;
     for segment in (0..elements).step_by(SEGMENT) {
         let mut sum = 0.0;
@@ -103,6 +103,14 @@ impl Row {
                 Row::Pairs(elements.map(|b| flush(bf16::from_le_bytes([b[0], b[1]]).to_f32())).collect())
             }
             _ => Row::Blocks(dtype.block_elements(), elements.map(|b| block(dtype, b)).collect()),
+        }
+    }
+
+    /// The values of a row of an unquantised type.
+    pub(super) fn floats(self) -> Vec<f32> {
+        match self {
+            Row::Floats(values) | Row::Pairs(values) => values,
+            Row::Blocks(..) => unreachable!("called for unquantised types"),
         }
     }
 

@@ -13,27 +13,40 @@ pub struct Frames<'a> {
     pub before: &'a [f32],
 }
 
+impl Frames<'_> {
+    /// A row of channels that a convolution reads, `at` being its frame, row and column counted from the first that the
+    /// first output reads; none in the padding.
+    fn row(&self, conv: &Conv, [t, y, x]: [usize; 3]) -> Option<&[f32]> {
+        let [_, height, width, channels] = self.shape;
+        let inside = |at: usize, size: usize| {
+            let at = at.checked_sub(conv.padding)?;
+            Some(at / conv.upsample).filter(|&at| at < size)
+        };
+        let (y, x) = inside(y, height).zip(inside(x, width))?;
+        // Frames before the first count from the end of `before`.
+        let (from, t) = match t.checked_sub(conv.kernel[0] - 1) {
+            Some(t) => (self.values, t),
+            None => (self.before, t),
+        };
+        Some(&from[((t * height + y) * width + x) * channels..][..channels])
+    }
+
+    /// One channel of it; zero in the padding.
+    pub(super) fn pixel(&self, conv: &Conv, at: [usize; 3], channel: usize) -> f32 {
+        self.row(conv, at).map_or(0.0, |row| row[channel])
+    }
+}
+
 /// The patch around an output position, `[frames][heights][widths][channels]` of the kernel: what the linear layer reads that
 /// the convolution is. Outside of a frame there are zeros.
 fn patch(frames: &Frames<'_>, conv: &Conv, [t, y, x]: [usize; 3]) -> Vec<f32> {
-    let [_, height, width, channels] = frames.shape;
     let [kt, kh, kw] = conv.kernel;
-    let mut out = Vec::with_capacity(kt * kh * kw * channels);
+    let mut out = Vec::with_capacity(kt * kh * kw * frames.shape[3]);
     for (dt, dy, dx) in (0..kt).flat_map(|t| (0..kh).flat_map(move |y| (0..kw).map(move |x| (t, y, x)))) {
-        let inside = |at: usize, tap: usize, size: usize| {
-            let at = (at * conv.stride + tap).checked_sub(conv.padding)?;
-            Some(at / conv.upsample).filter(|&at| at < size)
-        };
-        let Some((y, x)) = inside(y, dy, height).zip(inside(x, dx, width)) else {
-            out.extend(std::iter::repeat_n(0.0, channels));
-            continue;
-        };
-        // Frames before the first count from the end of `before`.
-        let (from, t) = match (t + dt).checked_sub(kt - 1) {
-            Some(t) => (frames.values, t),
-            None => (frames.before, t + dt),
-        };
-        out.extend_from_slice(&from[((t * height + y) * width + x) * channels..][..channels]);
+        match frames.row(conv, [t + dt, y * conv.stride + dy, x * conv.stride + dx]) {
+            Some(row) => out.extend_from_slice(row),
+            None => out.extend(std::iter::repeat_n(0.0, frames.shape[3])),
+        }
     }
     out
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod evaluate;
+mod filtering;
 mod linear;
 mod maps;
 mod rope;
@@ -15,6 +16,8 @@ use wushi_graph::CacheType;
 
 pub use attention::attention;
 pub use evaluate::{Carried, evaluate, evaluate_function, evaluate_value};
+pub(crate) use filtering::{AT_0, AT_P, AT_Q, P, P2, P3, Q, Q2, Q3};
+pub use filtering::{TILE_EDGE, TILE_POINTS, TILE_SIDE, filter, is_filtered};
 pub use linear::{Activations, Block, Row};
 pub use maps::{Frames, convolve, unfold};
 pub use rope::{grid_frequencies, grid_rope, rope, rope_frequencies};

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use half::{bf16, f16};
+use wushi_graph::DType;
 
 use super::{Format, Layout, Matrix, SEGMENT, end_segment};
 use crate::activations::{Activations, Packing};
@@ -73,6 +74,26 @@ impl<E: Element> Layout for E {
         let columns = panel.chunks_exact(PANEL * E::BYTES).skip(first);
         for (element, column) in file.chunks_exact_mut(E::BYTES).zip(columns) {
             element.copy_from_slice(&column[lane * E::BYTES..(lane + 1) * E::BYTES]);
+        }
+    }
+}
+
+/// Some outputs' weights for one input, widened: those of the lanes from `part * LANES` on.
+///
+/// # Safety
+/// The processor has `S`; panel, part and input exist; the matrix is of F32, F16 or BF16.
+#[inline(always)]
+pub(crate) unsafe fn float_lanes<S: Isa>(matrix: &Matrix, panel: usize, part: usize, input: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe {
+        let (section, lane) = (matrix.section(0, panel), part * S::LANES);
+        match matrix.dtype {
+            DType::F32 => F32::load::<S>(section.add((input * PANEL + lane) * 4)),
+            DType::F16 => F16::load::<S>(section.add((input * PANEL + lane) * 2)),
+            _ => {
+                let pairs = S::load_bytes(section.add((input / 2 * PANEL + lane) * 4));
+                S::unpair_bf16(pairs)[input % 2]
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use wushi_graph::{DType, ReadError, TensorView};
 use wushi_quant::{dequantize, dequantize_into};
 
 pub(crate) use block32::{Blocks, Int8Block, Iq4Nl, Mxfp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-pub(crate) use float::{BF16, F16, F32, TINY_BF16, flush_bf16};
+pub(crate) use float::{BF16, F16, F32, TINY_BF16, float_lanes, flush_bf16};
 pub(crate) use superblock::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K, SuperBlocks};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiled::{TILE_ROWS, Tiled};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use wushi_cpu::{CpuFunctions, FunctionOptions, Probe};
+use wushi_cpu::{CpuFunctions, FunctionOptions, Probe, function_schedule};
 use wushi_graph::{
     Attention, Builder, Conv, DType, Functions, Graph, GraphError, ReadError, TensorDesc, WeightSource,
 };
@@ -64,10 +64,9 @@ fn convolution() -> Result<Graph, GraphError> {
     g.finish(g.conv3d(x, "conv", CHANNELS, Conv::same([3, 3, 3]), false)?)
 }
 
-/// Multiply-adds a second of a graph that has `macs`.
+/// Multiply-adds a second of a graph.
 fn rate(
     graph: Graph,
-    macs: usize,
     dtype: DType,
     options: &NetworkOptions,
     how: &FunctionOptions,
@@ -76,6 +75,7 @@ fn rate(
         graph.inputs().iter().map(|input| vec![1.0; input.shape.iter().product()]).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let source = Zeros::of(&graph, dtype);
+    let macs: u64 = function_schedule(&graph, &source, how)?.iter().map(|step| step.macs).sum();
     let mut functions = CpuFunctions::on(options.team.clone(), vec![graph], &source, how.clone())?;
     let mut fastest = f64::INFINITY;
     for _ in 0..RUNS {
@@ -94,15 +94,11 @@ pub(super) fn measure_rates(
     how: &FunctionOptions,
 ) -> Result<Rates, VideoError> {
     let model = |error: GraphError| VideoError::BadModel(error.to_string());
-    let rate = |graph, macs, dtype| rate(graph, macs, dtype, options, how);
+    let rate = |graph, dtype| rate(graph, dtype, options, how);
     Ok(Rates {
-        linear: rate(linear().map_err(model)?, 2 * ROWS * WIDTH * WIDTH, linear_type)?,
-        attention: rate(attention().map_err(model)?, 2 * 4 * ROWS * ROWS * WIDTH, DType::F32)?,
-        convolution: rate(
-            convolution().map_err(model)?,
-            SIDE * SIDE * 27 * CHANNELS * CHANNELS,
-            convolution_type,
-        )?,
+        linear: rate(linear().map_err(model)?, linear_type)?,
+        attention: rate(attention().map_err(model)?, DType::F32)?,
+        convolution: rate(convolution().map_err(model)?, convolution_type)?,
         bandwidth: Probe::new(how.threads, how.instruction_set)?.bandwidth(),
     })
 }
