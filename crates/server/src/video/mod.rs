@@ -16,8 +16,6 @@
 //! A job is a row of the database (`store/videos.rs`) from the moment its client is told of it. What lies beside the
 //! database can be made again from the row: killing the process at any instant loses time alone.
 
-#![allow(dead_code, reason = "handlers that take all of it follow")]
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
