@@ -483,6 +483,8 @@ pub(crate) struct KeyRmArgs {
 /// number of tokens, why the answer ended, the token ids if they were kept, and the digest of the logits if it was recorded:
 /// `wushi serve --audit` records it of all requests.
 ///
+/// A video's RECORD is its own id, as in video_…; its frames are made again and their digest compared.
+///
 /// The model is loaded as it was then; threads and instruction set may be others, and change nothing. The exit code is 0
 /// if all agrees and 1 if not.
 #[derive(Debug, Args)]
