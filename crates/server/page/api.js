@@ -3,13 +3,14 @@
 import { askKey, currentKey } from './key.js';
 import { t } from './i18n.js';
 
-/** What went wrong: `status` 0 where no answer came at all. */
+/** What went wrong: `status` 0 where no answer came at all, `param` the field it was about. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, retryAfter = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, retryAfter = null } = {}) {
     super(message);
     this.name = 'ApiError';
     this.status = status;
     this.code = code;
+    this.param = param;
     this.retryAfter = retryAfter;
   }
 }
@@ -27,18 +28,20 @@ async function errorOf(response) {
   return new ApiError(message, {
     status: response.status,
     code: error.code ?? error.type ?? null,
+    param: error.param ?? null,
     retryAfter: Number.isFinite(retry) ? retry : null,
   });
 }
 
-async function request(path, { body, signal } = {}) {
+/** The server's answer, asked for with the key there is or that the user then gives; any other than good is an error. */
+export async function request(path, { body, signal, method = body ? 'POST' : 'GET' } = {}) {
   for (;;) {
     const key = currentKey();
     const headers = key ? { authorization: `Bearer ${key}` } : {};
     if (body) headers['content-type'] = 'application/json';
     let response;
     try {
-      const options = { method: body ? 'POST' : 'GET', headers, signal, cache: 'no-store', credentials: 'omit' };
+      const options = { method, headers, signal, cache: 'no-store', credentials: 'omit' };
       response = await fetch(path, { ...options, body: body && JSON.stringify(body) });
     } catch (error) {
       if (signal?.aborted) throw error;
@@ -52,10 +55,11 @@ async function request(path, { body, signal } = {}) {
   }
 }
 
-/** The models that can chat, as `/v1/models` lists them. */
-export async function models() {
-  const list = await (await request('/v1/models')).json();
-  return (list.data ?? []).filter((model) => model.kind !== 'embedding');
+/** The models that can do this, as `/v1/models` lists them: `chat` or `video`. */
+export async function models(purpose) {
+  const { data = [] } = await (await request('/v1/models')).json();
+  const chats = ({ kind }) => kind !== 'embedding' && kind !== 'video';
+  return data.filter(purpose === 'video' ? ({ kind }) => kind === 'video' : chats);
 }
 
 export async function status(signal) {

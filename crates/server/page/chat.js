@@ -37,12 +37,24 @@ const busy = () => state.running.has(state.conversation.id);
 
 async function loadModels() {
   try {
-    state.models = await api.models();
+    state.models = await api.models('chat');
+    if (state.models.length === 0 && (await onlyVideos())) return;
     notice('models', state.models.length === 0 ? t('model.none') : null, loadModels);
   } catch (error) {
     notice('models', error.message, loadModels);
   }
   drawModels();
+}
+
+// Who comes by an address of a conversation, or from another page, is to see this one.
+let plainAddress = location.hash === '';
+
+/** A server that has models for videos alone opens the page of videos. */
+async function onlyVideos() {
+  const leave = plainAddress && (await api.models('video')).length > 0;
+  plainAddress = false;
+  if (leave) location.replace('/video');
+  return leave;
 }
 
 function chosenModel() {
@@ -423,6 +435,10 @@ function startPage() {
     keyForgotten: loadModels,
   });
   byId('new').addEventListener('click', newChat);
+  for (const link of document.querySelectorAll('a[href="/video"], a[href="/server"]')) {
+    // An answer that is being written would be cut off: then the other page opens beside this one.
+    link.addEventListener('click', () => (link.target = state.running.size > 0 ? '_blank' : ''));
+  }
   byId('model').addEventListener('change', (event) => {
     state.conversation.model = event.target.value;
     setDefaults({ model: event.target.value });

@@ -3,9 +3,9 @@
 import { el } from './dom.js';
 import { t } from './i18n.js';
 
-/** A question with two answers; true for the one named `action`. */
-export function confirmWith(title, text, action) {
-  const cancel = el('button', { type: 'button', class: 'button', autofocus: true }, t('dialog.cancel'));
+/** A question with two answers; true for the one named `action`, false for `refusal`. */
+export function confirmWith(title, text, action, refusal = t('dialog.cancel')) {
+  const cancel = el('button', { type: 'button', class: 'button', autofocus: true }, refusal);
   const go = el('button', { type: 'button', class: 'button danger' }, action);
   const body = el(
     'div', { class: 'dialog-body' },

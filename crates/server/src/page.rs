@@ -1,4 +1,4 @@
-//! The chat page and the page about the server: files that are part of the binary, served by their names alone.
+//! The chat page, the page of videos and the page about the server: files that are part of the binary, served by their names alone.
 
 use std::sync::LazyLock;
 
@@ -17,6 +17,11 @@ use axum::routing::get;
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types dompurify";
+
+/// Pictures and films come from the API with a key in the request, so the page of videos has them as blobs of its own.
+const VIDEO_POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+     media-src blob:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 struct Asset {
     name: &'static str,
@@ -69,6 +74,14 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "vendor/marked.js",
         "vendor/purify.LICENSE.txt",
         "vendor/purify.js",
+        "video-api.js",
+        "video-form.js",
+        "video-job.js",
+        "video-list.js",
+        "video-plan.js",
+        "video.css",
+        "video.html",
+        "video.js",
     ];
     files.into_iter().map(|(name, bytes)| Asset { name, bytes, tag: tag(bytes) }).collect()
 });
@@ -83,6 +96,7 @@ pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { serve("index.html", &headers) }))
         .route("/server", get(|headers: HeaderMap| async move { serve("server.html", &headers) }))
+        .route("/video", get(|headers: HeaderMap| async move { serve("video.html", &headers) }))
         .route("/page/{*name}", get(file))
 }
 
@@ -92,14 +106,14 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
 
 fn serve(name: &str, headers: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
-        let text = "no such file; the pages are / and /server\n";
+        let text = "no such file; the pages are /, /video and /server\n";
         return (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
     };
     let common = [
         (ETAG, asset.tag.clone()),
         // Asked for again each time, and not sent again where it is the same: a new binary brings a new page.
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy(name))),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -109,6 +123,10 @@ fn serve(name: &str, headers: &HeaderMap) -> Response {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
     (common, [(CONTENT_TYPE, content_type(name))], asset.bytes).into_response()
+}
+
+fn policy(name: &str) -> &'static str {
+    if name == "video.html" { VIDEO_POLICY } else { POLICY }
 }
 
 /// Whether the client has this version: `If-None-Match` is a list of tags, weak ones too, or `*`.
@@ -178,12 +196,13 @@ mod tests {
 
     #[test]
     fn headers_forbid_what_the_page_does_not_need() {
-        for name in ["index.html", "server.html", "chat.js", "vendor/marked.js"] {
+        for name in ["index.html", "server.html", "video.html", "chat.js", "vendor/marked.js"] {
             let response = get(name);
             let header = |name: HeaderName| response.headers()[name].to_str().expect("text").to_string();
             let policy = header(CONTENT_SECURITY_POLICY);
             assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
             assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert_eq!(policy.contains("blob:"), name == "video.html", "{policy}");
             assert_eq!(header(X_CONTENT_TYPE_OPTIONS), "nosniff");
             assert_eq!(header(X_FRAME_OPTIONS), "DENY");
         }

@@ -1,38 +1,11 @@
 // For everyone: keys, languages, themes, keyboards, narrow windows, screen readers.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { test } from 'node:test';
-import { KEY, KEYED, answerText, answered, ask, conversationFile, endless, importFile, profile } from './support.mjs';
-
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+import { KEY, KEYED, answerText, answered, ask, conversationFile, endless, faults, importFile, overflowing, profile } from './support.mjs';
 
 const WIDE = `# A title\n\nText, \`code\` and a [link](https://example.org/).\n\n\`\`\`python\nresult = function_with_a_long_name(argument_one, argument_two, argument_three, argument_four)\n\`\`\`\n
 | river | country | length | discharge | mouth |\n|---|---|---|---|---|\n| Rhine | Germany | 1233 km | 2900 m³/s | North Sea |\n\n${'unbroken'.repeat(40)}\n\n> quoted\n\n- [x] done\n`;
-
-/** Serious faults by axe's rules, WCAG 2.2 AA among them. */
-async function faults(page) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
-  return violations
-    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.failureSummary}`).join(' | ')}`);
-}
-
-/** What is wider than the window. */
-async function overflowing(page) {
-  return page.evaluate(() => {
-    const wide = document.documentElement.scrollWidth > innerWidth ? [`page ${document.documentElement.scrollWidth}`] : [];
-    // The tools of a conversation are cut off to nothing until it is pointed at.
-    const scrolls = (element) => element.closest('.conversation-tools, .code pre, .table-frame, .conversation-title, .visually-hidden, #sidebar[inert], svg');
-    for (const element of document.querySelectorAll('body *')) {
-      const { right, width } = element.getBoundingClientRect();
-      if (width > 0 && right > innerWidth + 1 && !scrolls(element.parentElement)) wide.push(`${element.tagName}.${element.className} ${right}`);
-    }
-    return wide;
-  });
-}
 
 test('both languages have the same texts', async () => {
   const { chat, end } = await profile();

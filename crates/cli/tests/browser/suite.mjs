@@ -7,5 +7,7 @@ await import('./chat.mjs');
 await import('./safety.mjs');
 await import('./access.mjs');
 await import('./server.mjs');
+await import('./video.mjs');
+await import('./video_access.mjs');
 
 after(closeBrowser);

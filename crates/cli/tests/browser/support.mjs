@@ -1,12 +1,20 @@
 // What all tests share: a browser, servers, and the rule that a page asks nobody but its server and logs no error.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 
 /** Where the servers are; started by browser.rs. */
 export const OPEN = process.env.OPEN_SERVER;
 export const KEYED = process.env.KEYED_SERVER;
 export const KEY = process.env.SERVER_KEY;
+/** One that makes videos too, and one that wants a key and makes nothing else. */
+export const VIDEO = process.env.VIDEO_SERVER;
+export const KEYED_VIDEO = process.env.KEYED_VIDEO_SERVER;
+export const VIDEO_KEY = process.env.VIDEO_KEY;
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
@@ -135,4 +143,27 @@ export async function occupy(server = OPEN) {
 
 export async function status(server = OPEN) {
   return (await fetch(`${server}/status`)).json();
+}
+
+/** Serious faults by axe's rules, WCAG 2.2 AA among them. */
+export async function faults(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  return violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.failureSummary}`).join(' | ')}`);
+}
+
+/** What is wider than the window. */
+export async function overflowing(page) {
+  return page.evaluate(() => {
+    const wide = document.documentElement.scrollWidth > innerWidth ? [`page ${document.documentElement.scrollWidth}`] : [];
+    // The tools of a conversation are cut off to nothing until it is pointed at.
+    const scrolls = (element) => element.closest('.conversation-tools, .code pre, .table-frame, .conversation-title, .visually-hidden, #sidebar[inert], svg');
+    for (const element of document.querySelectorAll('body *')) {
+      const { right, width } = element.getBoundingClientRect();
+      if (width > 0 && right > innerWidth + 1 && !scrolls(element.parentElement)) wide.push(`${element.tagName}.${element.className} ${right}`);
+    }
+    return wide;
+  });
 }

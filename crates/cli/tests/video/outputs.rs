@@ -219,6 +219,22 @@ fn parts_may_be_named_one_by_one() {
 }
 
 #[test]
+fn what_is_not_read_of_prompts_is_told() {
+    let (sandbox, model) = (Sandbox::new(), tiny());
+    let long = "a red circle ".repeat(300);
+    let asked = ["video", &model, &long, "--negative", "blurry", "--size", "48x32", "--frames", "1"];
+    let asked = [&asked[..], &["--steps", "1", "-o", "a.apng", "-q", "--json", "--guidance"]].concat();
+    let changes = |guidance| {
+        let report = sandbox.json(&last(&[&asked[..], &[guidance]]));
+        let told = report["changes"].as_array().unwrap().iter().map(|change| change["message"].to_string());
+        told.collect::<Vec<String>>()
+    };
+    let one = changes("1");
+    assert!(one[0].contains("no negative prompt") && one[1].contains("the first 512 of the"), "{one:?}");
+    assert_eq!(changes("2").len(), 1);
+}
+
+#[test]
 fn two_denoisers_of_one_kind_are_one() {
     let (sandbox, model) = (Sandbox::new(), tiny());
     let second = crate::wan::model("wan21/original/diffusion_pytorch_model.safetensors");

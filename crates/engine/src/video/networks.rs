@@ -8,8 +8,8 @@ use wushi_cpu::{
     CpuError, CpuExecutor, CpuFunctions, Follow, FunctionOptions, InstructionSet, Options, PAGE_TOKENS,
     StepCost, Team, function_schedule, plan_functions,
 };
-use wushi_formats::Tokenizer;
 use wushi_formats::pipeline::{Sources, prompt};
+use wushi_formats::{FormatError, Tokenizer};
 use wushi_graph::{Batch, CacheType, DType, Executor, Functions, Graph, PageId, Role, WeightSource};
 use wushi_models::ModelError;
 use wushi_models::pipeline::{Decoder, Denoiser, Networks, TextEncoder, Weights};
@@ -18,8 +18,8 @@ use wushi_quant::storage;
 use super::pipeline::{Decoder as Decode, Denoiser as Denoise, Parts, TextEncoder as Encode};
 use super::rates::measure_rates;
 use super::{
-    LatentShape, Limit, Memory, PartError, Plan, Rates, Settings, Stage, TextStates, VideoError, VideoModel,
-    Work, kept_bytes,
+    Change, LatentShape, Limit, Memory, PartError, Plan, Rates, Settings, Stage, TextStates, VideoError,
+    VideoModel, Work, kept_bytes,
 };
 use crate::memory;
 use crate::retyped::Retyped;
@@ -319,6 +319,20 @@ impl VideoNetworks {
         Ok(Stage { name: "decoding", memory: memory_of(plan, kept as u64), work })
     }
 
+    /// What of the prompts is not read, because they are too long.
+    pub fn cut(&self, prompt: &str, settings: &Settings) -> Result<Vec<Change>, VideoError> {
+        let used = self.model().text_len;
+        let guided = settings.forwards(self.model())?.iter().sum::<usize>() > settings.steps;
+        let mut changes = Vec::new();
+        for (negative, text) in [(false, prompt), (true, settings.negative.as_str())] {
+            let wanted = if negative && !guided { 0 } else { tokens_of(&self.tokenizer, text)?.len() };
+            if wanted > used {
+                changes.push(Change::Prompt { negative, wanted, used });
+            }
+        }
+        Ok(changes)
+    }
+
     /// What this machine does in a second with this model's types.
     pub fn rates(&self) -> Result<Rates, VideoError> {
         let (_, how) = self.denoiser_source(&self.networks.denoiser)?;
@@ -496,6 +510,11 @@ impl<'a> Parts for LoadedParts<'a> {
     }
 }
 
+/// Tokens of a prompt, the end mark included.
+fn tokens_of(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, FormatError> {
+    tokenizer.encode(&prompt::clean(text)?, true, false)
+}
+
 struct LoadedEncoder<'a> {
     executor: CpuExecutor,
     tokenizer: &'a Tokenizer,
@@ -507,14 +526,9 @@ struct LoadedEncoder<'a> {
 
 impl Encode for LoadedEncoder<'_> {
     fn encode(&mut self, text: &str) -> Result<TextStates, PartError> {
-        let mut tokens = self.tokenizer.encode(&prompt::clean(text)?, true, false)?;
+        let mut tokens = tokens_of(self.tokenizer, text)?;
         if tokens.len() > self.text_len {
             let last = tokens.pop();
-            tracing::warn!(
-                "the prompt has {} tokens; the model reads the first {}",
-                tokens.len() + 1,
-                self.text_len
-            );
             // The end is still said.
             tokens.truncate(self.text_len - 1);
             tokens.extend(last);

@@ -100,6 +100,17 @@ pub enum Change {
         /// Width and height are multiples of these.
         multiple: (usize, usize),
     },
+    /// The end of a prompt is not read.
+    Prompt {
+        /// Whether it is the negative prompt.
+        negative: bool,
+        /// Its tokens.
+        wanted: usize,
+        /// Those that are read.
+        used: usize,
+    },
+    /// The negative prompt is not read.
+    NoNegative,
 }
 
 impl fmt::Display for Change {
@@ -108,6 +119,12 @@ impl fmt::Display for Change {
             Change::Frames { wanted, used, multiple } => {
                 write!(f, "{used} frames instead of {wanted}: this model makes 1 + a multiple of {multiple}")
             }
+            Change::Prompt { negative, wanted, used } => write!(
+                f,
+                "the first {used} of the {wanted} tokens of the {}prompt: this model reads no more",
+                if *negative { "negative " } else { "" }
+            ),
+            Change::NoNegative => f.write_str("no negative prompt: a guidance of 1 does not look at it"),
             Change::Size { wanted, used, multiple } => write!(
                 f,
                 "{}x{} instead of {}x{}: this model makes multiples of {}x{}",
@@ -166,7 +183,10 @@ impl Settings {
             seed: wanted.seed,
             latents,
         };
-        settings.schedule(model)?;
+        let negative = wanted.negative.as_ref().is_some_and(|negative| !negative.trim().is_empty());
+        if negative && settings.forwards(model)?.iter().sum::<usize>() == settings.steps {
+            changes.push(Change::NoNegative);
+        }
         Ok((settings, changes))
     }
 

@@ -42,11 +42,12 @@ pub(crate) fn run(args: &VideoArgs, app: &App) -> Result<ExitCode> {
     let loading = args.networks.clone().resolve(&app.layers)?;
     let sources = source::find(subject.model.as_deref(), &args.files, app)?;
     let networks = source::open(sources, &loading)?;
-    let (settings, changes) = request::settings(&knobs, prompt::seed(knobs.seed), networks.model())?;
+    let (settings, mut changes) = request::settings(&knobs, prompt::seed(knobs.seed), networks.model())?;
     let target = Target::new(args.output.as_deref(), args.video.format, knobs.format, &settings)?;
     let Some(prompt) = subject.prompt.as_deref().filter(|_| !args.plan) else {
         return only_plan(args, &subject, &networks, &settings, &changes, &target);
     };
+    changes.extend(networks.cut(prompt, &settings)?);
     let initial = match &args.init_latents {
         Some(path) => Some(read_latents(path, &settings.latents)?),
         None => None,

@@ -102,6 +102,11 @@ pub(super) fn changes_json(changes: &[Change]) -> Value {
             Change::Size { wanted, used, .. } => {
                 ("size", format!("{}x{}", wanted.0, wanted.1), format!("{}x{}", used.0, used.1))
             }
+            Change::Prompt { negative, wanted, used } => {
+                let what = if *negative { "negative prompt" } else { "prompt" };
+                (what, format!("{wanted} tokens"), format!("{used} tokens"))
+            }
+            Change::NoNegative => ("negative prompt", "some".to_owned(), "none".to_owned()),
         };
         json!({ "what": what, "wanted": wanted, "used": used, "message": change.to_string() })
     };
