@@ -8,6 +8,7 @@ mod pool;
 mod rough;
 mod same_bits;
 mod surface;
+mod video_jobs;
 
 #[path = "../support/mod.rs"]
 mod support;

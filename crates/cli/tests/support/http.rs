@@ -81,6 +81,16 @@ impl Client {
         answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    /// DELETE, whatever comes.
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        let mut request = self.agent.delete(format!("{}{path}", self.address));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let answer = request.call().and_then(Answer::read);
+        answer.unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
+    }
+
     fn send(&self, path: &str, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
         let mut request = self.agent.post(format!("{}{path}", self.address));
         if let Some(key) = &self.key {

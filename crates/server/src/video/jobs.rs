@@ -477,7 +477,7 @@ impl Videos {
 
     /// Seconds until the first `count` jobs of the queue are done.
     fn seconds_before(&self, queue: &[VideoRow], count: usize) -> Option<f64> {
-        queue.iter().take(count).map(|row| self.seconds_of(row)).sum()
+        queue.iter().take(count).try_fold(0.0, |sum, row| Some(sum + self.seconds_of(row)?))
     }
 
     /// Seconds that a job takes from now on, once it is its turn.
