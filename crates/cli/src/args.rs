@@ -442,7 +442,7 @@ pub(crate) struct KeyAddArgs {
     /// The most requests within any 60 seconds [default: any number]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::requests)]
     pub(crate) requests_per_minute: Option<u32>,
-    /// The most tokens of prompts and answers within a day (UTC) [default: any number]
+    /// The most tokens of prompts and answers within a day (UTC); of a video its prompt's count [default: any number]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::tokens)]
     pub(crate) tokens_per_day: Option<u64>,
     /// Write one JSON object to stdout

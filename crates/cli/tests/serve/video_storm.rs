@@ -95,7 +95,7 @@ fn ask(client: &Client, done: &str, number: usize) {
             loop {
                 let answer = client.get(&format!("{VIDEOS}?limit=7&order={order}{after}"));
                 // What the page came after may be deleted by now.
-                if answer.status == 404 {
+                if answer.status == 400 {
                     break;
                 }
                 let page = answer.ok();
