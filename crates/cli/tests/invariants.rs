@@ -72,7 +72,7 @@ fn imports_run_downward() {
 #[test]
 fn architectures_are_named_in_models_only() {
     // Those of the registry, and what people call their models.
-    let mut families = vec!["smollm", "smollm2", "mistral", "qwen", "gemma", "phi"];
+    let mut families = vec!["smollm", "smollm2", "mistral", "qwen", "gemma", "phi", "wan", "umt5"];
     families.extend(wushi_models::architectures());
     // Names of tokenizers, of the catalogue's models and of the default one; none of them decides what is computed.
     let excepted = [

@@ -171,6 +171,7 @@ fn what_is_asked_for_wrongly() {
     refused(&[&model], 1, "the prompt is empty");
     refused(&["a red fox in the snow"], 1, "the model comes before the prompt");
     refused(&["./nowhere", "a dog"], 1, "nowhere");
+    refused(&["smollm2", "a dog"], 1, "smollm2 is a language model");
     refused(&[&model, "a dog", "--size", "832"], 2, "as in 832x480");
     refused(&[&model, "a dog", "--size", "8x8"], 1, "the width is 8, expected 16 to");
     refused(&[&model, "a dog", "--steps", "100000"], 1, "the number of steps is 100000");

@@ -8,6 +8,7 @@ use wushi_cpu::InstructionSet;
 use wushi_engine::Team;
 use wushi_engine::video::{NetworkOptions, VideoNetworks};
 use wushi_formats::pipeline::{Layout, Named, Sources};
+use wushi_hub::ModelRef;
 
 use crate::args::VideoFiles;
 use crate::knobs::Networks;
@@ -28,6 +29,12 @@ fn any(files: &VideoFiles) -> bool {
 pub(crate) fn find(reference: Option<&str>, files: &VideoFiles, app: &App) -> Result<Sources> {
     match reference {
         Some(reference) => {
+            // Before it is fetched.
+            if let Ok(ModelRef::Catalogue(_)) = ModelRef::parse(reference) {
+                bail!(
+                    "{reference} is a language model (`wushi run`); a video model is a folder, or hf:org/repo"
+                );
+            }
             let path = model::locate(reference, app)?;
             if path.is_file() && !any(files) {
                 bail!(
