@@ -8,9 +8,6 @@ import openai
 
 from common import KEY, KEYED_SERVER, SERVER, client
 
-# The SDK calls its own service's videos deprecated.
-warnings.simplefilter("ignore", DeprecationWarning)
-
 PROMPT = "a red circle"
 QUICK = {"num_frames": 5, "num_inference_steps": 2, "seed": 7}
 
@@ -22,6 +19,10 @@ def create(call=client.videos.create, **settings):
 
 
 class Videos(unittest.TestCase):
+    def setUp(self):
+        # The SDK calls its own service's videos deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+
     def test_create_and_poll_and_download(self):
         job = create()
         self.assertEqual((job.object, job.model, job.prompt, job.size), ("video", "wan", PROMPT, "48x32"))
@@ -71,7 +72,7 @@ class Videos(unittest.TestCase):
             ({"model": "smollm2"}, "model"),
             ({"extra_body": {"bananas": 3}}, "bananas"),
             ({"input_reference": ("a.png", io.BytesIO(b"\x89PNG"), "image/png")}, "input_reference"),
-            ({"input_reference": {"image_url": "data:image/png;base64,AA=="}}, "input_reference"),
+            ({"extra_body": {"input_reference": {"file_id": "file-1"}}}, "input_reference"),
         ]:
             with self.assertRaises(openai.BadRequestError) as caught:
                 create(**settings)
