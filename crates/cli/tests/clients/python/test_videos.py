@@ -86,8 +86,8 @@ class Videos(unittest.TestCase):
         retrying = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="none")
         for call in [
             lambda: retrying.videos.remix("video_0", prompt=PROMPT),
-            lambda: retrying.videos.edit(prompt=PROMPT, video={"id": "video_0"}),
-            lambda: retrying.videos.extend(prompt=PROMPT, seconds="4", video={"id": "video_0"}),
+            lambda: retrying.videos.edit(prompt=PROMPT, video=io.BytesIO(b"x")),
+            lambda: retrying.videos.extend(prompt=PROMPT, seconds="4", video=io.BytesIO(b"x")),
             lambda: retrying.videos.create_character(name="x", video=io.BytesIO(b"x")),
             lambda: retrying.videos.get_character("c"),
         ]:
