@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::support::http::Client;
 use super::support::server::{PATIENCE, Server, Setup, command};
+use super::support::tiny_video;
 use super::{CHAT, chat, ready, tiny_model};
 
-const VIDEOS: &str = "/v1/videos";
+pub(super) const VIDEOS: &str = "/v1/videos";
 
 /// A tiny model that makes videos.
-fn video_model() -> String {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/wan/wan21/pipe");
-    format!("wan={}", fixtures.display())
+pub(super) fn video_model() -> String {
+    format!("wan={}", tiny_video().display())
 }
 
 /// A second or so of work, about half of it denoising.
@@ -39,12 +39,12 @@ fn submit(client: &Client, request: &Value) -> String {
     job["id"].as_str().expect("a name").to_owned()
 }
 
-fn look(client: &Client, id: &str) -> Value {
+pub(super) fn look(client: &Client, id: &str) -> Value {
     client.get(&format!("{VIDEOS}/{id}")).ok()
 }
 
 /// Waits until a job is as wanted; it must not fail before.
-fn wait(client: &Client, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn wait(client: &Client, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let begin = Instant::now();
     loop {
         let job = look(client, id);
@@ -64,7 +64,7 @@ fn digest(client: &Client, id: &str) -> String {
     job["frames_digest"].as_str().expect("a digest").to_owned()
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
@@ -72,7 +72,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn folder(server: &Server) -> PathBuf {
+pub(super) fn folder(server: &Server) -> PathBuf {
     server.folder().join("videos")
 }
 

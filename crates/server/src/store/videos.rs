@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use wushi_engine::video::{Rounding, SamplerKind, Settings, Spacing, Wanted};
 
 use super::Store;
-use super::audit::{insert, insert_error, number};
+use super::audit::{ended_on, insert, insert_error, number};
 use super::error::{StoreError, is_duplicate};
 use super::record::AuditRecord;
 
@@ -407,16 +407,26 @@ impl Store {
             code,
             id,
         ];
+        // They count before anybody can see that the job has ended.
+        let counted = record.and_then(|record| Some((record, record.key.as_deref()?)));
+        let tokens = record.map_or(0, |record| record.prompt_tokens() + record.completion_tokens());
+        if let Some((record, key)) = counted {
+            self.counters.pending(key, ended_on(record), tokens);
+        }
         let mut connection = self.reader();
         let mut write = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute(update, values)?;
-            if let Some(record) = record {
-                insert(&transaction, record)?;
-            }
-            transaction.commit()
+            let total = record.map(|record| insert(&transaction, record)).transpose()?;
+            transaction.commit()?;
+            Ok(total.unwrap_or_default())
         };
-        write().map_err(|error| match record {
+        let written = write();
+        if let Some((record, key)) = counted {
+            // If it failed they do not count any more.
+            self.counters.committed(key, ended_on(record), tokens, *written.as_ref().unwrap_or(&0));
+        }
+        written.map(drop).map_err(|error| match record {
             Some(record) => insert_error(&self.path, record, error),
             None => self.sqlite(error),
         })

@@ -10,7 +10,7 @@
 //! request.rs   what a client asks for, read with form.rs and number.rs
 //! object.rs    what it is told of jobs, plan.rs: of what a video would take
 //! content.rs   files it is sent, with range.rs: which part of them
-//! record.rs    what is kept of a job for an audit
+//! record.rs    what is kept of a job for an audit, and replay.rs: made again from it
 //! ```
 //!
 //! A job is a row of the database (`store/videos.rs`) from the moment its client is told of it. What lies beside the
@@ -36,6 +36,7 @@ mod plan;
 mod progress;
 mod range;
 mod record;
+mod replay;
 mod request;
 mod router;
 mod runner;
@@ -43,6 +44,7 @@ mod runner;
 pub(crate) use crate::store::{VideoSettings, VideoState};
 pub(crate) use jobs::Videos;
 pub(crate) use record::recorder;
+pub use replay::replay_video;
 pub(crate) use router::router;
 
 /// A model that makes videos.
