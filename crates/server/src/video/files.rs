@@ -151,11 +151,6 @@ impl Files {
         }
     }
 
-    /// Bytes of a job's files.
-    pub(super) fn bytes(&self, id: &str) -> u64 {
-        bytes_below(&self.job(id))
-    }
-
     /// Bytes of everything.
     pub(super) fn all_bytes(&self) -> u64 {
         entries(&self.folder).iter().filter(|path| path.is_dir()).map(|path| bytes_below(path)).sum()
@@ -336,7 +331,7 @@ mod tests {
         fs::write(files.prompts().join("prompt-1.safetensors"), "123").unwrap();
         fs::create_dir_all(folder.path().join("mine")).unwrap();
         fill();
-        assert_eq!((files.bytes(A), files.all_bytes()), (30, 63));
+        assert_eq!(files.all_bytes(), 63);
         files.tidy(|id| (id == A).then_some(VideoState::InProgress));
         assert_eq!(names(folder.path()), [LOCK, "mine", PROMPTS, A]);
         assert_eq!(names(&files.job(A)), [STATE]);

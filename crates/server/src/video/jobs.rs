@@ -717,7 +717,6 @@ fn seen(row: &VideoRow) -> Result<VideoJob, ApiError> {
         state: row.state,
         progress: row.progress,
         created: row.created / 1000,
-        started: row.started.map(|ms| ms / 1000),
         completed: row.ended.map(|ms| ms / 1000),
         expires: row.expires.map(|ms| ms / 1000),
         prompt: row.prompt.clone(),
@@ -731,9 +730,7 @@ fn seen(row: &VideoRow) -> Result<VideoJob, ApiError> {
         eta_seconds: None,
         stage: None,
         steps_done: if completed { row.settings.steps } else { 0 },
-        steps: row.settings.steps,
         frames_done: if completed { row.settings.frames } else { 0 },
-        frames: row.settings.frames,
         settings: row.settings.clone(),
     })
 }

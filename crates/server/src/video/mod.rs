@@ -103,7 +103,6 @@ pub(crate) struct VideoJob {
     pub(crate) progress: f64,
     /// Seconds since 1970.
     pub(crate) created: u64,
-    pub(crate) started: Option<u64>,
     /// When it was completed or failed.
     pub(crate) completed: Option<u64>,
     pub(crate) expires: Option<u64>,
@@ -127,9 +126,7 @@ pub(crate) struct VideoJob {
     /// `text`, `denoising` or `decoding`, while it runs; `waiting for memory` before.
     pub(crate) stage: Option<&'static str>,
     pub(crate) steps_done: usize,
-    pub(crate) steps: usize,
     pub(crate) frames_done: usize,
-    pub(crate) frames: usize,
 }
 
 /// What a request would take.

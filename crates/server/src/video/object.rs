@@ -220,7 +220,6 @@ pub(super) mod tests {
             state: VideoState::InProgress,
             progress: 40.7,
             created: 100,
-            started: Some(101),
             completed: None,
             expires: None,
             prompt: "a river".to_owned(),
@@ -250,9 +249,7 @@ pub(super) mod tests {
             eta_seconds: Some(12.345),
             stage: Some("denoising"),
             steps_done: 2,
-            steps: 4,
             frames_done: 0,
-            frames: 13,
         }
     }
 
