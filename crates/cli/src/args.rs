@@ -442,7 +442,7 @@ pub(crate) struct KeyAddArgs {
     /// The most requests within any 60 seconds [default: any number]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::requests)]
     pub(crate) requests_per_minute: Option<u32>,
-    /// The most tokens of prompts and answers within a day (UTC) [default: any number]
+    /// The most tokens of prompts and answers within a day (UTC); of a video its prompt's count [default: any number]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::tokens)]
     pub(crate) tokens_per_day: Option<u64>,
     /// Write one JSON object to stdout
@@ -482,6 +482,8 @@ pub(crate) struct KeyRmArgs {
 /// keeps, or from the body of the original request with --request. Compared are the model's fingerprint, the prompt, the
 /// number of tokens, why the answer ended, the token ids if they were kept, and the digest of the logits if it was recorded:
 /// `wushi serve --audit` records it of all requests.
+///
+/// A video's RECORD is its own id, as in video_…; its frames are made again and their digest compared.
 ///
 /// The model is loaded as it was then; threads and instruction set may be others, and change nothing. The exit code is 0
 /// if all agrees and 1 if not.

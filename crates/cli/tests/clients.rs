@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use support::server::{Server, Setup};
-use support::{programs, smollm2, tiny};
+use support::{programs, smollm2, tiny, tiny_video};
 
 const NEEDED: &str = "the clients' tests need Python 3.10 or newer with venv, Node.js 18 or newer and npm: \
      apt-get install python3 python3-venv nodejs npm";
@@ -46,10 +46,11 @@ impl Servers {
             format!("smollm2={}", smollm2().display()),
             format!("thinker={}", thinker.display()),
             format!("bert={}", tiny("bert-tiny.gguf")),
+            format!("wan={}", tiny_video().display()),
             format!("tiny={}", tiny("llama-tiny-q4_1.gguf")),
         ];
-        let [smollm2, thinker, bert, tiny] = models.each_ref().map(String::as_str);
-        Servers { open: Server::start(&[smollm2, thinker, bert]), keyed: keyed.start(&[tiny]), key }
+        let [smollm2, thinker, bert, wan, tiny] = models.each_ref().map(String::as_str);
+        Servers { open: Server::start(&[smollm2, thinker, bert, wan]), keyed: keyed.start(&[tiny]), key }
     }
 
     /// The report of a suite that must pass.

@@ -22,7 +22,6 @@ pub(crate) struct App(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     /// There even where no model makes videos: every call says so then.
-    #[allow(dead_code, reason = "handlers follow")]
     pub(crate) videos: Arc<Videos>,
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Arc<Metrics>,

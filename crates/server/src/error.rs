@@ -134,7 +134,7 @@ impl ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.code == Some(NOT_LOADED) {
+        if self.code == Some(NOT_LOADED) || self.status == StatusCode::NOT_IMPLEMENTED {
             // OpenAI's and Anthropic's clients would wait and try again otherwise.
             response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         }

@@ -25,7 +25,9 @@ use crate::openai::responses::ResponsesRequest;
 use crate::pool::{Lease, Pool, ServedModel};
 use crate::prepare::{Prepared, PreparedChoice, PreparedPrompt, prepare};
 use crate::speech::Speech;
-use crate::store::{AuditRecord, Choice, Digest, Ending, Parameters, Prompt, Status, Text};
+use crate::store::{AuditRecord, Choice, Digest, Ending, Loading, Parameters, Prompt, Status, Text};
+
+pub use crate::video::replay_video;
 
 /// Why a record could not be run again.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +89,16 @@ pub struct Check {
 }
 
 impl Verdict {
+    pub(crate) fn new() -> Verdict {
+        Verdict { checks: Vec::new(), notes: Vec::new(), every_bit: true }
+    }
+
     /// Whether everything that was compared is the same.
     pub fn equal(&self) -> bool {
         self.checks.iter().all(|check| check.equal)
     }
 
-    fn check<T: PartialEq + Display>(&mut self, what: impl Into<String>, recorded: T, found: T) {
+    pub(crate) fn check<T: PartialEq + Display>(&mut self, what: impl Into<String>, recorded: T, found: T) {
         let equal = recorded == found;
         let (recorded, found) = (recorded.to_string(), found.to_string());
         self.checks.push(Check { what: what.into(), recorded, found, equal });
@@ -122,7 +128,7 @@ pub fn replay(
 }
 
 async fn run(record: &AuditRecord, request: Option<&[u8]>, lease: &Lease) -> Result<Verdict, ReplayError> {
-    let mut verdict = Verdict { checks: Vec::new(), notes: Vec::new(), every_bit: true };
+    let mut verdict = Verdict::new();
     check_model(record, lease, &mut verdict);
     let work = match (request, &record.text) {
         (Some(body), _) => from_request(record, body, lease).await?,
@@ -130,12 +136,10 @@ async fn run(record: &AuditRecord, request: Option<&[u8]>, lease: &Lease) -> Res
         (None, None) => return Err(ReplayError::NoText(record.id.clone())),
     };
     if let Some(parameters) = &work.parameters {
-        check_parameters(&record.parameters, parameters, &mut verdict)?;
+        check_parameters(&record.parameters, parameters, &mut verdict);
     }
-    check_prompts(record, &work.task, &mut verdict);
-    if verdict.checks.iter().any(|check| !check.equal && check.what != FINGERPRINT && check.what != FILE) {
-        verdict.every_bit = false;
-        verdict.notes.push("what is asked for differs, so the answers were not computed".to_owned());
+    check_prompts(record, &work.task.prompts(), &mut verdict);
+    if asks_otherwise(&mut verdict) {
         return Ok(verdict);
     }
     match work.task {
@@ -161,6 +165,17 @@ async fn run(record: &AuditRecord, request: Option<&[u8]>, lease: &Lease) -> Res
         );
     }
     Ok(verdict)
+}
+
+/// Whether something else is asked for than was recorded, which is noted.
+pub(crate) fn asks_otherwise(verdict: &mut Verdict) -> bool {
+    let differs = |check: &Check| !check.equal && check.what != FINGERPRINT && check.what != FILE;
+    if !verdict.checks.iter().any(differs) {
+        return false;
+    }
+    verdict.every_bit = false;
+    verdict.notes.push("what is asked for differs, so the answers were not computed".to_owned());
+    true
 }
 
 /// What there is to do.
@@ -268,17 +283,27 @@ fn cut_off(prepared: &mut Prepared, record: &AuditRecord) {
 const FINGERPRINT: &str = "fingerprint";
 const FILE: &str = "model file (SHA-256)";
 
-/// Compares the model with the recorded one, and says what may have changed.
+/// Compares the model with the recorded one.
 fn check_model(record: &AuditRecord, lease: &Lease, verdict: &mut Verdict) {
     if let (Some(recorded), Some(found)) = (&record.model_digest, lease.entry().digest()) {
         verdict.check(FILE, recorded.as_str(), found);
     }
-    let (recorded, found) = (record.fingerprint, Digest(lease.fingerprint));
+    check_fingerprint(record, Digest(lease.fingerprint), &lease.loading, verdict);
+}
+
+/// Compares the model's fingerprint with the recorded one, and says what may have changed.
+pub(crate) fn check_fingerprint(
+    record: &AuditRecord,
+    found: Digest,
+    loading: &Loading,
+    verdict: &mut Verdict,
+) {
+    let recorded = record.fingerprint;
     verdict.check(FINGERPRINT, recorded, found);
     if recorded == found {
         return;
     }
-    let (then, now) = (members(&record.loading), members(&lease.loading));
+    let (then, now) = (members(&record.loading), members(loading));
     let changed: Vec<String> = then
         .iter()
         .filter(|(name, value)| *name != "reference" && now.get(*name) != Some(value))
@@ -301,22 +326,19 @@ fn members(value: &impl Serialize) -> BTreeMap<String, Value> {
 }
 
 /// Compares what a request asks for with what was recorded, field by field.
-fn check_parameters(
-    recorded: &Parameters,
-    found: &Parameters,
-    verdict: &mut Verdict,
-) -> Result<(), ReplayError> {
+pub(crate) fn check_parameters(recorded: &Parameters, found: &Parameters, verdict: &mut Verdict) {
     let fields = |parameters: &Parameters| {
         let mut fields = members(parameters);
-        if let Some(Value::Object(sampling)) = fields.remove("sampling") {
-            fields.extend(sampling);
+        for group in ["sampling", "video"] {
+            if let Some(Value::Object(members)) = fields.remove(group) {
+                fields.extend(members);
+            }
         }
         fields
     };
     let (then, now) = (fields(recorded), fields(found));
     if recorded == found {
-        verdict.check("parameters", "as recorded", "as recorded");
-        return Ok(());
+        return verdict.check("parameters", "as recorded", "as recorded");
     }
     for (name, value) in &then {
         let found = now.get(name).unwrap_or(&Value::Null);
@@ -324,12 +346,10 @@ fn check_parameters(
             verdict.check(name.as_str(), value, found);
         }
     }
-    Ok(())
 }
 
 /// Compares the prompts' ids.
-fn check_prompts(record: &AuditRecord, task: &Task, verdict: &mut Verdict) {
-    let prompts = task.prompts();
+pub(crate) fn check_prompts(record: &AuditRecord, prompts: &[&[u32]], verdict: &mut Verdict) {
     if prompts.len() != record.prompts.len() {
         return verdict.check("prompts", record.prompts.len(), prompts.len());
     }

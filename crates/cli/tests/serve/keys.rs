@@ -46,7 +46,20 @@ fn everything_but_the_pages_is_behind_keys() {
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
         client.with_key("wk-000000000000").get(path).error(401);
     }
-    for path in [CHAT, "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize"] {
+    for path in ["/v1/videos", "/v1/videos/video_0", "/v1/videos/video_0/content"] {
+        client.get(path).error(401);
+    }
+    for path in [
+        CHAT,
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/videos",
+        "/v1/videos/plan",
+        "/v1/videos/sync",
+        "/v1/videos/edits",
+        "/tokenize",
+        "/detokenize",
+    ] {
         client.post(path, &json!({})).error(401);
     }
     let client = client.with_key(&key);

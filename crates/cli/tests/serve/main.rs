@@ -8,6 +8,9 @@ mod pool;
 mod rough;
 mod same_bits;
 mod surface;
+mod video_jobs;
+mod video_storm;
+mod videos;
 
 #[path = "../support/mod.rs"]
 mod support;

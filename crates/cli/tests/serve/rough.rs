@@ -15,7 +15,7 @@ const WORKERS: usize = 8;
 const REQUESTS: usize = 40;
 
 /// Threads and resident memory in kB of a process, as Linux tells them.
-fn held(process: u32) -> (usize, usize) {
+pub(super) fn held(process: u32) -> (usize, usize) {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
     let number = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");

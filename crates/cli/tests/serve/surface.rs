@@ -44,7 +44,8 @@ fn parse(text: &str) -> BTreeMap<&str, Vec<Sample<'_>>> {
             let family = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|end| {
-                    sample.name.strip_suffix(end).filter(|name| kinds.get(name) == Some(&"histogram"))
+                    let whole = |name: &&str| matches!(kinds.get(name), Some(&"histogram" | &"summary"));
+                    sample.name.strip_suffix(end).filter(whole)
                 })
                 .unwrap_or(sample.name);
             if kinds[family] == "counter" {
@@ -142,6 +143,13 @@ fn the_api_is_described() {
         ("/v1/embeddings", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
+        ("/v1/videos", "post"),
+        ("/v1/videos", "get"),
+        ("/v1/videos/plan", "post"),
+        ("/v1/videos/sync", "post"),
+        ("/v1/videos/{video_id}", "get"),
+        ("/v1/videos/{video_id}", "delete"),
+        ("/v1/videos/{video_id}/content", "get"),
         ("/tokenize", "post"),
         ("/detokenize", "post"),
         ("/health", "get"),

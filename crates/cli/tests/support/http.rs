@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ureq::http::{HeaderMap, Response};
+use ureq::http::{HeaderMap, Request, Response};
 use ureq::{Agent, Body};
 
 use super::server::PATIENCE;
@@ -79,6 +79,41 @@ impl Client {
         }
         let answer = request.call().and_then(Answer::read);
         answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// Any request, and all bytes of what comes.
+    pub(crate) fn fetch(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, HeaderMap, Vec<u8>) {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.address));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = match method {
+            "GET" | "HEAD" | "DELETE" => self.agent.run(request.body(()).expect("a request")),
+            _ => self.agent.run(request.body(body).expect("a request")),
+        };
+        let (head, mut body) =
+            response.unwrap_or_else(|error| panic!("{method} {path}: {error}")).into_parts();
+        let bytes = body.read_to_vec().unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        (head.status.as_u16(), head.headers, bytes)
+    }
+
+    /// DELETE, whatever comes.
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        let mut request = self.agent.delete(format!("{}{path}", self.address));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let answer = request.call().and_then(Answer::read);
+        answer.unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
     }
 
     fn send(&self, path: &str, body: &[u8]) -> Result<Response<Body>, ureq::Error> {

@@ -36,3 +36,8 @@ pub(crate) fn tiny(name: &str) -> String {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
     fixtures.join(name).display().to_string()
 }
+
+/// A tiny model that makes videos.
+pub(crate) fn tiny_video() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/wan/wan21/pipe")
+}

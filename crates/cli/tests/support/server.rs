@@ -104,10 +104,26 @@ impl Server {
         }
     }
 
+    /// Where it keeps everything of its own.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Ends it, and starts another with the same database.
     pub(crate) fn restart(mut self, args: &[&str]) -> Server {
         self.terminate();
         assert!(self.ended().success(), "{}", self.log());
+        self.again(args)
+    }
+
+    /// Kills it, so that it can do nothing any more, and starts another with the same database.
+    pub(crate) fn killed(mut self, args: &[&str]) -> Server {
+        self.process.kill().expect("a child");
+        self.process.wait().expect("a child");
+        self.again(args)
+    }
+
+    fn again(mut self, args: &[&str]) -> Server {
         // Dropping it ends what has ended.
         let folder = std::mem::replace(&mut self.folder, TempDir::new().expect("a folder"));
         Setup { folder }.start(args)

@@ -110,7 +110,7 @@ impl VideoNetworks {
 
     /// The tokens of a prompt, its end included, however many the model reads of them.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, VideoError> {
-        Ok(self.tokenizer.encode(&prompt::clean(text)?, true, false)?)
+        Ok(tokens_of(&self.tokenizer, text)?)
     }
 
     /// How the networks are loaded.

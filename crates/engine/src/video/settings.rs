@@ -184,7 +184,9 @@ impl Settings {
             latents,
         };
         let negative = wanted.negative.as_ref().is_some_and(|negative| !negative.trim().is_empty());
-        if negative && settings.forwards(model)?.iter().sum::<usize>() == settings.steps {
+        // Whether there are such noise levels shows here, too.
+        let forwards: usize = settings.forwards(model)?.iter().sum();
+        if negative && forwards == settings.steps {
             changes.push(Change::NoNegative);
         }
         Ok((settings, changes))

@@ -20,7 +20,8 @@ const FRESH: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Requests within any 60 seconds. Counted in memory: a restart forgets them.
     pub requests_per_minute: Option<u32>,
-    /// Tokens of prompts and answers, those from the prefix cache included, of requests that ended on one day (UTC).
+    /// Tokens of prompts and answers, those from the prefix cache included, of requests that ended on one day (UTC). Of a
+    /// video its prompt's count, those of the negative prompt do not.
     /// Kept in the database. Requests under way count when they end: those that run when the limit is reached are
     /// finished, so that as many as may run at once can go beyond it.
     pub tokens_per_day: Option<u64>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use wushi_engine::video::{Rounding, SamplerKind, Settings, Spacing, Wanted};
 
 use super::Store;
-use super::audit::{insert, insert_error, number};
+use super::audit::{ended_on, insert, insert_error, number};
 use super::error::{StoreError, is_duplicate};
 use super::record::AuditRecord;
 
@@ -407,16 +407,26 @@ impl Store {
             code,
             id,
         ];
+        // They count before anybody can see that the job has ended.
+        let counted = record.and_then(|record| Some((record, record.key.as_deref()?)));
+        let tokens = record.map_or(0, |record| record.prompt_tokens() + record.completion_tokens());
+        if let Some((record, key)) = counted {
+            self.counters.pending(key, ended_on(record), tokens);
+        }
         let mut connection = self.reader();
         let mut write = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute(update, values)?;
-            if let Some(record) = record {
-                insert(&transaction, record)?;
-            }
-            transaction.commit()
+            let total = record.map(|record| insert(&transaction, record)).transpose()?;
+            transaction.commit()?;
+            Ok(total.unwrap_or_default())
         };
-        write().map_err(|error| match record {
+        let written = write();
+        if let Some((record, key)) = counted {
+            // If it failed they do not count any more.
+            self.counters.committed(key, ended_on(record), tokens, *written.as_ref().unwrap_or(&0));
+        }
+        written.map(drop).map_err(|error| match record {
             Some(record) => insert_error(&self.path, record, error),
             None => self.sqlite(error),
         })
@@ -450,5 +460,151 @@ impl Store {
         rows.into_iter()
             .map(|row| row.map_err(|what| StoreError::Damaged { path: self.path.clone(), what }))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::*;
+
+    fn settings() -> VideoSettings {
+        VideoSettings {
+            width: 832,
+            height: 480,
+            frames: 81,
+            fps: 16,
+            steps: 50,
+            shift: 3.1,
+            guidance: 5.3,
+            guidance_low: Some(4.7),
+            boundary: Some(0.9),
+            negative: "blurry".to_owned(),
+            sampler: "unipc".to_owned(),
+            spacing: "training".to_owned(),
+            timesteps: "floor".to_owned(),
+            seed: u64::MAX,
+        }
+    }
+
+    fn row(id: &str, key: Option<&str>) -> VideoRow {
+        VideoRow {
+            id: id.to_owned(),
+            key: key.map(str::to_owned),
+            model: "wan".to_owned(),
+            prompt: "a \"red\" fox\n雪".to_owned(),
+            settings: settings(),
+            changes: vec!["one".to_owned(), "two".to_owned()],
+            format: "mp4".to_owned(),
+            estimate: Some(1.5),
+            room: 1000,
+            state: VideoState::Queued,
+            progress: 0.0,
+            starts: 0,
+            created: 1_700_000_000_000,
+            started: None,
+            ended: None,
+            expires: None,
+            error: None,
+            frames_digest: None,
+            fingerprint: None,
+            seconds: None,
+            bytes: 0,
+        }
+    }
+
+    fn end(error: Option<(String, String)>) -> VideoEnd {
+        VideoEnd {
+            ended: 20,
+            expires: 30,
+            error,
+            frames_digest: Some("d".to_owned()),
+            fingerprint: Some("f".to_owned()),
+            seconds: Some(2.5),
+            bytes: 77,
+        }
+    }
+
+    fn ids(rows: Vec<VideoRow>) -> Vec<String> {
+        rows.into_iter().map(|row| row.id).collect()
+    }
+
+    #[test]
+    fn a_job_comes_back_as_it_was_given() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("server.sqlite");
+        let store = Store::open(&path).unwrap();
+        store.add_video(&row("a", None)).unwrap();
+        assert!(matches!(store.add_video(&row("a", None)), Err(StoreError::RecordExists { .. })));
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.video("a", 0).unwrap(), Some(row("a", None)));
+        assert_eq!(store.video("b", 0).unwrap(), None);
+        let wanted = settings().wanted().unwrap();
+        assert_eq!((wanted.size, wanted.boundary, wanted.seed), (Some((832, 480)), Some(0.9), u64::MAX));
+        let unknown = VideoSettings { sampler: "x".to_owned(), ..settings() };
+        assert!(unknown.wanted().unwrap_err().contains("sampler"));
+        store.change_videos("UPDATE videos SET state = 'x'", []).unwrap();
+        assert!(matches!(store.video("a", 0), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_job_is_begun_put_back_and_ended() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = Store::open(folder.path().join("server.sqlite")).unwrap();
+        for id in ["a", "b", "c"] {
+            store.add_video(&row(id, None)).unwrap();
+        }
+        let get = |id: &str| store.video(id, 0).unwrap().unwrap();
+        assert!(store.begin_video("a", 7).unwrap() && !store.begin_video("a", 8).unwrap());
+        assert!(!store.begin_video("gone", 8).unwrap());
+        store.requeue_video("a").unwrap();
+        assert_eq!((get("a").state, get("a").starts, get("a").started), (VideoState::Queued, 0, Some(7)));
+        // Processes that end without a word have begun it, so often.
+        for starts in 1..4 {
+            assert!(store.begin_video("a", 9).unwrap());
+            assert_eq!((get("a").starts, get("a").started), (starts, Some(7)));
+            assert_eq!(store.requeue_videos().unwrap(), 1);
+        }
+        assert!(store.begin_video("a", 9).unwrap());
+        store.advance_video("a", 12.5).unwrap();
+        store.advance_video("a", 10.0).unwrap();
+        assert_eq!((get("a").starts, get("a").progress), (1, 12.5));
+        store.end_video("a", &end(None), None).unwrap();
+        assert!(store.begin_video("b", 9).unwrap());
+        store.end_video("b", &end(Some(("code".to_owned(), "why".to_owned()))), None).unwrap();
+        let (a, b) = (get("a"), get("b"));
+        assert_eq!((a.state, a.progress, a.bytes, a.ended), (VideoState::Completed, 100.0, 77, Some(20)));
+        assert_eq!((a.frames_digest.as_deref(), a.seconds), (Some("d"), Some(2.5)));
+        assert_eq!((b.state, b.progress), (VideoState::Failed, 0.0));
+        assert_eq!(b.error, Some(("code".to_owned(), "why".to_owned())));
+        assert_eq!(ids(store.finished_videos().unwrap()), ["a", "b"]);
+        assert_eq!(ids(store.videos_in([VideoState::Queued, VideoState::InProgress]).unwrap()), ["c"]);
+        assert!(store.remove_video("c").unwrap() && !store.remove_video("c").unwrap());
+        // One that is gone stays so.
+        store.end_video("c", &end(None), None).unwrap();
+        assert_eq!(store.video("c", 0).unwrap(), None);
+        // Expired.
+        assert_eq!(store.video("a", 30).unwrap(), None);
+    }
+
+    #[test]
+    fn lists_are_of_one_key_and_go_on_behind_any_job() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = Store::open(folder.path().join("server.sqlite")).unwrap();
+        let key = store.add_key("alice", Limits::default()).unwrap().id;
+        for id in ["a", "b", "c", "d"] {
+            store.add_video(&row(id, None)).unwrap();
+        }
+        store.add_video(&row("hers", Some(&key))).unwrap();
+        let list = |key: Option<&str>, after: Option<&str>, limit, newest_first| {
+            ids(store.videos(key, after, limit, newest_first, 0).unwrap())
+        };
+        assert_eq!(list(None, None, 10, false), ["a", "b", "c", "d"]);
+        assert_eq!(list(None, None, 2, true), ["d", "c"]);
+        assert_eq!(list(None, Some("c"), 10, true), ["b", "a"]);
+        assert_eq!(list(None, Some("c"), 10, false), ["d"]);
+        assert_eq!(list(Some(&key), None, 10, true), ["hers"]);
+        assert!(list(Some("nobody"), None, 10, true).is_empty());
     }
 }

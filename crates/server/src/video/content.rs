@@ -208,8 +208,8 @@ mod tests {
         }
         let (status, headers, body) = ask(&path, &[(header::RANGE, &format!("bytes={length}-"))]);
         assert_eq!(
-            (status, &*headers[header::CONTENT_RANGE].to_str().unwrap()),
-            (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{length}"))
+            (status, headers[header::CONTENT_RANGE].to_str().unwrap()),
+            (StatusCode::RANGE_NOT_SATISFIABLE, format!("bytes */{length}").as_str())
         );
         assert!(String::from_utf8(body).unwrap().contains("range_not_satisfiable"));
     }

@@ -97,10 +97,15 @@ impl Files {
 
     /// Removes everything of a job.
     pub(super) fn remove(&self, id: &str) {
-        if let Err(error) = fs::remove_dir_all(self.job(id))
+        let path = self.job(id);
+        let removed = match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&path),
+            removed => removed,
+        };
+        if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::error!("{}: {error}; it is removed at the next start", self.job(id).display());
+            tracing::error!("{}: {error}; it is removed at the next start", path.display());
         }
     }
 
@@ -144,11 +149,6 @@ impl Files {
                 discard(&path);
             }
         }
-    }
-
-    /// Bytes of a job's files.
-    pub(super) fn bytes(&self, id: &str) -> u64 {
-        bytes_below(&self.job(id))
     }
 
     /// Bytes of everything.
@@ -331,7 +331,7 @@ mod tests {
         fs::write(files.prompts().join("prompt-1.safetensors"), "123").unwrap();
         fs::create_dir_all(folder.path().join("mine")).unwrap();
         fill();
-        assert_eq!((files.bytes(A), files.all_bytes()), (30, 63));
+        assert_eq!(files.all_bytes(), 63);
         files.tidy(|id| (id == A).then_some(VideoState::InProgress));
         assert_eq!(names(folder.path()), [LOCK, "mine", PROMPTS, A]);
         assert_eq!(names(&files.job(A)), [STATE]);

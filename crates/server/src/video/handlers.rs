@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use super::request::CreateVideo;
 use super::{Owner, Variant, VideoJob, VideoRequest, Videos, content};
 use crate::app::{App, Closing};
 use crate::auth::Caller;
+use crate::body::whole;
 use crate::error::{ApiError, ErrorBody};
 use crate::handlers::blocking;
 
@@ -373,8 +374,13 @@ pub(crate) async fn download(
     params(("video_id" = String, Path, description = "Its id")),
     responses((status = 501, description = "It never is", body = ErrorBody))
 )]
-pub(crate) async fn remix() -> ApiError {
-    not_made("videos cannot be remixed here: make another one with POST /v1/videos, with the same seed")
+pub(crate) async fn remix(State(app): State<App>, request: Request) -> ApiError {
+    not_made(
+        &app,
+        request,
+        "videos cannot be remixed here: make another one with POST /v1/videos, with the same seed",
+    )
+    .await
 }
 
 /// Changing videos is not possible here
@@ -382,8 +388,8 @@ pub(crate) async fn remix() -> ApiError {
     post, path = "/v1/videos/edits", operation_id = "edit_video", tag = "Videos",
     responses((status = 501, description = "It never is", body = ErrorBody))
 )]
-pub(crate) async fn edits() -> ApiError {
-    not_made("videos cannot be edited here: make another one with POST /v1/videos")
+pub(crate) async fn edits(State(app): State<App>, request: Request) -> ApiError {
+    not_made(&app, request, "videos cannot be edited here: make another one with POST /v1/videos").await
 }
 
 /// Changing videos is not possible here
@@ -391,8 +397,8 @@ pub(crate) async fn edits() -> ApiError {
     post, path = "/v1/videos/extensions", operation_id = "extend_video", tag = "Videos",
     responses((status = 501, description = "It never is", body = ErrorBody))
 )]
-pub(crate) async fn extensions() -> ApiError {
-    not_made("videos cannot be extended here: ask for more seconds with POST /v1/videos")
+pub(crate) async fn extensions(State(app): State<App>, request: Request) -> ApiError {
+    not_made(&app, request, "videos cannot be extended here: ask for more seconds with POST /v1/videos").await
 }
 
 /// Characters are not possible here
@@ -400,10 +406,14 @@ pub(crate) async fn extensions() -> ApiError {
     post, path = "/v1/videos/characters", operation_id = "create_character", tag = "Videos",
     responses((status = 501, description = "They never are", body = ErrorBody))
 )]
-pub(crate) async fn characters() -> ApiError {
-    not_made("there are no characters here: say in the prompt who is to be seen")
+pub(crate) async fn characters(State(app): State<App>, request: Request) -> ApiError {
+    not_made(&app, request, "there are no characters here: say in the prompt who is to be seen").await
 }
 
-fn not_made(message: &str) -> ApiError {
+async fn not_made(app: &App, request: Request, message: &str) -> ApiError {
+    // Read, whatever it is: of a connection that is closed with a body on its way, some clients tell only that.
+    if let Err(error) = whole(request, &app.limits).await {
+        tracing::debug!(message = error.message, "a body that nobody uses");
+    }
     ApiError::new(StatusCode::NOT_IMPLEMENTED, message).code("not_implemented")
 }

@@ -477,7 +477,7 @@ impl Videos {
 
     /// Seconds until the first `count` jobs of the queue are done.
     fn seconds_before(&self, queue: &[VideoRow], count: usize) -> Option<f64> {
-        queue.iter().take(count).map(|row| self.seconds_of(row)).sum()
+        queue.iter().take(count).try_fold(0.0, |sum, row| Some(sum + self.seconds_of(row)?))
     }
 
     /// Seconds that a job takes from now on, once it is its turn.
@@ -717,7 +717,6 @@ fn seen(row: &VideoRow) -> Result<VideoJob, ApiError> {
         state: row.state,
         progress: row.progress,
         created: row.created / 1000,
-        started: row.started.map(|ms| ms / 1000),
         completed: row.ended.map(|ms| ms / 1000),
         expires: row.expires.map(|ms| ms / 1000),
         prompt: row.prompt.clone(),
@@ -731,9 +730,7 @@ fn seen(row: &VideoRow) -> Result<VideoJob, ApiError> {
         eta_seconds: None,
         stage: None,
         steps_done: if completed { row.settings.steps } else { 0 },
-        steps: row.settings.steps,
         frames_done: if completed { row.settings.frames } else { 0 },
-        frames: row.settings.frames,
         settings: row.settings.clone(),
     })
 }

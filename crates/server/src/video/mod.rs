@@ -10,13 +10,11 @@
 //! request.rs   what a client asks for, read with form.rs and number.rs
 //! object.rs    what it is told of jobs, plan.rs: of what a video would take
 //! content.rs   files it is sent, with range.rs: which part of them
-//! record.rs    what is kept of a job for an audit
+//! record.rs    what is kept of a job for an audit, and replay.rs: made again from it
 //! ```
 //!
 //! A job is a row of the database (`store/videos.rs`) from the moment its client is told of it. What lies beside the
 //! database can be made again from the row: killing the process at any instant loses time alone.
-
-#![allow(dead_code, reason = "handlers that take all of it follow")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +36,7 @@ mod plan;
 mod progress;
 mod range;
 mod record;
+mod replay;
 mod request;
 mod router;
 mod runner;
@@ -45,6 +44,7 @@ mod runner;
 pub(crate) use crate::store::{VideoSettings, VideoState};
 pub(crate) use jobs::Videos;
 pub(crate) use record::recorder;
+pub use replay::replay_video;
 pub(crate) use router::router;
 
 /// A model that makes videos.
@@ -103,7 +103,6 @@ pub(crate) struct VideoJob {
     pub(crate) progress: f64,
     /// Seconds since 1970.
     pub(crate) created: u64,
-    pub(crate) started: Option<u64>,
     /// When it was completed or failed.
     pub(crate) completed: Option<u64>,
     pub(crate) expires: Option<u64>,
@@ -127,9 +126,7 @@ pub(crate) struct VideoJob {
     /// `text`, `denoising` or `decoding`, while it runs; `waiting for memory` before.
     pub(crate) stage: Option<&'static str>,
     pub(crate) steps_done: usize,
-    pub(crate) steps: usize,
     pub(crate) frames_done: usize,
-    pub(crate) frames: usize,
 }
 
 /// What a request would take.

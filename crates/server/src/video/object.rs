@@ -182,9 +182,9 @@ fn percent(progress: f64, completed: bool) -> u8 {
     if completed { 100 } else { progress.clamp(0.0, 99.0) as u8 }
 }
 
-/// Tenths of a second suffice for an estimate.
+/// Tenths of a second suffice for an estimate, and there are none before now.
 pub(super) fn rounded(seconds: f64) -> f64 {
-    (seconds * 10.0).round() / 10.0
+    (seconds.max(0.0) * 10.0).round() / 10.0 + 0.0
 }
 
 /// Width and height as `size` has them.
@@ -220,7 +220,6 @@ pub(super) mod tests {
             state: VideoState::InProgress,
             progress: 40.7,
             created: 100,
-            started: Some(101),
             completed: None,
             expires: None,
             prompt: "a river".to_owned(),
@@ -250,9 +249,7 @@ pub(super) mod tests {
             eta_seconds: Some(12.345),
             stage: Some("denoising"),
             steps_done: 2,
-            steps: 4,
             frames_done: 0,
-            frames: 13,
         }
     }
 
@@ -311,6 +308,14 @@ pub(super) mod tests {
         let texts = [(4.0, "4"), (65.0 / 16.0, "4.0625"), (121.0 / 24.0, "5.0417"), (1.0 / 3.0, "0.3333")];
         for (seconds, text) in texts {
             assert_eq!(seconds_text(seconds), text);
+        }
+    }
+
+    #[test]
+    fn estimates_are_short() {
+        let texts = [(12.345, "12.3"), (-0.0, "0.0"), (-3.0, "0.0"), (0.04, "0.0"), (0.05, "0.1")];
+        for (seconds, text) in texts {
+            assert_eq!(serde_json::to_string(&rounded(seconds)).unwrap(), text);
         }
     }
 

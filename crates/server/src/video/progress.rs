@@ -233,7 +233,7 @@ impl Meter {
             let within = if phase == self.phase { within } else { 0.0 };
             pace * self.weights.phases[phase as usize] * (1.0 - self.share_of(phase, within))
         });
-        Some(left.sum())
+        Some(left.fold(0.0, |sum, seconds| sum + seconds))
     }
 }
 

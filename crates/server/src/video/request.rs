@@ -95,6 +95,11 @@ impl CreateVideo {
         self.model.as_deref().filter(|name| !name.is_empty())
     }
 
+    /// The same with this seed, unless it has one.
+    pub(super) fn seeded(self, seed: u64) -> CreateVideo {
+        CreateVideo { seed: self.seed.or(Some(Number(seed))), ..self }
+    }
+
     /// What is asked of this model, a seed drawn if none was given. Whatever the model cannot do is refused.
     pub(crate) fn request(self, model: &VideoModel) -> Result<VideoRequest, ApiError> {
         if self.input_reference.is_some() {

@@ -15,7 +15,7 @@ const BETWEEN: Duration = Duration::from_secs(5);
 const COLUMNS: usize = 80;
 
 /// Shows progress on stderr.
-pub(super) struct Show {
+pub(crate) struct Show {
     quiet: bool,
     terminal: bool,
     /// With what it counts.
@@ -30,7 +30,7 @@ pub(super) struct Show {
 
 impl Show {
     /// `preview` draws frames: `Some(true)` wherever stderr goes, `Some(false)` in a terminal.
-    pub(super) fn new(quiet: bool, preview: Option<bool>, together: usize) -> Show {
+    pub(crate) fn new(quiet: bool, preview: Option<bool>, together: usize) -> Show {
         let terminal = io::stderr().is_terminal();
         let preview =
             preview.filter(|&anywhere| anywhere || terminal).map(|_| Preview { terminal, lines: 0 });
@@ -38,7 +38,7 @@ impl Show {
     }
 
     /// Tells of progress.
-    pub(super) fn progress(&mut self, progress: &Progress) {
+    pub(crate) fn progress(&mut self, progress: &Progress) {
         match progress {
             Progress::Loading(part) => self.say(&format!("loading {part}"), true),
             Progress::Text { cached: true, .. } => self.say("the prompt was read before", true),

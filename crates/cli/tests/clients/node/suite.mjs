@@ -2,4 +2,5 @@
 
 await import("./openai.mjs");
 await import("./responses.mjs");
+await import("./videos.mjs");
 await import("./anthropic.mjs");

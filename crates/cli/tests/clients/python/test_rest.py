@@ -157,7 +157,7 @@ class Embeddings(unittest.TestCase):
 class Models(unittest.TestCase):
     def test_list_and_retrieve(self):
         found = list(client.models.list())
-        self.assertEqual([model.id for model in found], [MODEL, "thinker", "bert"])
+        self.assertEqual([model.id for model in found], [MODEL, "thinker", "bert", "wan"])
         self.assertTrue(all(model.object == "model" for model in found))
         one = client.models.retrieve(MODEL)
         self.assertEqual((one.id, one.state, one.context, one.kind), (MODEL, "ready", 4096, "text"))
