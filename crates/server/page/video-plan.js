@@ -14,7 +14,7 @@ const LONG_S = 600;
 // Below this, the larger sizes that models are known for are none of this model's.
 const LARGE = 300_000;
 
-const STAGES = { 'encoding the text': 'stage.text', denoising: 'stage.denoising', decoding: 'stage.decoding' };
+const STAGES = { 'reading the prompt': 'stage.text', denoising: 'stage.denoising', decoding: 'stage.decoding' };
 
 const stageName = (name) => (STAGES[name] ? t(STAGES[name]) : name);
 

@@ -93,13 +93,13 @@ test('progress is seen, and a reload in the middle keeps the queue', async () =>
   const page = await open('/video');
   const t = await words(page);
   await page.fill('#prompt', 'a long way');
-  await describe(page, t, { width: 256, height: 256, frames: 129, steps: 40, seed: 1 });
+  await describe(page, t, { width: 256, height: 256, frames: 65, steps: 20, seed: 1 });
   await page.click('#submit');
   const [long] = await make(page, t, { ...SMALL, prompt: 'a short way' }, 2);
   const short = (await api('/v1/videos')).data.find(({ prompt }) => prompt === 'a short way');
   const [running, waiting] = [page.locator(`#${long.id}`), page.locator(`#${short.id}`)];
   await waiting.getByText(t('job.queued.after', { n: 1 })).waitFor();
-  const step = new RegExp(t('job.denoising', { n: '([1-9]\\d*)', of: '40' }));
+  const step = new RegExp(t('job.denoising', { n: '([1-9]\\d*)', of: '20' }));
   await running.getByText(step).waitFor();
   await page.waitForFunction(() => document.querySelector('.job progress').value > 0 && /^\d+ % · /.test(document.title));
   const before = await running.locator('progress').evaluate(({ value }) => value);
