@@ -201,7 +201,7 @@ export default {
   'video.idea.2': 'Waves roll onto a beach at sunset, seen from above',
   'video.idea.3': 'A paper boat drifts down a rainy street, close-up',
   'video.negative': 'What shall not be seen',
-  'video.negative.hint': 'Optional. Empty takes the model’s own list.',
+  'video.negative.hint': 'Optional. Empty takes the model’s own.',
   'video.model': 'Model',
   'video.model.hint': 'All of them are on this server.',
   'video.model.own': 'model’s own',
