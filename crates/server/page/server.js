@@ -50,12 +50,20 @@ function drawTiles() {
   const sum = (name) => models.reduce((total, model) => total + (model[name] ?? 0), 0);
   const speed = history().tokens_per_s?.at(-1) ?? 0;
   const limit = memory.budget === null ? t('server.no.budget') : t('server.of', { limit: bytes(memory.budget) });
+  const { videos } = latest;
   byId('tiles').replaceChildren(
     tile('running', t('server.running'), number(sum('running'))),
     tile('waiting', t('server.queued'), number(sum('waiting'))),
     tile('speed', t('server.speed'), rate(speed)),
     tile('memory', t('server.memory'), bytes(memory.used), limit),
+    ...(videos?.models.length > 0 ? [tile('videos', t('server.videos'), number(videos.running), videoNote(videos))] : []),
   );
+}
+
+function videoNote({ queued, waiting_for_memory: waits, disk }) {
+  const parts = [t('server.videos.queued', { n: number(queued) }), t('server.videos.disk', { used: bytes(disk.used), budget: bytes(disk.budget) })];
+  if (waits) parts.push(t('server.videos.memory'));
+  return parts.join(' · ');
 }
 
 function cell(label, ...content) {

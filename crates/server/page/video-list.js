@@ -16,9 +16,9 @@ const MOST_MS = 10_000;
 const AFTER_ERROR_MS = 4000;
 
 export class VideoList {
-  /** `actions` as cards want them; `trouble(error or null)` says whether the server answers. */
-  constructor(actions, trouble) {
-    Object.assign(this, { actions, trouble, jobs: new Map(), cards: new Map(), removed: new Set(), more: false, last: null, first: true });
+  /** `actions` as cards want them; `trouble(error or null)` says whether the server answers, `moved()` that the queue is another. */
+  constructor(actions, trouble, moved) {
+    Object.assign(this, { actions, trouble, moved, queue: '', jobs: new Map(), cards: new Map(), removed: new Set(), more: false, last: null, first: true });
     this.wake = () => {};
     byId('older').addEventListener('click', () => this.older());
     onLanguage(() => {
@@ -165,6 +165,9 @@ export class VideoList {
     byId('nothing').hidden = done.length > 0;
     byId('older').hidden = !this.more;
     this.drawTitle(waiting[0]);
+    const queue = waiting.map(({ id }) => id).join();
+    if (queue !== this.queue) this.moved();
+    this.queue = queue;
     document.body.toggleAttribute('data-listed', true);
   }
 

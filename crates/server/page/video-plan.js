@@ -14,13 +14,13 @@ const LONG_S = 600;
 // Below this, the larger sizes that models are known for are none of this model's.
 const LARGE = 300_000;
 
-const STAGES = { 'encoding the text': 'stage.text', denoising: 'stage.denoising', decoding: 'stage.decoding' };
+const STAGES = { 'reading the prompt': 'stage.text', denoising: 'stage.denoising', decoding: 'stage.decoding' };
 
 const stageName = (name) => (STAGES[name] ? t(STAGES[name]) : name);
 
 /** Seconds for people who plan: no more exact than an estimate is. */
 function estimate(seconds) {
-  if (seconds < 120) return duration(Math.max(1, Math.round(seconds)) * 1000);
+  if (seconds < 90) return `${number(Math.max(1, Math.round(seconds)))} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 60 ? `${number(minutes)} min` : duration(minutes * 60_000);
 }
@@ -32,9 +32,15 @@ export function lengthText({ num_frames: frames, seconds, fps }) {
   return t('plan.length', { frames: number(frames), seconds: number(Number(seconds), 2), fps: number(fps) });
 }
 
+const summary = (plan) => [sizeText(plan.width, plan.height), lengthText(plan), t('plan.steps', { n: plan.num_inference_steps })].join(' · ');
+
 export class Planner {
   constructor(form) {
     Object.assign(this, { form, plan: null, error: null, timer: null, sizesTimer: null, controller: null, sizesFor: null });
+    // Read out when it changes, as people who do not see it have changed something above.
+    this.words = el('p', { role: 'status' });
+    this.rest = el('div');
+    byId('plan-body').append(this.words, this.rest);
     onLanguage(() => this.draw());
     this.draw();
   }
@@ -109,23 +115,12 @@ export class Planner {
   // ---- drawing
 
   draw() {
-    const place = byId('plan-body');
-    const { plan, error } = this;
-    if (error) {
-      place.replaceChildren(el('p', { class: 'muted' }, error.param ? t('plan.wrong') : error.message));
-      return;
-    }
-    if (!plan) {
-      place.replaceChildren(el('p', { class: 'muted' }, t('plan.asking')));
-      return;
-    }
-    place.replaceChildren(this.summary(plan), ...this.changes(), ...(plan.fits ? [] : [this.tooMuch(plan)]), this.figures(plan), ...this.advice(plan), this.stages(plan));
-  }
-
-  /** Read out when it changes, as people who do not see it have changed something above. */
-  summary(plan) {
-    const parts = [sizeText(plan.width, plan.height), lengthText(plan), t('plan.steps', { n: plan.num_inference_steps })];
-    return el('p', { class: 'plan-summary', role: 'status' }, parts.join(' · '));
+    const { plan, error, rest } = this;
+    const words = error ? (error.param ? t('plan.wrong') : error.message) : plan ? summary(plan) : t('plan.asking');
+    if (this.words.textContent !== words) this.words.textContent = words;
+    this.words.className = plan ? 'plan-summary' : 'muted';
+    const parts = plan ? [...this.changes(), ...(plan.fits ? [] : [this.tooMuch(plan)]), this.figures(plan), ...this.advice(plan), this.stages(plan)] : [];
+    rest.replaceChildren(...parts);
   }
 
   /** What is rounded to something that the model can make. */

@@ -68,7 +68,6 @@ async function send(body) {
     history.replaceState(null, '', `#${job.id}`);
     announce(t('announce.video.queued'));
     byId(job.id)?.scrollIntoView({ block: 'nearest' });
-    planner.ask();
   } finally {
     sending = false;
     byId('submit').disabled = false;
@@ -115,7 +114,9 @@ function startPage() {
   startLook();
   form = new VideoForm({ changed: (name) => planner.changed(name), submit: make });
   planner = new Planner(form);
-  list = new VideoList(actions, (error) => notice('list', error && (error.status === 0 ? t('video.stale') : error.message)));
+  const trouble = (error) => notice('list', error && (error.status === 0 ? t('video.stale') : error.message));
+  // When a video would begin depends on those before it.
+  list = new VideoList(actions, trouble, () => byId('make').hidden || planner.ask());
   onLanguage(() => list.drawTitle(list.waiting()[0]));
   window.addEventListener('hashchange', fromAddress);
   list.drawTitle();

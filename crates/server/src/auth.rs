@@ -17,7 +17,7 @@ pub(crate) struct Caller(pub(crate) Option<Key>);
 
 /// Paths that show nothing of anybody's.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/server" | "/health" | "/ready") || path.starts_with("/page/")
+    matches!(path, "/" | "/server" | "/video" | "/health" | "/ready") || path.starts_with("/page/")
 }
 
 /// Lets requests in, or not.

@@ -93,13 +93,13 @@ test('progress is seen, and a reload in the middle keeps the queue', async () =>
   const page = await open('/video');
   const t = await words(page);
   await page.fill('#prompt', 'a long way');
-  await describe(page, t, { width: 256, height: 256, frames: 129, steps: 40, seed: 1 });
+  await describe(page, t, { width: 256, height: 256, frames: 49, steps: 12, seed: 1 });
   await page.click('#submit');
   const [long] = await make(page, t, { ...SMALL, prompt: 'a short way' }, 2);
   const short = (await api('/v1/videos')).data.find(({ prompt }) => prompt === 'a short way');
   const [running, waiting] = [page.locator(`#${long.id}`), page.locator(`#${short.id}`)];
   await waiting.getByText(t('job.queued.after', { n: 1 })).waitFor();
-  const step = new RegExp(t('job.denoising', { n: '([1-9]\\d*)', of: '40' }));
+  const step = new RegExp(t('job.denoising', { n: '([1-9]\\d*)', of: '12' }));
   await running.getByText(step).waitFor();
   await page.waitForFunction(() => document.querySelector('.job progress').value > 0 && /^\d+ % · /.test(document.title));
   const before = await running.locator('progress').evaluate(({ value }) => value);
@@ -112,7 +112,7 @@ test('progress is seen, and a reload in the middle keeps the queue', async () =>
   await page.waitForFunction((value) => document.querySelector('.job progress').value > value, before);
   // The latest frame, and a newer one after it.
   const picture = running.locator('.job-view img');
-  await picture.waitFor();
+  await picture.waitFor({ timeout: 400_000 });
   assert.equal(await picture.evaluate(async (image) => (await image.decode(), image.naturalWidth)), 256);
   const seen = await picture.getAttribute('src');
   assert.match(seen, /^blob:/);
@@ -179,7 +179,7 @@ test('what is wrong is said at the field', async () => {
   await wrong('guidance').getByText(/1000/).waitFor();
   await page.getByRole('region', { name: t('plan.title') }).getByText(t('plan.wrong')).waitFor();
   await page.fill('#video-guidance', '5');
-  await page.getByRole('region', { name: t('plan.title') }).getByRole('status').waitFor();
+  await page.locator('.plan-figures').waitFor();
   await page.fill('#prompt', 'circle '.repeat(2000));
   await page.click('#submit');
   await wrong('prompt').getByText(/tokens/).waitFor();

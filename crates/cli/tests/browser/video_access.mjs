@@ -102,6 +102,9 @@ test('a phone’s width is enough for videos', async () => {
   await page.tap('.play');
   await page.locator('video').waitFor();
   assert.deepEqual(await overflowing(page), []);
+  const server = await open('/server');
+  await server.locator('[data-tile="videos"]').getByText(/0 waiting · .* on disk/).waitFor();
+  assert.deepEqual(await overflowing(server), []);
   const chat = await open('/');
   await chat.waitForFunction(() => document.querySelector('#model').value);
   await chat.tap('#to-video');

@@ -21,7 +21,7 @@ export async function cleared(...where) {
 
 /** The page's texts in its language, by their keys. */
 export async function words(page) {
-  await page.waitForFunction(() => document.body.hasAttribute('data-listed') && document.querySelector('#plan [role="status"]'));
+  await page.waitForFunction(() => document.body.hasAttribute('data-listed') && document.querySelector('.plan-figures'));
   const [texts, language] = await page.evaluate(async () => {
     const { LANGUAGES, language } = await import('/page/i18n.js');
     return [LANGUAGES, language()];

@@ -35,7 +35,7 @@ fn everything_but_the_pages_is_behind_keys() {
     let setup = Setup::new();
     let key = setup.key("someone", &[]);
     let (_server, client) = ready(setup.start(&[&tiny_model()]));
-    for path in ["/", "/server", "/health", "/ready"] {
+    for path in ["/", "/server", "/video", "/health", "/ready"] {
         assert_eq!(client.get(path).status, 200, "{path}");
     }
     for path in
