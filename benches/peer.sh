@@ -2,6 +2,7 @@
 # Prepares the peer that Wushi is measured against, llama.cpp, and prints the directory of its programs.
 #
 #     benches/peer.sh                 # into target/peer, or $WUSHI_PEER_DIR
+#     benches/peer.sh --avx2          # for AVX2, FMA and F16C alone, beside the other
 #     WUSHI_PEER_JOBS=1 nice benches/peer.sh
 #
 # The source is what the Python package llama-cpp-python carries, fetched with the user's own package client, so
@@ -12,7 +13,7 @@ set -euo pipefail
 
 version=0.3.36
 sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
-targets=(llama-bench llama-batched-bench llama-perplexity llama-tokenize llama-server)
+targets=(llama-bench llama-batched-bench llama-completion llama-perplexity llama-tokenize llama-server)
 
 cd "$(dirname "$0")/.."
 dir=${WUSHI_PEER_DIR:-target/peer}
@@ -21,6 +22,19 @@ dir=$(cd "$dir" && pwd)
 archive=$dir/llama_cpp_python-$version.tar.gz
 source=$dir/llama_cpp_python-$version/vendor/llama.cpp
 build=$dir/build-$version
+native=(-DGGML_NATIVE=ON)
+case "$*" in
+"") ;;
+--avx2)
+    build=$build-avx2
+    native=(-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
+        -DGGML_AVX_VNNI=OFF -DGGML_AVX512=OFF)
+    ;;
+*)
+    echo "usage: benches/peer.sh [--avx2]" >&2
+    exit 2
+    ;;
+esac
 say() { echo "peer: $*" >&2; }
 
 if [ ! -x "$dir/venv/bin/ninja" ]; then
@@ -51,7 +65,7 @@ if grep -qsw amx_tile /proc/cpuinfo && [ "$(c++ -dumpversion | cut -d . -f 1)" -
 fi
 
 say "building $(IFS=' '; echo "${targets[*]}") in $build"
-cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "${native[@]}" \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
     -DLLAMA_USE_PREBUILT_UI=OFF "${flags[@]}" >"$dir/configure.log" 2>&1 || { tail -n 20 "$dir/configure.log" >&2; exit 1; }
 ninja -C "$build" ${WUSHI_PEER_JOBS:+-j "$WUSHI_PEER_JOBS"} "${targets[@]}" >&2

@@ -372,6 +372,11 @@ pub(crate) struct PerplexityArgs {
 /// prompt. The machine's memory bandwidth and integer peak are measured just before and after each of them, in the same
 /// process and with as many threads; all figures are medians.
 ///
+/// With --steps, tables follow of what the schedule's steps took, those of one kernel over the same kind of weights together:
+/// time on the first thread, multiply-adds and bytes as the schedule counts them, and what share of the machine's peak and
+/// bandwidth that is. Bytes that lie in a cache can come faster than from memory. What no step took is told below: waiting at
+/// barriers, preparing a batch, and the engine's work between batches.
+///
 /// Of a model that makes videos, a run of its denoiser and the decoding of the first and of a later latent frame are measured,
 /// in turn with the machine's bandwidth and floating-point peak.
 #[derive(Debug, Args)]
@@ -391,15 +396,21 @@ pub(crate) struct BenchArgs {
         value_parser = crate::values::at_least_one
     )]
     pub(crate) batch: Vec<usize>,
+    /// Measure nothing else: with -p 4096 and `decode`, tokens behind 4,096 others
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) only: Option<Phase>,
     /// Size of the video, for a model that makes videos
     #[arg(long, value_name = "WxH", default_value = "256x256", value_parser = crate::values::video_size)]
     pub(crate) size: (usize, usize),
     /// Frames of the video
     #[arg(long, value_name = "N", default_value = "17", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
     pub(crate) frames: usize,
-    /// Steps of the video whose time is told [default: the model's own]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::values::at_least_one)]
-    pub(crate) steps: Option<usize>,
+    /// Tell what the schedule's steps took; of a model that makes videos, the time of a video of N steps
+    #[arg(
+        long, value_name = "N", num_args = 0..=1, allow_negative_numbers = true,
+        value_parser = crate::values::at_least_one
+    )]
+    pub(crate) steps: Option<Option<usize>>,
     /// Type of the VAE's convolutions: f32, f16 or bf16 [default: as they are stored]
     #[arg(long, value_name = "TYPE", value_parser = crate::values::vae_type)]
     pub(crate) vae_dtype: Option<DType>,
@@ -413,6 +424,15 @@ pub(crate) struct BenchArgs {
     pub(crate) files: VideoFiles,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// What a model's speed is measured of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Phase {
+    /// Prompts
+    Prefill,
+    /// Tokens behind them
+    Decode,
 }
 
 /// Make, list and remove the keys that a server's clients need

@@ -9,7 +9,7 @@ use wushi_graph::{
 
 use crate::batch::{BatchChecks, StepData};
 use crate::compile::{Target, compile};
-use crate::cost;
+use crate::cost::{self, Costs};
 use crate::follow::Follow;
 use crate::isa::InstructionSet;
 use crate::kernels::{Kernels, PAGE_TOKENS};
@@ -17,7 +17,7 @@ use crate::memory::SharedBytes;
 use crate::model::{self, Weights};
 use crate::program::{Program, RopeKind, StepCost};
 use crate::rope_table::Turns;
-use crate::run::{Pace, run};
+use crate::run::{self, Pace, StepTime};
 use crate::score_table::ScoreTable;
 use crate::scratch::{Scratch, ScratchSize};
 use crate::step;
@@ -123,13 +123,10 @@ pub fn schedule(
     options: &Options,
     rows: usize,
 ) -> Result<Vec<StepCost>, CpuError> {
-    let dtypes = model::dtypes(graph, source)?;
-    check(graph, options)?;
-    let program = compile(graph, &dtypes, target(options));
-    Ok(cost::costs(graph, &dtypes, &program, rows, options.cache))
+    Ok(Costs::new(graph.clone(), source, options)?.of_first(rows))
 }
 
-fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
+pub(crate) fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
     if graph.node(graph.output()).shape.dims().first() != Some(&Dim::Picked) {
         return Err(CpuError::Options(
             "the graph must compute the rows that want output, see `Builder::rows`",
@@ -148,7 +145,7 @@ fn check(graph: &Graph, options: &Options) -> Result<(), CpuError> {
     Ok(())
 }
 
-fn target(options: &Options) -> Target {
+pub(crate) fn target(options: &Options) -> Target {
     let Options { threads, instruction_set, cache, context, max_rows, max_logit_rows, .. } = *options;
     let pairs = instruction_set.kernels().pairs;
     Target { threads, rows: max_rows, picked: max_logit_rows.min(max_rows), context, cache, pairs }
@@ -235,7 +232,13 @@ impl CpuExecutor {
             scratch_size,
             checks: BatchChecks::new(options.pages, &program),
             // Of a batch as large as can be: a smaller one's pieces are smaller.
-            pace: Pace::new(&cost::costs(&graph, &dtypes, &program, options.max_rows, options.cache)),
+            pace: Pace::new(&cost::costs(
+                &graph,
+                &dtypes,
+                &program,
+                &cost::first_rows(options.max_rows),
+                options.cache,
+            )),
             follow: None,
             kernels: options.instruction_set.kernels(),
             turns,
@@ -250,6 +253,18 @@ impl CpuExecutor {
     /// Lets others follow its runs, and stop them.
     pub fn follow(&mut self, follow: Arc<Follow>) {
         self.follow = Some(follow);
+    }
+
+    /// [`Executor::run`], with the time of every step of the schedule on the calling thread, in the order of
+    /// [`Costs::of`]. What others follow or give way to is not heeded.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn run_timed(&mut self, batch: &Batch, times: &mut Vec<StepTime>) -> Result<Computed<'_>, ExecError> {
+        self.compute(batch, |team, context, _, _| {
+            run::timed(team, context, times);
+            Ok(())
+        })
     }
 
     /// What it was made for.
@@ -285,6 +300,17 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<Computed<'_>, ExecError> {
+        self.compute(batch, run::run)
+    }
+}
+
+impl CpuExecutor {
+    /// Plans a batch, has its steps run, and gives what was wanted.
+    fn compute(
+        &mut self,
+        batch: &Batch,
+        steps: impl FnOnce(&Team, &step::Context<'_>, &mut Pace, Option<&Follow>) -> Result<(), ExecError>,
+    ) -> Result<Computed<'_>, ExecError> {
         self.checks.check(batch, &self.info, self.table_rows)?;
         let program = &self.program;
         self.data.plan(batch, program);
@@ -304,7 +330,7 @@ impl Executor for CpuExecutor {
             scratch: self.scratch.as_mut_ptr(),
             threads: self.options.threads,
         };
-        run(&self.team, &context, &mut self.pace, self.follow.as_deref())?;
+        steps(&self.team, &context, &mut self.pace, self.follow.as_deref())?;
         let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
         // SAFETY: all threads are done; both buffers stay untouched until the next call.
         let rows = |id, rows| unsafe { step::packed_rows(program, &self.arena, id, rows) };

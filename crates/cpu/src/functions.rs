@@ -60,7 +60,7 @@ pub fn function_schedule(
     options: &FunctionOptions,
 ) -> Result<Vec<StepCost>, CpuError> {
     let (dtypes, program) = compile_all(&[graph], source, options)?.remove(0);
-    Ok(cost::costs(graph, &dtypes, &program, 1, options.cache))
+    Ok(cost::costs(graph, &dtypes, &program, &cost::first_rows(1), options.cache))
 }
 
 fn compile_all(
@@ -221,7 +221,8 @@ impl CpuFunctions {
         self.carried.extend(new);
         let (turns, biases) = tables(&program, &weights);
         let attends = program.attends.iter().map(|a| AttendWork::new(a, self.options.threads)).collect();
-        let pace = Pace::new(&cost::costs(&graph, &weights.dtypes(), &program, 1, self.options.cache));
+        let one = cost::first_rows(1);
+        let pace = Pace::new(&cost::costs(&graph, &weights.dtypes(), &program, &one, self.options.cache));
         self.functions.push(Function { graph, program, weights, turns, biases, attends, pace, carried: own });
         Ok(self.functions.len() - 1)
     }

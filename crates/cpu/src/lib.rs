@@ -34,6 +34,7 @@ mod team;
 mod turns;
 mod weights;
 
+pub use cost::Costs;
 pub use executor::{CpuError, CpuExecutor, MemoryPlan, Options, page_bytes, plan, schedule};
 pub use follow::Follow;
 pub use functions::{CpuFunctions, FunctionOptions, function_schedule, plan_functions};
@@ -41,6 +42,7 @@ pub use isa::InstructionSet;
 pub use kernels::PAGE_TOKENS;
 pub use probe::Probe;
 pub use program::StepCost;
+pub use run::StepTime;
 pub use team::Team;
 pub use weights::{SEGMENT, WeightError};
 

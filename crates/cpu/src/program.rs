@@ -427,6 +427,10 @@ pub struct StepCost {
     pub what: String,
     /// Multiply-adds.
     pub macs: u64,
+    /// Of these, in F32: attention, weights in F32 and F16.
+    pub float_macs: u64,
+    /// Of these, of BF16. The rest are of bytes.
+    pub bf16_macs: u64,
     /// Bytes of weights read.
     pub weight_bytes: u64,
     /// Bytes of activations, keys and values read and written.

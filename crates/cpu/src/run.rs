@@ -1,6 +1,7 @@
 //! Running a schedule on the team: at once, or, where others come first, in turns.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -171,6 +172,40 @@ fn at_once(team: &Team, context: &Context<'_>, program: &Program) {
             }
             // SAFETY: steps are separated by barriers where one reads what another thread wrote.
             unsafe { context.run(step, thread, Piece::WHOLE) };
+        }
+    });
+}
+
+/// How long one step of a schedule took the first thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTime {
+    /// Waiting for the other threads before it.
+    pub waited: Duration,
+    /// Its share of the step.
+    pub computed: Duration,
+}
+
+/// Runs all steps at once, as [`at_once`] does, and looks at the clock around each.
+pub(crate) fn timed(team: &Team, context: &Context<'_>, times: &mut Vec<StepTime>) {
+    times.clear();
+    times.reserve(context.program.steps.len());
+    let (barrier, times) = (team.barrier(), Mutex::new(times));
+    team.run(&|thread| {
+        // Of the first thread; nobody else wants it.
+        let mut times = (thread == 0).then(|| times.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut begun = Instant::now();
+        for step in &context.program.steps {
+            if step.barrier {
+                barrier();
+            }
+            let met = Instant::now();
+            // SAFETY: as `at_once`.
+            unsafe { context.run(step, thread, Piece::WHOLE) };
+            let done = Instant::now();
+            if let Some(times) = &mut times {
+                times.push(StepTime { waited: met - begun, computed: done - met });
+            }
+            begun = done;
         }
     });
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wushi_cpu::{CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
+use wushi_cpu::{Costs, CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
 use wushi_formats::{ChatTemplate, Checkpoint, FormatError, Tokenizer};
 use wushi_graph::{CacheType, DType, Executor, Graph, Lookup, Op, WeightSource};
 use wushi_models::{Model, ModelError, Pooling, Positions, Stretch};
@@ -420,6 +420,15 @@ impl LoadPlan {
             .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
     }
 
+    /// What any batch will take.
+    ///
+    /// # Errors
+    /// None that [`plan`] has not ruled out.
+    pub fn costs(&self) -> Result<Costs, LoadError> {
+        Costs::new(self.graph.clone(), &self.weights, &self.executor)
+            .map_err(|error| LoadError::Cpu { path: self.path.clone(), error })
+    }
+
     /// Bytes of keys and values that one token adds to the cache.
     pub fn cache_bytes_per_token(&self) -> f64 {
         wushi_cpu::page_bytes(&self.graph, self.executor.cache) as f64 / PAGE_TOKENS as f64
@@ -459,19 +468,41 @@ impl LoadPlan {
         }
     }
 
+    /// The same with something between engine and executor: `wrap` is given the executor and gives what the engine runs.
+    ///
+    /// # Errors
+    /// As [`LoadPlan::load`].
+    pub fn load_wrapped(
+        self,
+        wrap: impl FnOnce(CpuExecutor) -> Box<dyn Executor>,
+    ) -> Result<LoadedModel, LoadError> {
+        match self.pooling {
+            Some(_) => Err(LoadError::NoText { path: self.path }),
+            None => self.start(&|_| {}, wrap),
+        }
+    }
+
     /// Allocates, packs the weights and starts the engine, be it of an embedding model: both kinds give embeddings by
     /// [`Engine::embed_with`]. `report` is told what share of the weights has been taken over.
     ///
     /// # Errors
     /// As [`LoadPlan::load`].
     pub fn load_any(self, report: &(dyn Fn(f64) + Sync)) -> Result<LoadedModel, LoadError> {
+        self.start(report, |executor| Box::new(executor))
+    }
+
+    fn start(
+        self,
+        report: &(dyn Fn(f64) + Sync),
+        wrap: impl FnOnce(CpuExecutor) -> Box<dyn Executor>,
+    ) -> Result<LoadedModel, LoadError> {
         let row_cost = Some(self.engine.row_cost.map_or_else(|| self.row_cost(), Ok)?);
         let options = EngineOptions { row_cost, ..self.engine };
         let source = Watched::new(&self.weights, &self.graph, report);
         let executor = executor(self.team, self.graph, &source, self.executor)
             .map_err(|error| LoadError::Cpu { path: self.path, error })?;
         let vocabulary: Arc<dyn Vocabulary> = Arc::new(TokenizerVocabulary(Arc::clone(&self.tokenizer)));
-        let engine = Engine::start(Box::new(executor), vocabulary, options)?;
+        let engine = Engine::start(wrap(executor), vocabulary, options)?;
         Ok(LoadedModel {
             engine,
             pooling: self.pooling,

@@ -9,7 +9,7 @@ fn json_has_every_field() {
     let report = sandbox.json(&args);
     assert_eq!(report["machine"]["threads"], 1);
     assert!(report["machine"]["cpu"].is_string() && report["machine"]["instruction_set"].is_string());
-    for peak in ["bandwidth_gb_per_s", "int8_giga_macs_per_s"] {
+    for peak in ["bandwidth_gb_per_s", "int8_giga_macs_per_s", "f32_giga_macs_per_s"] {
         assert!(report["machine"][peak].as_f64().unwrap() > 0.0, "{peak}");
     }
     assert_eq!(report["model"]["architecture"], "llama");
@@ -31,6 +31,59 @@ fn json_has_every_field() {
         let per_sequence = row["tokens"].as_u64().unwrap() / row["sequences"].as_u64().unwrap();
         assert!(if decode { per_sequence >= 4 } else { per_sequence == 40 }, "{row}");
     }
+}
+
+#[test]
+fn steps_add_up() {
+    let (sandbox, model) = (Sandbox::new(), tiny());
+    let args = ["bench", &model, "-p", "40", "-n", "8", "-b", "3", "-t", "2", "-r", "2", "--json", "--steps"];
+    let report = sandbox.json(&args);
+    let schedule = sandbox.json(&["inspect", &model, "--schedule", "--rows", "40", "--json"]);
+    let sum = |steps: &serde_json::Value, number: &str| -> u64 {
+        steps.as_array().unwrap().iter().map(|step| step[number].as_u64().unwrap()).sum()
+    };
+    let macs = sum(&schedule["schedule"]["steps"], "macs");
+    let tables = report["steps"].as_array().unwrap();
+    let kinds: Vec<_> = tables.iter().map(|table| table["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["prefill", "decode"]);
+    for table in tables {
+        assert_eq!(table["sequences"], 3);
+        assert!(table["units"].as_u64().unwrap() >= 1, "{table}");
+        let number = |value: &serde_json::Value| value.as_f64().unwrap();
+        let steps = table["kinds"].as_array().unwrap();
+        let seconds: Vec<f64> = steps.iter().map(|step| number(&step["seconds"])).collect();
+        assert!(seconds.is_sorted_by(|a, b| a >= b), "{table}");
+        let others: f64 =
+            ["waiting_s", "around_s", "between_s"].iter().map(|name| number(&table[name])).sum();
+        let all = seconds.iter().sum::<f64>() + others;
+        assert!((all / number(&table["seconds"]) - 1.0).abs() < 1e-6, "{all}: {table}");
+        let linear = steps.iter().find(|step| step["kernel"] == "linear").unwrap();
+        assert!(number(&linear["share_of_peak"]) > 0.0 && number(&linear["share_of_bandwidth"]) > 0.0);
+        assert!(linear["bytes"].as_u64().unwrap() > 0 && linear["what"].as_str().unwrap() != "");
+        for kernel in ["attention", "embed", "rms_norm"] {
+            assert!(steps.iter().any(|step| step["kernel"] == kernel), "{kernel}: {table}");
+        }
+    }
+    // Three prompts are three times one, in however many batches.
+    assert_eq!(sum(&tables[0]["kinds"], "multiply_adds"), 3 * macs, "{report}");
+}
+
+#[test]
+fn one_kind_can_be_measured_alone() {
+    let (sandbox, model) = (Sandbox::new(), tiny());
+    for (only, others) in [("prefill", "decode"), ("decode", "prefill")] {
+        let args = ["bench", &model, "-p", "12", "-n", "4", "-b", "1,2", "-r", "1", "--only", only];
+        let report = sandbox.json(&[&args[..], &["--json"]].concat());
+        let results = report["results"].as_array().unwrap();
+        assert!(results.len() == 2 && results.iter().all(|row| row["kind"] == only), "{report}");
+        assert_eq!(report["ttft_s"].is_number(), only == "prefill");
+        assert!(report.get("steps").is_none(), "{report}");
+        let text = sandbox.run(&[&args[..], &["--steps"]].concat()).ok().stdout;
+        assert!(text.contains(&format!("{only} of 2 sequences: ")) && !text.contains(others), "{text}");
+        assert!(text.contains("attn_q") && text.contains("(waiting)"), "{text}");
+    }
+    assert!(sandbox.run(&["bench", &model, "--only", "all"]).error(2).contains("prefill, decode"));
+    assert!(sandbox.run(&["bench", &model, "--steps", "4"]).error(1).contains("makes videos"));
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs;
 
 use serde::Serialize;
-use wushi_cpu::{InstructionSet, Probe};
+use wushi_cpu::{InstructionSet, Probe, StepCost};
+use wushi_graph::DType;
 
 use super::median;
 
@@ -15,19 +16,38 @@ pub(super) struct Peaks {
     pub(super) bandwidth: f64,
     /// Multiply-adds of bytes per second, out of the nearest cache.
     pub(super) integer: f64,
+    /// Multiply-adds of F32 per second, out of registers.
+    pub(super) float: f64,
 }
 
 impl Peaks {
     pub(super) fn measure(probe: &mut Probe) -> Peaks {
-        Peaks { bandwidth: probe.bandwidth(), integer: probe.integer_peak() }
+        Peaks { bandwidth: probe.bandwidth(), integer: probe.integer_peak(), float: probe.float_peak() }
     }
 
     /// What was between two moments.
     pub(super) fn mean(self, other: Peaks) -> Peaks {
-        Peaks {
-            bandwidth: (self.bandwidth + other.bandwidth) / 2.0,
-            integer: (self.integer + other.integer) / 2.0,
+        let half = |of: fn(&Peaks) -> f64| (of(&self) + of(&other)) / 2.0;
+        Peaks { bandwidth: half(|p| p.bandwidth), integer: half(|p| p.integer), float: half(|p| p.float) }
+    }
+
+    /// The most multiply-adds a second with weights of this type: BF16 does two where F32 does one, if the instruction set has
+    /// products of pairs; blocks are computed in bytes.
+    pub(super) fn of(&self, dtype: DType, set: InstructionSet) -> f64 {
+        match dtype {
+            DType::F32 | DType::F16 => self.float,
+            DType::BF16 if set == InstructionSet::Avx512Bf16 => 2.0 * self.float,
+            DType::BF16 => self.float,
+            _ => self.integer,
         }
+    }
+
+    /// How long a step's multiply-adds would take if nothing else mattered.
+    pub(super) fn seconds(&self, cost: &StepCost, set: InstructionSet) -> f64 {
+        let integer = cost.macs - cost.float_macs - cost.bf16_macs;
+        integer as f64 / self.integer
+            + cost.float_macs as f64 / self.float
+            + cost.bf16_macs as f64 / self.of(DType::BF16, set)
     }
 }
 
@@ -39,6 +59,7 @@ pub(super) struct Machine {
     instruction_set: String,
     bandwidth_gb_per_s: f64,
     int8_giga_macs_per_s: f64,
+    f32_giga_macs_per_s: f64,
 }
 
 impl Machine {
@@ -50,6 +71,7 @@ impl Machine {
             instruction_set: set.to_string(),
             bandwidth_gb_per_s: over(|peaks| peaks.bandwidth),
             int8_giga_macs_per_s: over(|peaks| peaks.integer),
+            f32_giga_macs_per_s: over(|peaks| peaks.float),
         }
     }
 }
@@ -58,8 +80,13 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} threads, {}: {:.1} GB/s, {:.0} G multiply-adds of bytes per second",
-            self.cpu, self.threads, self.instruction_set, self.bandwidth_gb_per_s, self.int8_giga_macs_per_s
+            "{}, {} threads, {}: {:.1} GB/s, {:.0} G multiply-adds of bytes and {:.0} of F32 per second",
+            self.cpu,
+            self.threads,
+            self.instruction_set,
+            self.bandwidth_gb_per_s,
+            self.int8_giga_macs_per_s,
+            self.f32_giga_macs_per_s
         )
     }
 }

@@ -8,23 +8,28 @@ use serde::Serialize;
 use wushi_cpu::Probe;
 use wushi_engine::load::{LoadPlan, Size};
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, Phase};
 use crate::commands::video::source;
 use crate::output::Table;
 use crate::{App, model, output};
 
 pub(crate) mod machine;
 mod measure;
+mod steps;
 mod video;
 
 use machine::{Machine, Peaks};
 use measure::{Bench, Costs, Sample, Shape};
+use steps::{StepsReport, Unit, Watch};
 
 pub(crate) fn run(args: BenchArgs, app: &App) -> Result<ExitCode> {
     let compute = args.compute.clone().resolve(&app.layers)?;
     let path = model::locate(&args.model, app)?;
     if let Some(sources) = source::recognise(&path, &args.files)? {
         return video::run(&args, sources, &compute, app);
+    }
+    if let Some(Some(_)) = args.steps {
+        bail!("--steps takes a number only with a model that makes videos");
     }
     let most = args.batch.iter().copied().max().unwrap_or(1);
     let mut options = model::load_options(path, &compute);
@@ -48,43 +53,40 @@ pub(crate) fn run(args: BenchArgs, app: &App) -> Result<ExitCode> {
     let report = Report::new(&args, &plan);
     let costs = Costs::new(&plan, args.prompt_tokens)?;
     let (threads, set) = (plan.executor().threads, plan.executor().instruction_set);
-    let loaded = plan.load()?;
+    let watch = args.steps.map(|_| Watch::new(&plan)).transpose()?;
+    let loaded = match &watch {
+        Some(watch) => plan.load_wrapped(|executor| watch.over(executor))?,
+        None => plan.load()?,
+    };
     let load_s = start.elapsed().as_secs_f64();
 
     let mut bench = Bench::new(&loaded, costs, shape)?;
+    let mut rows: Vec<Row> = args.batch.iter().flat_map(|&batch| Row::all(batch, args.only)).collect();
     // The first run touches all memory. The peak is read before the probe takes memory of its own.
-    bench.decode(most)?;
+    match args.only {
+        Some(Phase::Prefill) => bench.prefill(most)?,
+        _ => bench.decode(most)?,
+    };
     let peak_memory_bytes = machine::peak_memory();
-
+    let mut turns = Turns { probe: Probe::new(threads, set)?, peaks: Vec::new(), watch: watch.as_ref() };
     let mut first_tokens = Vec::new();
-    let mut probe = Probe::new(threads, set)?;
-    let mut peaks = Vec::new();
-    let mut rows: Vec<Row> = args.batch.iter().flat_map(|&batch| Row::both(batch)).collect();
     for repetition in 1..=args.repetitions {
-        first_tokens.push(bench.first_token()?);
+        if args.only != Some(Phase::Decode) {
+            first_tokens.push(bench.first_token()?);
+        }
         for row in &mut rows {
-            app.note(format_args!(
-                "{repetition}/{}: {} of {}",
-                args.repetitions,
-                row.kind.name(),
-                row.sequences
-            ));
-            let before = Peaks::measure(&mut probe);
-            let sample = match row.kind {
-                Kind::Prefill => bench.prefill(row.sequences)?,
-                Kind::Decode => bench.decode(row.sequences)?,
-            };
-            let after = Peaks::measure(&mut probe);
-            row.samples.push((sample, before.mean(after)));
-            peaks.extend([before, after]);
+            let (kind, of) = (row.kind.name(), args.repetitions);
+            app.note(format_args!("{repetition}/{of}: {kind} of {}", row.sequences));
+            turns.measure(row, &mut bench)?;
         }
     }
     let report = Report {
-        machine: Machine::new(threads, set, &peaks),
+        machine: Machine::new(threads, set, &turns.peaks),
         load_s,
-        ttft_s: median(first_tokens),
+        ttft_s: (!first_tokens.is_empty()).then(|| median(first_tokens)),
         peak_memory_bytes,
         results: rows.iter().map(Row::result).collect(),
+        steps: watch.as_ref().map(|watch| rows.iter().map(|row| watch.report(row)).collect()),
         ..report
     };
     if args.json {
@@ -114,6 +116,33 @@ fn check_pages(plan: &LoadPlan, most: usize) -> Result<()> {
     Ok(())
 }
 
+/// What looks at the machine, and at the steps, around each measurement.
+struct Turns<'a> {
+    probe: Probe,
+    peaks: Vec<Peaks>,
+    watch: Option<&'a Watch>,
+}
+
+impl Turns<'_> {
+    fn measure(&mut self, row: &mut Row, bench: &mut Bench<'_>) -> Result<()> {
+        let before = Peaks::measure(&mut self.probe);
+        if let Some(watch) = self.watch {
+            watch.forget();
+        }
+        let sample = match row.kind {
+            Kind::Prefill => bench.prefill(row.sequences)?,
+            Kind::Decode => bench.decode(row.sequences)?,
+        };
+        if let Some(watch) = self.watch {
+            row.units.extend(watch.units(row.kind, row.sequences, sample.seconds));
+        }
+        let after = Peaks::measure(&mut self.probe);
+        row.samples.push((sample, before.mean(after)));
+        self.peaks.extend([before, after]);
+        Ok(())
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -135,11 +164,18 @@ struct Row {
     kind: Kind,
     sequences: usize,
     samples: Vec<(Sample, Peaks)>,
+    /// Where the time went, if that was asked for.
+    units: Vec<Unit>,
 }
 
 impl Row {
-    fn both(sequences: usize) -> [Row; 2] {
-        [Kind::Prefill, Kind::Decode].map(|kind| Row { kind, sequences, samples: Vec::new() })
+    fn all(sequences: usize, only: Option<Phase>) -> impl Iterator<Item = Row> {
+        let kinds = match only {
+            None => &[Kind::Prefill, Kind::Decode][..],
+            Some(Phase::Prefill) => &[Kind::Prefill],
+            Some(Phase::Decode) => &[Kind::Decode],
+        };
+        kinds.iter().map(move |&kind| Row { kind, sequences, samples: Vec::new(), units: Vec::new() })
     }
 
     fn result(&self) -> ResultRow {
@@ -176,9 +212,12 @@ struct Report {
     prompt_tokens: usize,
     new_tokens: usize,
     load_s: f64,
-    ttft_s: f64,
+    /// Measured with prefill.
+    ttft_s: Option<f64>,
     peak_memory_bytes: Option<u64>,
     results: Vec<ResultRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepsReport>>,
 }
 
 #[derive(Serialize)]
@@ -229,9 +268,10 @@ impl Report {
             prompt_tokens: args.prompt_tokens,
             new_tokens: args.new_tokens,
             load_s: 0.0,
-            ttft_s: 0.0,
+            ttft_s: None,
             peak_memory_bytes: None,
             results: Vec::new(),
+            steps: None,
         }
     }
 
@@ -239,9 +279,12 @@ impl Report {
         output::line(&self.machine)?;
         let peak =
             self.peak_memory_bytes.map_or(String::new(), |bytes| format!(", peak memory {}", Size(bytes)));
+        let first_token = self.ttft_s.map_or(String::new(), |seconds| {
+            format!(", first token of {} after {seconds:.3} s", self.prompt_tokens)
+        });
         output::line(format_args!(
-            "{}: loaded in {:.2} s, first token of {} after {:.3} s{peak}\n",
-            self.model.model, self.load_s, self.prompt_tokens, self.ttft_s
+            "{}: loaded in {:.2} s{first_token}{peak}\n",
+            self.model.model, self.load_s
         ))?;
         let headings = ["", "SEQUENCES", "TOKENS/S", "GB/S", "SHARE", "GMAC/S", "SHARE", "P50 MS", "P99 MS"];
         let mut table = Table::new(1, headings);
@@ -261,7 +304,8 @@ impl Report {
                 gap(|gaps| gaps.p99),
             ]);
         }
-        output::line(table)
+        output::line(table)?;
+        self.steps.iter().flatten().try_for_each(output::line)
     }
 }
 

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
 use serde::Serialize;
-use wushi_cpu::{InstructionSet, Probe};
+use wushi_cpu::Probe;
 use wushi_engine::load::Size;
 use wushi_engine::video::{
     Change, Decoder, Denoiser, NetworkOptions, Parts, Ready, Settings, TextStates, VideoModel, VideoNetworks,
     Wanted, Work, fill_noise,
 };
 use wushi_formats::pipeline::Sources;
-use wushi_graph::{CacheType, DType};
+use wushi_graph::CacheType;
 
+use super::machine::Peaks;
 use super::{machine, median};
 use crate::App;
 use crate::args::BenchArgs;
@@ -28,36 +29,6 @@ use crate::output::{self, Table};
 
 /// Rows of text that the denoiser attends to: those of a prompt of some length.
 const TEXT_ROWS: usize = 64;
-
-/// What the machine could do at one moment.
-#[derive(Clone, Copy)]
-struct Peaks {
-    bandwidth: f64,
-    float: f64,
-    integer: f64,
-}
-
-impl Peaks {
-    fn measure(probe: &mut Probe) -> Peaks {
-        Peaks { bandwidth: probe.bandwidth(), float: probe.float_peak(), integer: probe.integer_peak() }
-    }
-
-    fn mean(self, other: Peaks) -> Peaks {
-        let half = |of: fn(&Peaks) -> f64| (of(&self) + of(&other)) / 2.0;
-        Peaks { bandwidth: half(|p| p.bandwidth), float: half(|p| p.float), integer: half(|p| p.integer) }
-    }
-
-    /// The most multiply-adds a second with weights of this type: BF16 does two where F32 does one, if the instruction set has
-    /// products of pairs; blocks are computed in bytes.
-    fn of(&self, dtype: DType, set: InstructionSet) -> f64 {
-        match dtype {
-            DType::F32 | DType::F16 => self.float,
-            DType::BF16 if set == InstructionSet::Avx512Bf16 => 2.0 * self.float,
-            DType::BF16 => self.float,
-            _ => self.integer,
-        }
-    }
-}
 
 /// What is measured, with how often a video does it.
 struct Row {
@@ -203,9 +174,12 @@ fn options(args: &BenchArgs, compute: &Compute) -> Result<NetworkOptions> {
 pub(super) fn run(args: &BenchArgs, sources: Sources, compute: &Compute, app: &App) -> Result<ExitCode> {
     let networks = VideoNetworks::open(sources, options(args, compute)?)?;
     let model = networks.model();
+    let steps = match args.steps {
+        Some(None) => bail!("--steps needs a number with a model that makes videos"),
+        steps => steps.flatten(),
+    };
     let (size, frames) = (Some(args.size), Some(args.frames));
-    let (settings, changes) =
-        Settings::resolve(&Wanted { size, frames, steps: args.steps, ..Wanted::default() }, model)?;
+    let (settings, changes) = Settings::resolve(&Wanted { size, frames, steps, ..Wanted::default() }, model)?;
     changes.iter().for_each(|change: &Change| app.note(change));
     networks.instead()?.iter().for_each(|instead| app.note(instead));
     let plan = networks.plan(&settings, Ready::default())?;
