@@ -113,7 +113,7 @@ knobs! {
         quant: Option<DType>, --"quant" "TYPE", "WUSHI_QUANT", storage_type,
             "Quantise the weights to TYPE while loading, as in q8_0, q4_0 or q4_k", default: "as they are stored";
         vae_dtype: Option<DType>, --"vae-dtype" "TYPE", "WUSHI_VAE_DTYPE", vae_type,
-            "Type of the VAE's convolutions: f32, f16, or bf16, which is faster", default: "as they are stored";
+            "Type of the VAE's convolutions: f32, or f16 or bf16, which take half the memory", default: "as they are stored";
         threads: Option<usize>, --"threads" "N", "WUSHI_THREADS", threads,
             "Threads that compute", default: "all processors" [short = 't'];
         isa: Option<InstructionSet>, --"isa" "SET", "WUSHI_ISA", instruction_set,
@@ -215,7 +215,7 @@ knobs! {
             "Save what is denoised after each N steps, so that a video goes on there when the server was killed",
             default: "about every 10 seconds";
         vae_dtype: Option<DType>, --"vae-dtype" "TYPE", "WUSHI_VAE_DTYPE", vae_type,
-            "Type of the VAE's convolutions: f32, f16, or bf16, which is faster", default: "as they are stored";
+            "Type of the VAE's convolutions: f32, or f16 or bf16, which take half the memory", default: "as they are stored";
         cache_type: Option<CacheType>, --"cache-type" "TYPE", "WUSHI_CACHE_TYPE", denoiser_cache,
             "Type that the denoiser rounds keys and values to: f32 or f16",
             default: "f32 if its weights are F32, else f16";

@@ -328,11 +328,12 @@ fn what_is_not_possible_here_is_said() {
 #[test]
 fn keys_have_limits_for_videos() {
     let setup = Setup::new();
-    let hasty = setup.key("hasty", &["--requests-per-minute", "2"]);
+    let hasty = setup.key("hasty", &["--requests-per-minute", "1"]);
     let greedy = setup.key("greedy", &["--tokens-per-day", "5"]);
     let (_server, client) = ready(setup.start(&[&video_model()]));
     let (hasty, greedy) = (client.with_key(&hasty), client.with_key(&greedy));
     let id = submit(&hasty, &quick(json!({})));
+    // A plan does not count.
     hasty.post("/v1/videos/plan", &quick(json!({}))).ok();
     assert_eq!(hasty.post(VIDEOS, &quick(json!({}))).error(429)["code"], "rate_limit_exceeded");
     // Looking costs nothing.

@@ -32,8 +32,8 @@ impl From<&Caller> for Owner {
     }
 }
 
-/// What is asked for, if its key may ask for more.
-async fn receive(app: &App, caller: &Caller, create: CreateVideo) -> Result<VideoRequest, ApiError> {
+/// What is asked for.
+async fn receive(app: &App, create: CreateVideo) -> Result<VideoRequest, ApiError> {
     app.check_open()?;
     if let Some(name) = create.model()
         && app.pool.entries().iter().any(|entry| entry.name() == name)
@@ -42,9 +42,13 @@ async fn receive(app: &App, caller: &Caller, create: CreateVideo) -> Result<Vide
         return Err(ApiError::parameter("model", message));
     }
     let networks = app.videos.find(create.model())?.networks.clone();
-    tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))?;
     let request = create.request(networks.model())?;
     blocking(move || check_length(&networks, &request).map(|()| request)).await
+}
+
+/// Refuses what is beyond the limits of its key. A plan is not: nothing comes of it, and a page asks for one at every change.
+fn admit(app: &App, caller: &Caller) -> Result<(), ApiError> {
+    tokio::task::block_in_place(|| app.ledger.admit(caller.0.as_ref()))
 }
 
 /// What a model would not read to its end is refused.
@@ -90,7 +94,8 @@ pub(crate) async fn create(
     Extension(caller): Extension<Caller>,
     JsonOrForm(create): JsonOrForm<CreateVideo>,
 ) -> Result<Response, ApiError> {
-    let request = receive(&app, &caller, create).await?;
+    let request = receive(&app, create).await?;
+    admit(&app, &caller)?;
     app.videos.submit(request, Owner::from(&caller)).await.map(respond)
 }
 
@@ -108,10 +113,9 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn plan(
     State(app): State<App>,
-    Extension(caller): Extension<Caller>,
     JsonOrForm(create): JsonOrForm<CreateVideo>,
 ) -> Result<Json<VideoPlan>, ApiError> {
-    let request = receive(&app, &caller, create).await?;
+    let request = receive(&app, create).await?;
     Ok(Json(VideoPlan::from(app.videos.outlook(&request).await?)))
 }
 
@@ -164,7 +168,8 @@ pub(crate) async fn sync(
     JsonOrForm(create): JsonOrForm<CreateVideo>,
 ) -> Result<Response, ApiError> {
     let owner = Owner::from(&caller);
-    let request = receive(&app, &caller, create).await?;
+    let request = receive(&app, create).await?;
+    admit(&app, &caller)?;
     let begun = {
         let (app, owner) = (app.clone(), owner.clone());
         // In a task of its own, so that there is somebody to cancel it even if the client leaves in this moment.
