@@ -304,6 +304,7 @@ mod tests {
         "new-tokens",
         "batch",
         "repetitions",
+        "only",
         // What is made, from which files.
         "output",
         "plan",

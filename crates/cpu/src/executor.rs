@@ -1,7 +1,5 @@
 //! The CPU executor: batches through a compiled schedule.
 
-use std::sync::Arc;
-
 use wushi_graph::{
     Batch, CacheType, Computed, Dim, ExecError, Executor, ExecutorInfo, Graph, Lookup, Op, StatesInfo,
     WeightSource,
@@ -10,7 +8,6 @@ use wushi_graph::{
 use crate::batch::{BatchChecks, StepData};
 use crate::compile::{Target, compile};
 use crate::cost::{self, Costs};
-use crate::follow::Follow;
 use crate::isa::InstructionSet;
 use crate::kernels::{Kernels, PAGE_TOKENS};
 use crate::memory::SharedBytes;
@@ -80,6 +77,9 @@ pub enum CpuError {
         /// Tokens asked for.
         context: usize,
     },
+    /// Whoever follows the team has stopped the loading.
+    #[error("stopped")]
+    Stopped,
     /// The system refuses memory or threads.
     #[error("the system refuses memory or threads for the model: {0}")]
     System(#[from] std::io::Error),
@@ -180,7 +180,6 @@ pub struct CpuExecutor {
     scratch_size: ScratchSize,
     checks: BatchChecks,
     pace: Pace,
-    follow: Option<Arc<Follow>>,
     /// Token ids must be below this: the rows of the smallest embedding table.
     table_rows: usize,
 }
@@ -239,7 +238,6 @@ impl CpuExecutor {
                 &cost::first_rows(options.max_rows),
                 options.cache,
             )),
-            follow: None,
             kernels: options.instruction_set.kernels(),
             turns,
             biases,
@@ -250,18 +248,13 @@ impl CpuExecutor {
         })
     }
 
-    /// Lets others follow its runs, and stop them.
-    pub fn follow(&mut self, follow: Arc<Follow>) {
-        self.follow = Some(follow);
-    }
-
     /// [`Executor::run`], with the time of every step of the schedule on the calling thread, in the order of
     /// [`Costs::of`]. What others follow or give way to is not heeded.
     ///
     /// # Errors
     /// As [`Executor::run`].
     pub fn run_timed(&mut self, batch: &Batch, times: &mut Vec<StepTime>) -> Result<Computed<'_>, ExecError> {
-        self.compute(batch, |team, context, _, _| {
+        self.compute(batch, |team, context, _| {
             run::timed(team, context, times);
             Ok(())
         })
@@ -309,7 +302,7 @@ impl CpuExecutor {
     fn compute(
         &mut self,
         batch: &Batch,
-        steps: impl FnOnce(&Team, &step::Context<'_>, &mut Pace, Option<&Follow>) -> Result<(), ExecError>,
+        steps: impl FnOnce(&Team, &step::Context<'_>, &mut Pace) -> Result<(), ExecError>,
     ) -> Result<Computed<'_>, ExecError> {
         self.checks.check(batch, &self.info, self.table_rows)?;
         let program = &self.program;
@@ -330,7 +323,7 @@ impl CpuExecutor {
             scratch: self.scratch.as_mut_ptr(),
             threads: self.options.threads,
         };
-        steps(&self.team, &context, &mut self.pace, self.follow.as_deref())?;
+        steps(&self.team, &context, &mut self.pace)?;
         let (logits, states) = (batch.logit_rows.len(), batch.state_rows.len());
         // SAFETY: all threads are done; both buffers stay untouched until the next call.
         let rows = |id, rows| unsafe { step::packed_rows(program, &self.arena, id, rows) };

@@ -1,14 +1,11 @@
 //! The executor of graphs over given values: diffusion transformers, decoders of latents.
 
-use std::sync::Arc;
-
 use wushi_graph::{Batch, CacheType, DType, Dim, ExecError, Functions, Graph, WeightSource};
 
 use crate::batch::StepData;
 use crate::compile::{Target, compile};
 use crate::cost;
 use crate::executor::{CpuError, MemoryPlan, tables};
-use crate::follow::Follow;
 use crate::given::AttendWork;
 use crate::isa::InstructionSet;
 use crate::kernels::Kernels;
@@ -149,7 +146,6 @@ pub struct CpuFunctions {
     scratch_size: ScratchSize,
     /// Of no batch.
     data: StepData,
-    follow: Option<Arc<Follow>>,
     options: FunctionOptions,
 }
 
@@ -165,7 +161,7 @@ impl CpuFunctions {
     }
 
     /// The same on a team that others may compute with too, in turn with this one. It must have as many threads as the
-    /// options say.
+    /// options say. After a run that was stopped, what is carried is undefined.
     pub fn on(
         team: Team,
         graphs: Vec<Graph>,
@@ -188,7 +184,6 @@ impl CpuFunctions {
             scratch: Vec::new(),
             scratch_size: ScratchSize::default(),
             data: StepData::none(),
-            follow: None,
             options,
         };
         for graph in graphs {
@@ -225,11 +220,6 @@ impl CpuFunctions {
         let pace = Pace::new(&cost::costs(&graph, &weights.dtypes(), &program, &one, self.options.cache));
         self.functions.push(Function { graph, program, weights, turns, biases, attends, pace, carried: own });
         Ok(self.functions.len() - 1)
-    }
-
-    /// Lets others follow its runs, and stop them. What is carried is undefined after a run that was stopped.
-    pub fn follow(&mut self, follow: Arc<Follow>) {
-        self.follow = Some(follow);
     }
 
     /// Memory it takes; carried frames count as cache.
@@ -308,7 +298,7 @@ impl Functions for CpuFunctions {
             scratch: self.scratch.as_mut_ptr(),
             threads: self.options.threads,
         };
-        run(&self.team, &context, &mut function.pace, self.follow.as_deref())?;
+        run(&self.team, &context, &mut function.pace)?;
         let results = program.results.iter().map(|&id| {
             let (base, stride, width, rows) = place(id);
             let mut values = vec![0.0; rows * width];

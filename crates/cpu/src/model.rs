@@ -127,6 +127,9 @@ impl Weights {
         // A shared tensor is read, and made if need be, once for all of its weights.
         let mut held = None::<(&str, Cow<'_, [u8]>)>;
         for (_, place) in order {
+            if team.stopped() {
+                return Err(CpuError::Stopped);
+            }
             let decl = decls[place];
             let TensorDesc { dtype, shape } = check(source, decl)?;
             let (_, bytes) = match held.take().filter(|(name, _)| *name == decl.name) {
@@ -208,13 +211,27 @@ fn not_finite(decl: &WeightDecl, row: usize) -> WeightError {
     WeightError::NotFinite { name: decl.name.clone(), row }
 }
 
+/// Has the system read mapped bytes, so that nobody waits for the disk while he holds the team.
+fn fetch(bytes: &[u8]) {
+    const PAGE: usize = 4096;
+    let sum = bytes.iter().step_by(PAGE).fold(0u8, |sum, byte| sum ^ byte);
+    std::hint::black_box(sum);
+}
+
 fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &Team) -> Result<Matrix, CpuError> {
     let matrix = Matrix::new(view.dtype, MatrixShape::of(&decl.shape))?;
     let bad = Mutex::new(None::<usize>);
     let (threads, panels) = (team.threads(), matrix.panels());
     // Where others come first, no turn is long.
-    let of = if team.gives_way() { view.bytes.len().div_ceil(TURN_BYTES).max(1) } else { 1 };
+    let mut of = 1;
+    if team.gives_way() || team.follow().is_some() {
+        of = view.bytes.len().div_ceil(TURN_BYTES).max(1);
+        fetch(view.bytes);
+    }
     for index in 0..of {
+        if team.stopped() {
+            return Err(CpuError::Stopped);
+        }
         team.run(&|thread| {
             let share = panels * thread / threads..panels * (thread + 1) / threads;
             // SAFETY: the threads' shares do not overlap, and nobody reads before the team is done.

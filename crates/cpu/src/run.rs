@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use wushi_graph::ExecError;
 
-use crate::follow::Follow;
 use crate::program::{Program, StepCost};
 use crate::step::Context;
 use crate::team::Team;
@@ -88,15 +87,10 @@ impl Pace {
 /// Runs all steps.
 ///
 /// # Errors
-/// [`ExecError::Stopped`] if `follow` says so.
-pub(crate) fn run(
-    team: &Team,
-    context: &Context<'_>,
-    pace: &mut Pace,
-    follow: Option<&Follow>,
-) -> Result<(), ExecError> {
+/// [`ExecError::Stopped`] if who follows the team says so.
+pub(crate) fn run(team: &Team, context: &Context<'_>, pace: &mut Pace) -> Result<(), ExecError> {
     let program = context.program;
-    if follow.is_none() && !team.gives_way() {
+    if team.follow().is_none() && !team.gives_way() {
         at_once(team, context, program);
         return Ok(());
     }
@@ -105,7 +99,7 @@ pub(crate) fn run(
     let mut next = Cursor { step: 0, piece: 0 };
     let mut turn = Vec::new();
     while next.step < program.steps.len() {
-        if follow.is_some_and(Follow::stopped) {
+        if team.stopped() {
             return Err(ExecError::Stopped);
         }
         turn.clear();
@@ -115,7 +109,7 @@ pub(crate) fn run(
             pace.learn(*step, piece.of, nanos.load(Ordering::Relaxed) as f64 * 1e-9);
             done += pace.steps[*step].units as f64 / piece.of as f64;
         }
-        if let Some(follow) = follow {
+        if let Some(follow) = team.follow() {
             follow.set_share((done / total).min(1.0) as f32);
         }
     }
@@ -220,7 +214,7 @@ fn in_turn(team: &Team, context: &Context<'_>, turn: &[Planned]) {
             if step.barrier && planned.piece.index == 0 && place > 0 {
                 barrier();
             }
-            // SAFETY: as above; pieces of a step are as independent as threads' shares.
+            // SAFETY: as above; a step has as many pieces as `Context::pieces` said, which share nothing but what all read.
             unsafe { context.run(step, thread, planned.piece) };
             if thread == 0 {
                 let now = Instant::now();

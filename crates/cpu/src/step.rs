@@ -25,6 +25,9 @@ const PIECE_ROWS: usize = 512;
 /// Panels of a convolution's outputs that are not cut apart.
 const PIECE_PANELS: usize = 8;
 
+/// The fewest items of a convolution's block.
+const LEAST_BLOCK: usize = 15;
+
 /// All a step needs.
 pub(crate) struct Context<'a> {
     pub(crate) program: &'a Program,
@@ -98,6 +101,7 @@ fn blocks_of(piece: Piece, blocks: usize) -> (Range<usize>, Piece) {
     if piece.of <= blocks {
         return (piece.part(0..blocks), Piece::WHOLE);
     }
+    debug_assert_eq!(piece.of % blocks, 0, "as `cut` has it");
     let of = piece.of / blocks;
     let block = piece.index / of;
     (block..block + 1, Piece { index: piece.index % of, of })
@@ -151,21 +155,28 @@ impl Context<'_> {
         match &step.kind {
             Kind::Linear { .. } => cut(wanted, rows.div_ceil(PIECE_ROWS).max(1), usize::MAX),
             Kind::ExpertLinear { .. } => 1,
-            Kind::Conv(conv) => {
-                // What a block's columns have in common is computed for each piece of them.
-                let columns = if conv.filters.is_some() { conv.panels() / PIECE_PANELS } else { 1 };
-                cut(wanted, self.conv_blocks(conv, rows), columns)
-            }
+            Kind::Conv(conv) => cut(wanted, self.conv_blocks(conv, rows, wanted).1, self.conv_columns(conv)),
             _ => wanted.max(1),
         }
     }
 
-    /// Blocks of every thread's share of a convolution.
-    fn conv_blocks(&self, conv: &Convolution, items: usize) -> usize {
-        items.div_ceil(self.threads).div_ceil(conv.together()).max(1)
+    /// Items of a block of every thread's share of a convolution, and how many blocks these are, so that there can be `wanted`
+    /// pieces: weights are read once for a block, which has fewer items only where the pieces would be long otherwise.
+    fn conv_blocks(&self, conv: &Convolution, items: usize, wanted: usize) -> (usize, usize) {
+        let share = items.div_ceil(self.threads);
+        let (columns, mut size) = (self.conv_columns(conv), conv.together());
+        while share.div_ceil(size) * columns < wanted && size >= 2 * LEAST_BLOCK {
+            size /= 2;
+        }
+        (size, share.div_ceil(size).max(1))
     }
 
-    /// A piece of a thread's share of a step.
+    /// Into how many pieces a block's columns may be cut; what they have in common is computed for each of them.
+    fn conv_columns(&self, conv: &Convolution) -> usize {
+        if conv.filters.is_some() { (conv.panels() / PIECE_PANELS).max(1) } else { 1 }
+    }
+
+    /// A piece of a thread's share of a step; `piece.of` is 1 or what [`Context::pieces`] gave.
     ///
     /// # Safety
     /// Every thread runs the pieces of all steps in order, waiting for all others before the first piece of a step that
@@ -208,8 +219,9 @@ impl Context<'_> {
                 }
                 Kind::Filters { weight, sizes, out } => self.filters(*weight, *sizes, *out, share),
                 Kind::Conv(conv) => {
-                    let (taken, columns) = blocks_of(piece, self.conv_blocks(conv, rows));
-                    let items = spread(taken, conv.together(), &whole);
+                    let (size, blocks) = self.conv_blocks(conv, rows, piece.of);
+                    let (taken, columns) = blocks_of(piece, blocks);
+                    let items = spread(taken, size, &whole);
                     match conv.filters {
                         Some(_) => self.filter(conv, items, columns.part(0..conv.panels()), thread),
                         None => self.convolve(conv, items, thread),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+use crate::follow::Follow;
 use crate::turns::{Place, Turns};
 
 /// How often a waiting thread looks before it offers its core: a few microseconds, which is what the schedule leaves
@@ -115,6 +116,8 @@ pub struct Team {
     shared: Arc<Shared>,
     crew: Arc<Crew>,
     place: Place,
+    /// Who watches what this clone runs.
+    follow: Option<Arc<Follow>>,
 }
 
 /// What is there once, whatever the number of clones.
@@ -151,13 +154,33 @@ impl Team {
             let builder = thread::Builder::new().name(format!("wushi-cpu-{thread}"));
             crew.workers.push(builder.spawn(move || work(&shared, thread))?);
         }
-        Ok(Team { shared, crew: Arc::new(crew), place: Place::Front })
+        Ok(Team { shared, crew: Arc::new(crew), place: Place::Front, follow: None })
     }
 
     /// The same team for work that gives way: the turns of others come first, and its own last some tens of milliseconds at
     /// most.
     pub fn background(&self) -> Team {
         Team { place: Place::Back, ..self.clone() }
+    }
+
+    /// The same team for work that `follow` watches, and stops.
+    pub fn followed(&self, follow: Arc<Follow>) -> Team {
+        Team { follow: Some(follow), ..self.clone() }
+    }
+
+    /// Runs `job(thread)` on every thread in one turn, which should be short where the team is in the background. A job
+    /// must not ask for another turn, and its panic ends the process.
+    pub fn compute(&self, job: &(dyn Fn(usize) + Sync)) {
+        self.run(job);
+    }
+
+    pub(crate) fn follow(&self) -> Option<&Follow> {
+        self.follow.as_deref()
+    }
+
+    /// Whether who watches wants an end.
+    pub(crate) fn stopped(&self) -> bool {
+        self.follow().is_some_and(Follow::stopped)
     }
 
     /// Whether its work gives way.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use common::{Random, RandomWeights, assert_same_bits};
 use wushi_cpu::{
-    CpuFunctions, Follow, FunctionOptions, InstructionSet, Team, function_schedule, plan_functions, reference,
+    CpuError, CpuFunctions, Follow, FunctionOptions, InstructionSet, Team, function_schedule, plan_functions,
+    reference,
 };
 use wushi_graph::{
     Attention, Builder, CacheType, Conv, DType, ExecError, Functions, Graph, GridRope, ScoreBias, Unfold,
@@ -252,19 +253,23 @@ fn in_turns_or_at_once() {
             let team = Team::new(threads).unwrap();
             for team in [team.clone(), team.background()] {
                 let options = options(set, threads, CacheType::F16);
-                let mut functions = CpuFunctions::on(team, vec![graph.clone()], &weights, options).unwrap();
+                let mut functions =
+                    CpuFunctions::on(team.clone(), vec![graph.clone()], &weights, options.clone()).unwrap();
                 // Twice: the second time is planned by what the first took.
                 for _ in 0..2 {
                     functions.reset();
                     results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
                 }
                 let follow = Arc::new(Follow::default());
-                functions.follow(follow.clone());
-                functions.reset();
+                let team = team.followed(follow.clone());
+                let mut functions =
+                    CpuFunctions::on(team.clone(), vec![graph.clone()], &weights, options.clone()).unwrap();
                 results.push(functions.run(0, &slices(&inputs)).unwrap().concat());
                 assert_eq!(follow.share(), 1.0);
                 follow.stop();
                 assert_eq!(functions.run(0, &slices(&inputs)), Err(ExecError::Stopped));
+                let loading = CpuFunctions::on(team, vec![graph.clone()], &weights, options);
+                assert!(matches!(loading, Err(CpuError::Stopped)));
             }
         }
         for other in &results[1..] {

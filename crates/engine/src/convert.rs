@@ -8,7 +8,7 @@ use wushi_formats::gguf::{GgmlType, Metadata, Stream, file_type};
 use wushi_graph::{DType, ReadError, WeightSource};
 use wushi_models::ModelError;
 
-use crate::load::{DescribeError, LoadError, describe};
+use crate::load::{DescribeError, LoadError, describe, team_of};
 use crate::weights::Weights;
 
 /// The version of the block formats that a file with quantised tensors names (`GGML_QNT_VERSION` of ggml.h).
@@ -47,7 +47,7 @@ impl Conversion {
         let graph = describe(&checkpoint).map_err(unusable)?.model.graph;
         let weights = match quant {
             None => Weights::stored(checkpoint),
-            Some(wanted) => Weights::quantised(checkpoint, &graph, wanted, threads),
+            Some(wanted) => Weights::quantised(checkpoint, &graph, wanted, Some(team_of(threads, path)?)),
         };
         let checkpoint = weights.checkpoint();
         let mut metadata = checkpoint.metadata().clone();

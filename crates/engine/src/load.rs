@@ -2,7 +2,7 @@
 //! be used, [`LoadPlan::load`] allocates it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wushi_cpu::{Costs, CpuError, CpuExecutor, InstructionSet, MemoryPlan, PAGE_TOKENS, StepCost, Team};
@@ -333,6 +333,11 @@ fn describe_for(checkpoint: &Checkpoint, positions: &Positions) -> Result<Descri
     Ok(Description { model, tokenizer, template })
 }
 
+/// A team of its own for a model.
+pub(crate) fn team_of(threads: usize, path: &Path) -> Result<Team, LoadError> {
+    Team::new(threads).map_err(|error| LoadError::Cpu { path: path.to_owned(), error: error.into() })
+}
+
 /// Opens the file, builds its graph, checks every weight and computes what loading will take.
 ///
 /// # Errors
@@ -348,7 +353,13 @@ pub fn plan(options: &LoadOptions) -> Result<LoadPlan, LoadError> {
         describe_for(&checkpoint, &positions).map_err(unusable)?;
     let weights = match options.quant {
         None => Weights::stored(checkpoint),
-        Some(wanted) => Weights::quantised(checkpoint, &model.graph, wanted, options.executor(1, 1).threads),
+        Some(wanted) => {
+            let team = match &options.team {
+                Some(team) => team.clone(),
+                None => team_of(options.executor(1, 1).threads, path)?,
+            };
+            Weights::quantised(checkpoint, &model.graph, wanted, Some(team))
+        }
     };
     let info = info(&weights, &model).map_err(|error| unusable(error.into()))?;
     let context = positions.context;

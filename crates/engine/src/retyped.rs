@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use wushi_cpu::Team;
 use wushi_graph::{DType, ReadError, TensorDesc, WeightSource};
 use wushi_quant::{dequantize_into, quantize_into};
 
 /// Elements that a thread has in single precision at a time.
 const CHUNK: usize = 1 << 16;
+/// Chunks of a thread in one turn of the team.
+const TURN: usize = 8;
 
 /// A source some of whose tensors change their type. Nothing is read before it is asked for, and one tensor at a time.
 #[derive(Debug)]
@@ -16,16 +19,22 @@ pub(crate) struct Retyped<S> {
     source: S,
     /// Types of the tensors that change theirs.
     changed: HashMap<String, DType>,
-    threads: usize,
+    /// Who does the work; whoever reads if nobody.
+    team: Option<Team>,
 }
 
 /// Where a run of elements begins, its bytes as stored, and as wanted.
 type Share<'a> = (usize, &'a [u8], &'a mut [u8]);
 
+/// What nobody leaves half done.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<S: WeightSource> Retyped<S> {
-    /// `changed` are the types of those tensors that change theirs; so many threads share the work.
-    pub(crate) fn new(source: S, changed: HashMap<String, DType>, threads: usize) -> Retyped<S> {
-        Retyped { source, changed, threads: threads.max(1) }
+    /// `changed` are the types of those tensors that change theirs.
+    pub(crate) fn new(source: S, changed: HashMap<String, DType>, team: Option<Team>) -> Retyped<S> {
+        Retyped { source, changed, team }
     }
 
     /// What is read.
@@ -49,33 +58,39 @@ impl<S: WeightSource> Retyped<S> {
         // Both types have whole blocks in it.
         let chunk = CHUNK.next_multiple_of(wanted.block_elements() * dtype.block_elements());
         let (from, to) = (dtype.bytes_of(chunk).unwrap_or(length), wanted.bytes_of(chunk).unwrap_or(length));
-        let mut shares: Vec<Vec<Share<'_>>> = (0..self.threads).map(|_| Vec::new()).collect();
-        for (index, share) in stored.chunks(from).zip(blocks.chunks_mut(to)).enumerate() {
-            shares[index % self.threads].push((index * chunk, share.0, share.1));
-        }
-        let work = |shares: Vec<Share<'_>>| -> Result<(), (usize, String)> {
-            let mut values = Vec::new();
-            for (start, stored, blocks) in shares {
-                values.resize(stored.len() / dtype.block_bytes() * dtype.block_elements(), 0.0);
-                dequantize_into(dtype, stored, &mut values);
-                quantize_into(wanted, &values, blocks).map_err(|error| (start, error.to_string()))?;
-            }
-            Ok(())
-        };
-        let results: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = shares.into_iter().map(|shares| scope.spawn(|| work(shares))).collect();
-            threads.into_iter().map(|thread| thread.join()).collect()
-        });
-        for result in results {
-            match result {
-                Ok(Ok(())) => {}
-                Ok(Err((start, error))) => {
-                    let place = if start == 0 { String::new() } else { format!("counted from {start}, ") };
-                    return Err(bad(format!("cannot become {wanted}: {place}{error}")));
+        let shares: Vec<Mutex<Share<'_>>> = stored
+            .chunks(from)
+            .zip(blocks.chunks_mut(to))
+            .enumerate()
+            .map(|(index, (stored, blocks))| Mutex::new((index * chunk, stored, blocks)))
+            .collect();
+        let failed = Mutex::new(None::<(usize, String)>);
+        let threads = self.team.as_ref().map_or(1, Team::threads);
+        for turn in shares.chunks(TURN * threads) {
+            let job = |thread: usize| {
+                let mut values = Vec::new();
+                for share in turn.iter().skip(thread).step_by(threads) {
+                    let (start, stored, blocks) = &mut *held(share);
+                    values.resize(stored.len() / dtype.block_bytes() * dtype.block_elements(), 0.0);
+                    dequantize_into(dtype, stored, &mut values);
+                    if let Err(error) = quantize_into(wanted, &values, blocks) {
+                        let mut failed = held(&failed);
+                        if failed.as_ref().is_none_or(|(first, _)| *start < *first) {
+                            *failed = Some((*start, error.to_string()));
+                        }
+                    }
                 }
-                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            match &self.team {
+                Some(team) => team.compute(&job),
+                None => job(0),
+            }
+            if let Some((start, error)) = held(&failed).take() {
+                let place = if start == 0 { String::new() } else { format!("counted from {start}, ") };
+                return Err(bad(format!("cannot become {wanted}: {place}{error}")));
             }
         }
+        drop(shares);
         Ok(blocks)
     }
 }

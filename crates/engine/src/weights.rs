@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use wushi_cpu::Team;
 use wushi_formats::Checkpoint;
 use wushi_formats::gguf::GgmlType;
 use wushi_graph::{DType, Graph, Lookup, Op, ReadError, Role, TensorDesc, WeightId, WeightSource};
@@ -21,11 +22,12 @@ pub struct Weights {
 impl Weights {
     /// As they are stored.
     pub fn stored(checkpoint: Checkpoint) -> Weights {
-        Weights { retyped: Retyped::new(checkpoint, HashMap::new(), 1), instead: None }
+        Weights { retyped: Retyped::new(checkpoint, HashMap::new(), None), instead: None }
     }
 
-    /// Those of `graph` quantised to `wanted`, as far as that is sensible (see [`storage`]), by so many threads.
-    pub fn quantised(checkpoint: Checkpoint, graph: &Graph, wanted: DType, threads: usize) -> Weights {
+    /// Those of `graph` quantised to `wanted`, as far as that is sensible (see [`storage`]), by a team, or by whoever reads
+    /// them.
+    pub fn quantised(checkpoint: Checkpoint, graph: &Graph, wanted: DType, team: Option<Team>) -> Weights {
         let logits = logits_weight(graph).map(|id| graph.weight(id).name.as_str());
         let kept = kept(graph);
         let mut changed = HashMap::new();
@@ -44,7 +46,7 @@ impl Weights {
                 changed.insert(decl.name.clone(), becomes);
             }
         }
-        Weights { retyped: Retyped::new(checkpoint, changed, threads), instead: instead(wanted, &given) }
+        Weights { retyped: Retyped::new(checkpoint, changed, team), instead: instead(wanted, &given) }
     }
 
     /// Which matrices have another type than was wanted, in a sentence; `None` if all have it.

@@ -29,7 +29,7 @@ pub(crate) fn run(args: InspectArgs, app: &App) -> Result<ExitCode> {
     let described = load::describe(&checkpoint);
     let weights = match (compute.quant, &described) {
         (Some(wanted), Ok(description)) => {
-            Weights::quantised(checkpoint, &description.model.graph, wanted, 1)
+            Weights::quantised(checkpoint, &description.model.graph, wanted, None)
         }
         _ => Weights::stored(checkpoint),
     };

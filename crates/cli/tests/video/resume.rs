@@ -29,7 +29,7 @@ fn a_run_that_is_lost_while_decoding_goes_on() {
 
     // Said to those who begin anew.
     let again = failed(sandbox.run(&last(&[&args[..], &["--vae", &damaged]])));
-    assert!(again.contains("--resume would go on from them"), "{again}");
+    assert!(again.contains("--resume would go on from there"), "{again}");
     // Other settings are another video.
     let error = sandbox.run(&last(&[&args[..], &["--resume", "--steps", "3", "-q"]])).error(1);
     assert!(error.contains("nothing to resume") && error.contains("steps was 2, now it is 3"), "{error}");

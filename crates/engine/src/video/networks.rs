@@ -10,7 +10,9 @@ use wushi_cpu::{
 };
 use wushi_formats::pipeline::{Sources, prompt};
 use wushi_formats::{FormatError, Tokenizer};
-use wushi_graph::{Batch, CacheType, DType, Executor, Functions, Graph, PageId, Role, WeightSource};
+use wushi_graph::{
+    Batch, CacheType, DType, ExecError, Executor, Functions, Graph, PageId, Role, WeightSource,
+};
 use wushi_models::ModelError;
 use wushi_models::pipeline::{Decoder, Denoiser, Networks, TextEncoder, Weights};
 use wushi_quant::storage;
@@ -230,7 +232,7 @@ impl VideoNetworks {
                 }
             }
         }
-        Retyped::new(weights, changed, self.options.team.threads())
+        Retyped::new(weights, changed, Some(self.options.team.clone()))
     }
 
     fn encoder_source(&self) -> Retyped<&Weights> {
@@ -419,7 +421,7 @@ fn quantised<'a>(
             }
         }
     }
-    Retyped::new(weights, changed, options.team.threads())
+    Retyped::new(weights, changed, Some(options.team.clone()))
 }
 
 /// A digest of weights and of how they are computed.
@@ -444,6 +446,9 @@ fn digest(parts: &[&Weights], options: &NetworkOptions, tokenizer: &Tokenizer) -
 /// Errors about a weight by the name that its file has, with the file: nobody knows ours.
 fn located(weights: &Weights) -> impl Fn(CpuError) -> PartError {
     move |error| {
+        if let CpuError::Stopped = error {
+            return ExecError::Stopped.into();
+        }
         let text = error.to_string();
         let quoted = |name: &str| format!("`{name}`");
         match weights.names().find(|(ours, _)| text.contains(&quoted(ours))) {
@@ -473,9 +478,9 @@ impl<'a> Parts for LoadedParts<'a> {
         let TextEncoder { graph, width, .. } = &networks.text_encoder;
         let (source, executor_options) = (self.networks.encoder_source(), self.networks.encoder_options());
         let pages = (0..executor_options.pages as PageId).collect();
-        let mut executor = CpuExecutor::on(options.team.clone(), graph.clone(), &source, executor_options)
+        let team = options.team.followed(Arc::clone(&self.follow));
+        let executor = CpuExecutor::on(team, graph.clone(), &source, executor_options)
             .map_err(located(&networks.text_encoder.weights))?;
-        executor.follow(Arc::clone(&self.follow));
         Ok(LoadedEncoder { executor, tokenizer, text_len: networks.model.text_len, width: *width, pages })
     }
 
@@ -488,9 +493,9 @@ impl<'a> Parts for LoadedParts<'a> {
         let (source, options) = self.networks.denoiser_source(denoiser)?;
         // Of any size, for their weights; those of the run follow when the prompts' lengths are known.
         let graphs = self.networks.smallest_graphs(denoiser)?;
-        let mut functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
-            .map_err(located(&denoiser.weights))?;
-        functions.follow(Arc::clone(&self.follow));
+        let team = self.networks.options.team.followed(Arc::clone(&self.follow));
+        let functions =
+            CpuFunctions::on(team, graphs, &source, options).map_err(located(&denoiser.weights))?;
         let (model, latents) = (&networks.model, self.latents);
         Ok(LoadedDenoiser { denoiser, model, latents, functions, lengths: Vec::new() })
     }
@@ -503,9 +508,9 @@ impl<'a> Parts for LoadedParts<'a> {
             graphs.push(decoder.next(1, height, width)?);
         }
         let (source, options) = (self.networks.decoder_source(), self.networks.functions(CacheType::F32));
-        let mut functions = CpuFunctions::on(self.networks.options.team.clone(), graphs, &source, options)
-            .map_err(located(&decoder.weights))?;
-        functions.follow(Arc::clone(&self.follow));
+        let team = self.networks.options.team.followed(Arc::clone(&self.follow));
+        let functions =
+            CpuFunctions::on(team, graphs, &source, options).map_err(located(&decoder.weights))?;
         Ok(LoadedDecoder { functions, begun: false })
     }
 }

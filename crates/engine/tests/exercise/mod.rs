@@ -35,7 +35,7 @@ pub(crate) fn exercise_folder(bytes: &[u8]) -> bool {
         assert_eq!(checkpoint.read(&tensor.name).expect("it is listed").len(), tensor.bytes);
     }
     if let Ok(description) = describe(&checkpoint) {
-        let weights = Weights::quantised(checkpoint, &description.model.graph, DType::Q4_0, 1);
+        let weights = Weights::quantised(checkpoint, &description.model.graph, DType::Q4_0, None);
         for decl in description.model.graph.weights() {
             let Some(found) = weights.describe(&decl.name) else { continue };
             // Numbers that are none cannot be quantised.

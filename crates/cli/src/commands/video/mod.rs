@@ -253,6 +253,8 @@ impl Run<'_> {
         let Run { args, app, settings, .. } = *self;
         let networks = self.saved.networks;
         let (identity, latents) = (self.saved.identity(settings), self.saved.path(settings));
+        // What a lost run has come to is not given up for the first steps of one that begins anew.
+        let every = (!latents.exists() || args.resume).then_some(1);
         let cache = self.saved.prompts();
         let follow = Arc::new(Follow::default());
         let _guard = {
@@ -275,7 +277,7 @@ impl Run<'_> {
                 prompt: self.saved.prompt,
                 start,
                 cache: Some(&cache),
-                save: Some(Save { path: &latents, identity: &identity, every: Some(1) }),
+                save: Some(Save { path: &latents, identity: &identity, every }),
                 save_frames: args.save_frames.as_deref(),
             },
             &mut networks.parts(settings, &follow),

@@ -254,7 +254,7 @@ describe("embeddings", () => {
 describe("models, errors and keys", () => {
   it("are listed and found", async () => {
     const names = (await all(client.models.list())).map((model) => model.id);
-    assert.deepEqual(names, [MODEL, "thinker", "bert"]);
+    assert.deepEqual(names, [MODEL, "thinker", "bert", "wan"]);
     assert.equal((await client.models.retrieve(MODEL)).id, MODEL);
     const unknown = (error) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found";
     await assert.rejects(client.models.retrieve("nobody"), unknown);
