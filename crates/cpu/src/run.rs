@@ -14,7 +14,10 @@ use crate::team::Team;
 /// How long a turn of a team in the background shall last.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Multiply-adds of a piece, so that one lasts no longer than a turn on a slow machine.
+/// The longest that a piece shall last: steps are cut no finer than that takes.
+const LONGEST: f64 = 0.01;
+
+/// Multiply-adds of a piece while nobody knows how long they take, so that one is no longer than a turn on a slow machine.
 const PIECE: u64 = 1 << 27;
 
 /// What moving a byte costs, in multiply-adds.
@@ -69,6 +72,14 @@ impl Pace {
         self.steps.iter().map(|work| work.units).sum()
     }
 
+    /// About how many pieces a step shall be cut into.
+    fn pieces(&self, step: usize) -> usize {
+        match self.expected(step, 1) {
+            Some(seconds) => (seconds / LONGEST).ceil() as usize,
+            None => self.steps[step].units.div_ceil(PIECE) as usize,
+        }
+    }
+
     /// Seconds that a piece of a step is going to take, if that can be known.
     fn expected(&self, step: usize, of: usize) -> Option<f64> {
         let work = &self.steps[step];
@@ -96,7 +107,7 @@ pub(crate) fn run(team: &Team, context: &Context<'_>, pace: &mut Pace) -> Result
     }
     let total = pace.total().max(1) as f64;
     let mut done = 0.0;
-    let mut next = Cursor { step: 0, piece: 0 };
+    let mut next = Cursor::default();
     let mut turn = Vec::new();
     while next.step < program.steps.len() {
         if team.stopped() {
@@ -117,10 +128,12 @@ pub(crate) fn run(team: &Team, context: &Context<'_>, pace: &mut Pace) -> Result
 }
 
 /// The next piece.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Cursor {
     step: usize,
     piece: usize,
+    /// How many pieces the step has, from its first on.
+    of: usize,
 }
 
 /// A piece of a turn.
@@ -137,8 +150,10 @@ fn fill(turn: &mut Vec<Planned>, mut next: Cursor, context: &Context<'_>, pace: 
     let steps = &context.program.steps;
     let mut left = TURN.as_secs_f64();
     while let Some(step) = steps.get(next.step) {
-        let wanted = pace.steps[next.step].units.div_ceil(PIECE) as usize;
-        let of = context.pieces(step, wanted);
+        if next.piece == 0 {
+            next.of = context.pieces(step, pace.pieces(next.step));
+        }
+        let of = next.of;
         let expected = pace.expected(next.step, of).unwrap_or(TURN.as_secs_f64());
         if expected > left && !turn.is_empty() {
             break;
@@ -151,7 +166,7 @@ fn fill(turn: &mut Vec<Planned>, mut next: Cursor, context: &Context<'_>, pace: 
         });
         next = match next.piece + 1 {
             piece if piece < of => Cursor { piece, ..next },
-            _ => Cursor { step: next.step + 1, piece: 0 },
+            _ => Cursor { step: next.step + 1, ..Cursor::default() },
         };
     }
     next
