@@ -33,12 +33,6 @@ impl From<&Caller> for Owner {
 /// What is asked for.
 async fn receive(app: &App, create: CreateVideo) -> Result<VideoRequest, ApiError> {
     app.check_open()?;
-    if let Some(name) = create.model()
-        && app.pool.entries().iter().any(|entry| entry.name() == name)
-    {
-        let message = format!("model: `{name}` is a model of text: it makes no videos");
-        return Err(ApiError::parameter("model", message));
-    }
     let networks = app.videos.find(create.model())?.networks.clone();
     let request = create.request(networks.model())?;
     blocking(move || check_length(&networks, &request).map(|()| request)).await

@@ -22,11 +22,6 @@ impl Videos {
         let model = self.find(request.model.as_deref())?;
         let networks = &model.networks;
         let two = networks.model().boundary.is_some();
-        if request.wanted.guidance_low.is_some() && !two {
-            let message =
-                "a second guidance is for models with two denoisers, and this one has one: leave it out";
-            return Err(ApiError::parameter("guidance_scale_2", message));
-        }
         let (settings, changes) = Settings::resolve(&request.wanted, networks.model()).map_err(refused)?;
         let media = media_settings(&settings).map_err(refused_media)?;
         media.check(request.format).map_err(refused_media)?;
@@ -76,25 +71,11 @@ pub(super) fn media_settings(settings: &Settings) -> Result<wushi_media::Setting
     Ok(wushi_media::Settings { width, height, rate: FrameRate::nearest(f64::from(settings.fps))? })
 }
 
-/// What cannot be asked of a model, with the field that it was about.
+/// What cannot be asked of a model: `request.rs` has refused it before, by the name of its field.
 fn refused(error: VideoError) -> ApiError {
-    let message = error.to_string();
     match error {
-        VideoError::OutOfRange { name, .. } => {
-            let field = match name {
-                "the width" => "width",
-                "the height" => "height",
-                "the number of frames" => "num_frames",
-                "the number of frames a second" => "fps",
-                "the number of steps" => "num_inference_steps",
-                "the flow shift" => "flow_shift",
-                "the guidance" => "guidance_scale",
-                "the boundary between two denoisers" => "boundary_ratio",
-                _ => return ApiError::invalid(message),
-            };
-            ApiError::parameter(field, message)
-        }
-        _ => ApiError::internal(message),
+        VideoError::OutOfRange { .. } => ApiError::invalid(error.to_string()),
+        _ => ApiError::internal(error.to_string()),
     }
 }
 
