@@ -206,7 +206,7 @@ knobs! {
     /// How a server makes videos, and where it keeps them.
     ServingVideos "Serving videos" {
         videos: Option<PathBuf>, --"videos" "DIR", "WUSHI_VIDEOS", path,
-            "Folder that videos are kept in", default: "the folder videos beside the database";
+            "Folder that videos are kept in", default: "beside the database, named after it: server.videos";
         keep_videos: Option<usize>, --"keep-videos" "DAYS", "WUSHI_KEEP_VIDEOS", at_least_one,
             "Remove videos DAYS after they were made", default: "7";
         video_disk: Option<u64>, --"video-disk" "SIZE", "WUSHI_VIDEO_DISK", size,

@@ -287,6 +287,8 @@ export default {
   'job.queued.next': 'next in the queue',
   'job.queued.after': '{n} {n?other:others} before this one',
   'job.queued.memory': 'waiting for memory that others use',
+  'job.queued.disk': 'waiting for the disk, and tried again soon',
+  'job.queued.model': 'waiting for its model to be served again',
   'job.loading': 'loading the model',
   'job.text': 'reading the text',
   'job.denoising': 'denoising: step {n} of {of}',

@@ -287,6 +287,8 @@ export default {
   'job.queued.next': '下一个就轮到',
   'job.queued.after': '前面还有 {n} 个',
   'job.queued.memory': '等待其他任务释放内存',
+  'job.queued.disk': '等待磁盘恢复，稍后会再试',
+  'job.queued.model': '等待它的模型重新提供服务',
   'job.loading': '正在加载模型',
   'job.text': '正在读取文字',
   'job.denoising': '去噪：第 {n} 步，共 {of} 步',

@@ -12,7 +12,8 @@ const when = (seconds) => new Date(seconds * 1000).toLocaleString(locale(), { da
 
 /** What is being done, and how far it is. */
 export function stageText(job) {
-  if (job.status === 'queued' && job.stage === 'waiting for memory') return t('job.queued.memory');
+  const waits = { 'waiting for memory': 'memory', 'waiting for disk': 'disk', 'waiting for its model to be served': 'model' };
+  if (job.status === 'queued' && waits[job.stage]) return t(`job.queued.${waits[job.stage]}`);
   if (job.status === 'queued') return job.queue_position > 0 ? t('job.queued.after', { n: job.queue_position }) : t('job.queued.next');
   if (job.stage === 'denoising') return t('job.denoising', { n: number(job.steps_done ?? 0), of: number(job.num_inference_steps) });
   if (job.stage === 'decoding') return t('job.decoding', { n: number(job.frames_done ?? 0), of: number(job.num_frames) });

@@ -304,7 +304,11 @@ impl Pool {
             let told = self.idle.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            if let Some(room) = self.try_reserve(bytes, limit).await {
+            // In a task of its own: whoever does not wait for it any more must not leave it while a model is half gone, with
+            // the next one planned as if its memory were there.
+            let pool = self.clone();
+            let tried = tokio::spawn(async move { pool.try_reserve(bytes, limit).await }).await;
+            if let Ok(Some(room)) = tried {
                 return room;
             }
             // Models become quiet without anybody saying so.

@@ -9,6 +9,7 @@ mod rough;
 mod same_bits;
 mod surface;
 mod video_jobs;
+mod video_kept;
 mod video_storm;
 mod videos;
 

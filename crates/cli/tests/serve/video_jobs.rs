@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::http::Client;
-use super::support::server::{PATIENCE, Server, Setup, command};
+use super::support::server::{PATIENCE, Server, Setup};
 use super::support::tiny_video;
 use super::{CHAT, chat, ready, tiny_model};
 
@@ -21,19 +21,19 @@ pub(super) fn video_model() -> String {
 }
 
 /// A second or so of work, about half of it denoising.
-fn request() -> Value {
+pub(super) fn request() -> Value {
     json!({ "model": "wan", "prompt": "a red circle", "size": "64x48", "num_frames": 17, "num_inference_steps": 40,
             "seed": 7, "output_format": "apng" })
 }
 
 /// Longer than any test takes to look at it.
-fn long() -> Value {
+pub(super) fn long() -> Value {
     let mut request = request();
     request["num_inference_steps"] = 1000.into();
     request
 }
 
-fn submit(client: &Client, request: &Value) -> String {
+pub(super) fn submit(client: &Client, request: &Value) -> String {
     let job = client.post(VIDEOS, request).ok();
     assert_eq!((&job["status"], &job["progress"]), (&json!("queued"), &json!(0)));
     job["id"].as_str().expect("a name").to_owned()
@@ -58,7 +58,7 @@ pub(super) fn wait(client: &Client, id: &str, wanted: impl Fn(&Value) -> bool) -
 }
 
 /// Waits until a job is completed, and gives its frames' digest.
-fn digest(client: &Client, id: &str) -> String {
+pub(super) fn digest(client: &Client, id: &str) -> String {
     let job = wait(client, id, |job| job["status"] == "completed");
     assert_eq!((&job["progress"], &job["error"]), (&json!(100), &Value::Null));
     job["frames_digest"].as_str().expect("a digest").to_owned()
@@ -73,11 +73,11 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
 }
 
 pub(super) fn folder(server: &Server) -> PathBuf {
-    server.folder().join("videos")
+    server.folder().join("server.videos")
 }
 
 /// What lies on the disk is what the jobs have, and nothing else, a moment after the last of them has ended.
-fn tidy(server: &Server, ids: &[&str]) {
+pub(super) fn tidy(server: &Server, ids: &[&str]) {
     let videos = folder(server);
     let begin = Instant::now();
     let latest = |id: &&str| names(&videos.join(id)).len() > 2;
@@ -85,7 +85,7 @@ fn tidy(server: &Server, ids: &[&str]) {
         thread::sleep(Duration::from_millis(5));
     }
     let mut expected: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-    expected.extend([".lock".to_owned(), "prompts".to_owned()]);
+    expected.extend([".lock", ".owner", "prompts"].map(str::to_owned));
     expected.sort();
     assert_eq!(names(&videos), expected);
     for id in ids {
@@ -145,6 +145,40 @@ fn killed_at_ten_moments_a_job_ends_with_the_same_frames() {
     tidy(&server, &[]);
 }
 
+/// One job, and a server that is killed ten times while it makes it: by what is being done then, not by the time.
+#[test]
+fn killed_ten_times_one_job_is_made_all_the_same() {
+    let model = video_model();
+    let arguments = [model.as_str(), "--save-steps", "3", "--log", "wushi_server::video=info"];
+    let (mut server, mut client) = ready(Server::start(&arguments));
+    let mut request = request();
+    (request["num_frames"], request["num_inference_steps"]) = (65.into(), 60.into());
+    let first = submit(&client, &request);
+    let expected = digest(&client, &first);
+    request["prompt"] = "a red circle, again".into();
+    let other = submit(&client, &request);
+    assert_ne!(digest(&client, &other), expected);
+    client.delete(&format!("{VIDEOS}/{first}")).ok();
+    request["prompt"] = "a red circle".into();
+    let id = submit(&client, &request);
+    let steps = (1..=5).map(|kill| ("steps_done", "denoising", 8 * kill));
+    let frames = (1..=5).map(|kill| ("frames_done", "decoding", 4 * kill - 3));
+    for (what, stage, enough) in steps.chain(frames) {
+        wait(&client, &id, |job| {
+            assert_ne!(
+                job["status"], "completed",
+                "it was to be killed while {stage}, {what} {enough}: {job}"
+            );
+            job["stage"] == stage && job[what].as_u64() >= Some(enough)
+        });
+        server = server.killed(&arguments);
+        client = Client::new(&server.address);
+    }
+    assert_eq!(digest(&client, &id), expected);
+    assert!(server.log().contains("goes on from what is saved"), "{}", server.log());
+    tidy(&server, &[&other, &id]);
+}
+
 #[test]
 fn a_server_that_ends_saves_and_goes_on_when_it_starts_again() {
     let model = video_model();
@@ -187,22 +221,6 @@ fn a_deleted_job_is_gone_and_the_next_begins() {
 }
 
 #[test]
-fn what_goes_wrong_is_the_end_of_one_job_only() {
-    let (server, client) = ready(Server::start(&[&video_model()]));
-    let (running, broken, next) =
-        (submit(&client, &long()), submit(&client, &request()), submit(&client, &request()));
-    // In the place of its folder.
-    fs::write(folder(&server).join(&broken), "").expect("a file");
-    client.delete(&format!("{VIDEOS}/{running}")).ok();
-    digest(&client, &next);
-    let job = look(&client, &broken);
-    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("failed"), &json!("video_failed")));
-    assert!(job["error"]["message"].as_str().is_some_and(|why| why.contains(&broken)), "{job}");
-    assert_eq!(client.get(&format!("{VIDEOS}/{broken}/content")).error(404)["code"], "video_failed");
-    tidy(&server, &[&next]);
-}
-
-#[test]
 fn progress_never_goes_back() {
     let (_server, client) = ready(Server::start(&[&video_model()]));
     let mut request = request();
@@ -217,29 +235,6 @@ fn progress_never_goes_back() {
     assert!(seen.is_sorted(), "{seen:?}");
     assert_eq!(seen.last(), Some(&100));
     assert!(seen.iter().any(|progress| (1..100).contains(progress)), "it does not move: {seen:?}");
-}
-
-#[test]
-fn the_oldest_videos_make_room_and_two_servers_do_not_share_a_folder() {
-    let model = video_model();
-    // Room for one finished video and the next, as they are estimated: three bytes a pixel, and what is denoised twice.
-    let (server, client) = ready(Server::start(&[&model, "--video-disk", "600K"]));
-    let first = submit(&client, &request());
-    digest(&client, &first);
-    let second = submit(&client, &request());
-    digest(&client, &second);
-    let third = submit(&client, &request());
-    digest(&client, &third);
-    client.get(&format!("{VIDEOS}/{first}")).error(404);
-    assert!(!folder(&server).join(&first).exists());
-    let mut large = request();
-    large["size"] = "640x480".into();
-    let refused = client.post(VIDEOS, &large).error(507);
-    assert_eq!(refused["code"], "insufficient_storage");
-
-    let other = command(server.folder(), &[&model]).output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&other.stderr);
-    assert!(!other.status.success() && said.contains("another server makes videos in"), "{said}");
 }
 
 #[test]

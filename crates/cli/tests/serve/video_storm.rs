@@ -176,10 +176,10 @@ fn nothing_stays_of_two_hundred_mixed_requests() {
     server.terminate();
     assert_eq!(server.ended().code(), Some(0));
     assert!(!server.log().contains("panicked"), "{}", server.log());
-    assert_eq!(names(&folder(&server)), [".lock", "prompts"]);
+    assert_eq!(names(&folder(&server)), [".lock", ".owner", "prompts"]);
     let store = Store::open(server.folder().join("server.sqlite")).expect("a database");
     let rows = [
-        store.videos_in([VideoState::Queued, VideoState::InProgress]).expect("rows"),
+        store.videos_in(&[VideoState::Queued, VideoState::InProgress]).expect("rows"),
         store.finished_videos().expect("rows"),
     ];
     assert!(rows.iter().all(Vec::is_empty), "{rows:?}");

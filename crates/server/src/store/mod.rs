@@ -27,6 +27,7 @@ mod usage;
 mod videos;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,6 +60,8 @@ pub struct Store {
     keys: Mutex<KeyTable>,
     counters: Arc<Counters>,
     writer: Writer,
+    /// Rows that cannot be read and were told of, each once.
+    damaged: Mutex<HashSet<String>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -84,6 +87,7 @@ impl Store {
             keys: Mutex::new(keys),
             counters,
             writer,
+            damaged: Mutex::default(),
         })
     }
 
@@ -103,6 +107,24 @@ impl Store {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A fact that was noted before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn fact(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let found = self.rows("SELECT value FROM facts WHERE name = ?", [name], |row| row.get(0))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Notes a fact, in place of what was noted before.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn note_fact(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let insert = "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.reader().execute(insert, [name, value]).map(drop).map_err(|error| self.sqlite(error))
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {

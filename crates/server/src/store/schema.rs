@@ -95,6 +95,9 @@ const MIGRATIONS: &[&str] = &[
         bytes INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX videos_state ON videos (state, number);",
+    // Single facts about the database itself; `videos_folder`: the mark of the folder that its videos lie in.
+    "CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX videos_key ON videos (key, number);",
 ];
 
 /// A connection to a file of the newest schema, which is created if it is not there.

@@ -1,11 +1,14 @@
 //! Jobs that make videos, as rows.
 
-use rusqlite::{Params, Row, TransactionBehavior, params};
+use std::sync::PoisonError;
+
+use rusqlite::{Params, Row, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use wushi_engine::video::{Rounding, SamplerKind, Settings, Spacing, Wanted};
+use wushi_media::Format;
 
 use super::Store;
-use super::audit::{ended_on, insert, insert_error, number};
+use super::audit::{ended_on, insert, number};
 use super::error::{StoreError, is_duplicate};
 use super::record::AuditRecord;
 
@@ -50,6 +53,8 @@ impl VideoState {
 
 /// Everything that decides what a video of a model becomes, the prompt aside: all numbers, whatever the model's defaults
 /// come to be.
+///
+/// Rows of older versions lack what came later: whatever is added here has a `#[serde(default)]` that says what they meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VideoSettings {
     /// Pixels.
@@ -163,8 +168,8 @@ pub struct VideoRow {
     pub settings: VideoSettings,
     /// What is not done as asked, for people.
     pub changes: Vec<String>,
-    /// The name of the file's format.
-    pub format: String,
+    /// The file's format.
+    pub format: Format,
     /// How many seconds it was thought to take.
     pub estimate: Option<f64>,
     /// Bytes of the disk that it may need until it is done.
@@ -219,6 +224,11 @@ const COLUMNS: &str = "id, key, model, prompt, settings, changes, format, estima
 
 /// A row of [`COLUMNS`]; the inner error says what is wrong with it.
 fn video(row: &Row<'_>) -> rusqlite::Result<Result<VideoRow, String>> {
+    // Numbers that are none of ours are the row's fault, not the query's.
+    Ok(read(row).unwrap_or_else(|error| Err(error.to_string())))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Result<VideoRow, String>> {
     let id: String = row.get(0)?;
     let (settings, changes, state): (String, String, String) = (row.get(4)?, row.get(5)?, row.get(9)?);
     let (code, error): (Option<String>, Option<String>) = (row.get(16)?, row.get(17)?);
@@ -226,9 +236,13 @@ fn video(row: &Row<'_>) -> rusqlite::Result<Result<VideoRow, String>> {
     let settings = serde_json::from_str(&settings).map_err(|error| bad(format!("column settings: {error}")));
     let changes = serde_json::from_str(&changes).map_err(|error| bad(format!("column changes: {error}")));
     let state = VideoState::named(&state).ok_or_else(|| bad(format!("state `{}`", state.escape_default())));
-    let (settings, changes, state) = match (settings, changes, state) {
-        (Ok(settings), Ok(changes), Ok(state)) => (settings, changes, state),
-        (Err(what), ..) | (_, Err(what), _) | (.., Err(what)) => return Ok(Err(what)),
+    let format: Result<Format, String> =
+        row.get::<_, String>(6)?.parse().map_err(|error: wushi_media::MediaError| bad(error.to_string()));
+    let (settings, changes, state, format) = match (settings, changes, state, format) {
+        (Ok(settings), Ok(changes), Ok(state), Ok(format)) => (settings, changes, state, format),
+        (Err(what), ..) | (_, Err(what), ..) | (_, _, Err(what), _) | (.., Err(what)) => {
+            return Ok(Err(what));
+        }
     };
     Ok(Ok(VideoRow {
         key: row.get(1)?,
@@ -236,7 +250,7 @@ fn video(row: &Row<'_>) -> rusqlite::Result<Result<VideoRow, String>> {
         prompt: row.get(3)?,
         settings,
         changes,
-        format: row.get(6)?,
+        format,
         estimate: row.get(7)?,
         room: row.get(8)?,
         state,
@@ -276,7 +290,7 @@ impl Store {
             video.prompt,
             json(serde_json::to_string(&video.settings))?,
             json(serde_json::to_string(&video.changes))?,
-            video.format,
+            video.format.name(),
             video.estimate,
             number(video.room),
             video.state.name(),
@@ -307,14 +321,15 @@ impl Store {
     pub fn video(&self, id: &str, now: u64) -> Result<Option<VideoRow>, StoreError> {
         let select =
             format!("SELECT {COLUMNS} FROM videos WHERE id = ? AND (expires IS NULL OR expires > ?)");
-        Ok(self.video_rows(&select, params![id, number(now)])?.pop())
+        let found = self.rows(&select, params![id, number(now)], video)?.pop();
+        found.transpose().map_err(|what| StoreError::Damaged { path: self.path.clone(), what })
     }
 
     /// At most `limit` jobs of a key (`None`: submitted without one) that have not expired by `now`, by age; with `after`
-    /// those behind it.
+    /// those behind it. Rows that cannot be read are left out, here and in all that gives many.
     ///
     /// # Errors
-    /// A row cannot be read; the database's.
+    /// The database's.
     pub fn videos(
         &self,
         key: Option<&str>,
@@ -336,10 +351,43 @@ impl Store {
     /// Jobs of these states, in the order of their coming.
     ///
     /// # Errors
-    /// A row cannot be read; the database's.
-    pub fn videos_in(&self, states: [VideoState; 2]) -> Result<Vec<VideoRow>, StoreError> {
-        let select = format!("SELECT {COLUMNS} FROM videos WHERE state IN (?, ?) ORDER BY number");
-        self.video_rows(&select, states.map(VideoState::name))
+    /// The database's.
+    pub fn videos_in(&self, states: &[VideoState]) -> Result<Vec<VideoRow>, StoreError> {
+        // Names of states are words.
+        let names: Vec<String> = states.iter().map(|state| format!("'{}'", state.name())).collect();
+        let select =
+            format!("SELECT {COLUMNS} FROM videos WHERE state IN ({}) ORDER BY number", names.join(", "));
+        self.video_rows(&select, [])
+    }
+
+    /// All jobs by name with their states, `None` of one that this program does not know: rows that cannot be read are there
+    /// as well.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn video_states(&self) -> Result<Vec<(String, Option<VideoState>)>, StoreError> {
+        self.rows("SELECT id, state FROM videos", [], |row| {
+            Ok((row.get(0)?, VideoState::named(&row.get::<_, String>(1)?)))
+        })
+    }
+
+    /// Finished jobs that expire by `now`, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn expired_videos(&self, now: u64) -> Result<Vec<String>, StoreError> {
+        let select = "SELECT id FROM videos WHERE state IN ('completed', 'failed') AND expires <= ?";
+        self.rows(select, [number(now)], |row| row.get(0))
+    }
+
+    /// Queued jobs of keys that were revoked, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn orphaned_videos(&self) -> Result<Vec<String>, StoreError> {
+        let select = "SELECT id FROM videos WHERE state = 'queued'
+                      AND key IN (SELECT id FROM keys WHERE revoked IS NOT NULL)";
+        self.rows(select, [], |row| row.get(0))
     }
 
     /// Whether the queued job of this name is begun now: not if it is gone or not queued.
@@ -353,12 +401,13 @@ impl Store {
         self.change_videos(update, params![number(now), id]).map(|changed| changed > 0)
     }
 
-    /// What is saved of a job that is being made comes to so much.
+    /// A job that is being made got further; what is saved of it comes to so much.
     ///
     /// # Errors
     /// The database's.
     pub fn advance_video(&self, id: &str, progress: f64) -> Result<(), StoreError> {
-        let update = "UPDATE videos SET progress = max(progress, ?), starts = 1 WHERE id = ?";
+        let update = "UPDATE videos SET progress = max(progress, ?), starts = 1
+                      WHERE id = ? AND state = 'in_progress'";
         self.change_videos(update, params![progress, id]).map(drop)
     }
 
@@ -380,20 +429,22 @@ impl Store {
         self.change_videos("UPDATE videos SET state = 'queued' WHERE state = 'in_progress'", [])
     }
 
-    /// The end of a job and its record, in one transaction. A job that is gone stays so.
+    /// The end of a job that has none yet, and its record, in one transaction; whether it had none. A job that is gone stays
+    /// so.
     ///
     /// # Errors
-    /// The record is there already; the database's.
+    /// The database's.
     pub fn end_video(
         &self,
         id: &str,
         end: &VideoEnd,
         record: Option<&AuditRecord>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (code, error) = end.error.clone().unzip();
         let state = if code.is_some() { VideoState::Failed } else { VideoState::Completed };
         let update = "UPDATE videos SET state = ?, ended = ?, expires = ?, error_code = ?, error = ?, frames_digest = ?,
-                      fingerprint = ?, seconds = ?, bytes = ?, progress = iif(? IS NULL, 100, progress) WHERE id = ?";
+                      fingerprint = ?, seconds = ?, bytes = ?, progress = iif(? IS NULL, 100, progress)
+                      WHERE id = ? AND state IN ('queued', 'in_progress')";
         let values = params![
             state.name(),
             number(end.ended),
@@ -407,6 +458,31 @@ impl Store {
             code,
             id,
         ];
+        self.recorded_change(record, |transaction| Ok(transaction.execute(update, values)? > 0))
+    }
+
+    /// Removes a job that has no end, with its record in the same transaction; whether there was one. `record` is that of a
+    /// job that was begun: of one that never was, no token counts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn cancel_video(&self, id: &str, record: Option<&AuditRecord>) -> Result<bool, StoreError> {
+        let begun = "SELECT started IS NOT NULL FROM videos WHERE id = ?";
+        let begun = self.rows(begun, [id], |row| row.get(0))?.into_iter().next().unwrap_or(false);
+        let mut record = record.cloned();
+        if let Some(record) = record.as_mut().filter(|_| !begun) {
+            record.prompts.iter_mut().for_each(|prompt| prompt.tokens = 0);
+        }
+        let delete = "DELETE FROM videos WHERE id = ? AND state IN ('queued', 'in_progress')";
+        self.recorded_change(record.as_ref(), |transaction| Ok(transaction.execute(delete, [id])? > 0))
+    }
+
+    /// A change and the record of it, in one transaction: no record where nothing changed.
+    fn recorded_change(
+        &self,
+        record: Option<&AuditRecord>,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<bool>,
+    ) -> Result<bool, StoreError> {
         // They count before anybody can see that the job has ended.
         let counted = record.and_then(|record| Some((record, record.key.as_deref()?)));
         let tokens = record.map_or(0, |record| record.prompt_tokens() + record.completion_tokens());
@@ -414,33 +490,53 @@ impl Store {
             self.counters.pending(key, ended_on(record), tokens);
         }
         let mut connection = self.reader();
-        let mut write = || {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute(update, values)?;
-            let total = record.map(|record| insert(&transaction, record)).transpose()?;
+        let write = || {
+            let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let changed = change(&transaction)?;
+            let mut total = 0;
+            if let Some(record) = record.filter(|_| changed) {
+                // Ids are given once: a record that is there is this one.
+                let inserting = transaction.savepoint()?;
+                match insert(&inserting, record) {
+                    Ok(tokens) => {
+                        total = tokens;
+                        inserting.commit()?;
+                    }
+                    Err(error) if is_duplicate(&error) => {
+                        tracing::warn!(id = record.id, "its record is there already");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             transaction.commit()?;
-            Ok(total.unwrap_or_default())
+            Ok((changed, total))
         };
         let written = write();
         if let Some((record, key)) = counted {
-            // If it failed they do not count any more.
-            self.counters.committed(key, ended_on(record), tokens, *written.as_ref().unwrap_or(&0));
+            // If nothing was written they do not count any more.
+            let total = written.as_ref().map_or(0, |(_, total)| *total);
+            self.counters.committed(key, ended_on(record), tokens, total);
         }
-        written.map(drop).map_err(|error| match record {
-            Some(record) => insert_error(&self.path, record, error),
-            None => self.sqlite(error),
-        })
+        written.map(|(changed, _)| changed).map_err(|error| self.sqlite(error))
     }
 
     /// Finished jobs, those that ended first at the beginning.
     ///
     /// # Errors
-    /// A row cannot be read; the database's.
+    /// The database's.
     pub fn finished_videos(&self) -> Result<Vec<VideoRow>, StoreError> {
         let select = format!(
             "SELECT {COLUMNS} FROM videos WHERE state IN ('completed', 'failed') ORDER BY ended, number"
         );
         self.video_rows(&select, [])
+    }
+
+    /// What a failed job had saved is there no more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn forget_saved(&self, id: &str) -> Result<(), StoreError> {
+        self.change_videos("UPDATE videos SET bytes = 0 WHERE id = ? AND state = 'failed'", [id]).map(drop)
     }
 
     /// Removes a job; whether it was there.
@@ -455,11 +551,20 @@ impl Store {
         self.reader().execute(change, values).map_err(|error| self.sqlite(error))
     }
 
+    /// Rows that can be read. One that cannot must not take all others with it: it is told of once.
     fn video_rows(&self, select: &str, values: impl Params) -> Result<Vec<VideoRow>, StoreError> {
         let rows = self.rows(select, values, video)?;
-        rows.into_iter()
-            .map(|row| row.map_err(|what| StoreError::Damaged { path: self.path.clone(), what }))
-            .collect()
+        let readable = |row: Result<VideoRow, String>| {
+            let tell = |what: String| {
+                let mut told = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                if !told.contains(&what) {
+                    tracing::error!("{}: left out, as it cannot be read: {what}", self.path.display());
+                    told.insert(what);
+                }
+            };
+            row.map_err(tell).ok()
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
 }
 
@@ -495,7 +600,7 @@ mod tests {
             prompt: "a \"red\" fox\n雪".to_owned(),
             settings: settings(),
             changes: vec!["one".to_owned(), "two".to_owned()],
-            format: "mp4".to_owned(),
+            format: Format::Mp4,
             estimate: Some(1.5),
             room: 1000,
             state: VideoState::Queued,
@@ -570,7 +675,10 @@ mod tests {
         store.advance_video("a", 12.5).unwrap();
         store.advance_video("a", 10.0).unwrap();
         assert_eq!((get("a").starts, get("a").progress), (1, 12.5));
-        store.end_video("a", &end(None), None).unwrap();
+        assert!(store.end_video("a", &end(None), None).unwrap());
+        // Written once: whoever did not hear of it may try again.
+        assert!(!store.end_video("a", &end(Some(("code".to_owned(), "late".to_owned()))), None).unwrap());
+        store.advance_video("a", 99.0).unwrap();
         assert!(store.begin_video("b", 9).unwrap());
         store.end_video("b", &end(Some(("code".to_owned(), "why".to_owned()))), None).unwrap();
         let (a, b) = (get("a"), get("b"));
@@ -579,13 +687,53 @@ mod tests {
         assert_eq!((b.state, b.progress), (VideoState::Failed, 0.0));
         assert_eq!(b.error, Some(("code".to_owned(), "why".to_owned())));
         assert_eq!(ids(store.finished_videos().unwrap()), ["a", "b"]);
-        assert_eq!(ids(store.videos_in([VideoState::Queued, VideoState::InProgress]).unwrap()), ["c"]);
+        assert_eq!(ids(store.videos_in(&[VideoState::Queued, VideoState::InProgress]).unwrap()), ["c"]);
         assert!(store.remove_video("c").unwrap() && !store.remove_video("c").unwrap());
         // One that is gone stays so.
-        store.end_video("c", &end(None), None).unwrap();
+        assert!(!store.end_video("c", &end(None), None).unwrap());
         assert_eq!(store.video("c", 0).unwrap(), None);
         // Expired.
         assert_eq!(store.video("a", 30).unwrap(), None);
+        assert_eq!(store.expired_videos(30).unwrap(), ["a", "b"]);
+        assert!(store.expired_videos(29).unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_row_that_cannot_be_read_is_left_out() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = Store::open(folder.path().join("server.sqlite")).unwrap();
+        for (id, damage) in [
+            ("a", ""),
+            ("b", "settings = '{}'"),
+            ("c", "format = 'x'"),
+            ("d", "room = -1"),
+            ("e", "state = 'x'"),
+        ] {
+            store.add_video(&row(id, None)).unwrap();
+            if !damage.is_empty() {
+                store.change_videos(&format!("UPDATE videos SET {damage} WHERE id = ?"), [id]).unwrap();
+                assert!(matches!(store.video(id, 0), Err(StoreError::Damaged { .. })), "{damage}");
+            }
+        }
+        assert_eq!(ids(store.videos(None, None, 10, false, 0).unwrap()), ["a"]);
+        assert_eq!(ids(store.videos_in(&[VideoState::Queued]).unwrap()), ["a"]);
+        let states = store.video_states().unwrap();
+        assert_eq!(states.len(), 5);
+        assert_eq!(states.iter().filter(|(_, state)| *state == Some(VideoState::Queued)).count(), 4);
+    }
+
+    #[test]
+    fn jobs_of_a_revoked_key_are_found() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = Store::open(folder.path().join("server.sqlite")).unwrap();
+        let key = store.add_key("alice", Limits::default()).unwrap().id;
+        store.add_video(&row("hers", Some(&key))).unwrap();
+        store.add_video(&row("nobodys", None)).unwrap();
+        assert!(store.orphaned_videos().unwrap().is_empty());
+        store.remove_key("alice").unwrap();
+        assert_eq!(store.orphaned_videos().unwrap(), ["hers"]);
+        assert!(store.cancel_video("hers", None).unwrap() && !store.cancel_video("hers", None).unwrap());
+        assert!(store.orphaned_videos().unwrap().is_empty());
     }
 
     #[test]

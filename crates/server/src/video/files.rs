@@ -1,7 +1,8 @@
 //! What lies on the disk, beside the database:
 //!
 //! ```text
-//! FOLDER/.lock                          held by the server that makes videos here
+//! DATABASE-videos.lock, FOLDER/.lock    held by the server that makes videos: one for a database, one for a folder
+//! FOLDER/.owner                         the mark that the database has as well: they belong together
 //! FOLDER/prompts/                       states of the last prompts
 //! FOLDER/video_ID/state.safetensors     what is denoised so far
 //! FOLDER/video_ID/latest.webp           the newest frame, while the job runs
@@ -14,6 +15,7 @@
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use image_webp::{ColorType, WebPEncoder};
 use wushi_media::Format;
@@ -30,29 +32,94 @@ pub(super) const PREFIX: &str = "video_";
 /// The longest side of a picture.
 const LONGEST: usize = 512;
 
+/// How long the locks of a server that takes them for a moment are waited for.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// The folder of all videos.
 pub(super) struct Files {
     folder: PathBuf,
-    /// Held as long as the process lives.
-    lock: Option<File>,
+    /// Beside the database.
+    lock: PathBuf,
+    /// As long as the process lives, where it makes videos.
+    held: Option<Held>,
 }
 
+/// While this lives, no other process makes videos with this database or in this folder.
+pub(super) struct Held(#[expect(dead_code, reason = "closing a file unlocks it")] Vec<File>);
+
 impl Files {
-    /// Opens the folder. One that is not there is made if `create` says so.
-    pub(super) fn open(folder: &Path, create: bool) -> io::Result<Files> {
-        if create {
-            make_folder(folder)?;
-        }
-        let lock = match folder.is_dir() {
-            true => lock(&folder.join(LOCK))?,
-            false => None,
-        };
-        Ok(Files { folder: folder.to_owned(), lock })
+    /// The file with the mark.
+    pub(super) const OWNER: &str = ".owner";
+
+    /// The folder of a database's videos.
+    pub(super) fn new(folder: &Path, database: &Path) -> Files {
+        let mut lock = database.as_os_str().to_owned();
+        lock.push("-videos.lock");
+        Files { folder: folder.to_owned(), lock: lock.into(), held: None }
     }
 
-    /// Whether no other process makes videos here.
-    pub(super) fn is_ours(&self) -> bool {
-        self.lock.is_some()
+    /// Makes the folder if it is not there and keeps others away as long as this lives; whether that can be.
+    pub(super) fn take(&mut self) -> io::Result<bool> {
+        make_folder(&self.folder)?;
+        let begun = Instant::now();
+        while self.held.is_none() {
+            self.held = self.locked()?;
+            if begun.elapsed() >= MOMENT {
+                break;
+            }
+            if self.held.is_none() {
+                std::thread::sleep(MOMENT / 20);
+            }
+        }
+        Ok(self.held.is_some())
+    }
+
+    /// Keeps others away for a moment; `None` if one of them makes videos.
+    pub(super) fn hold(&self) -> Option<Held> {
+        match &self.held {
+            Some(_) => Some(Held(Vec::new())),
+            None => self.locked().unwrap_or_else(|error| {
+                tracing::error!("{} or {}: {error}", self.lock.display(), self.folder.join(LOCK).display());
+                None
+            }),
+        }
+    }
+
+    fn locked(&self) -> io::Result<Option<Held>> {
+        let mut held = Vec::new();
+        let there = self.folder.is_dir().then(|| self.folder.join(LOCK));
+        for path in [self.lock.clone()].into_iter().chain(there) {
+            match lock(&path)? {
+                Some(file) => held.push(file),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Held(held)))
+    }
+
+    /// The mark in the folder.
+    pub(super) fn mark(&self) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.folder.join(Files::OWNER)) {
+            Ok(mark) => Ok(Some(mark.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Marks the folder; the mark is on the disk when this returns.
+    pub(super) fn set_mark(&self, mark: &str) -> io::Result<()> {
+        let part = self.folder.join(".owner.part");
+        let mut file = File::create(&part)?;
+        file.write_all(mark.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, self.folder.join(Files::OWNER))?;
+        flush_folder(&self.folder)
+    }
+
+    /// Jobs that have something here.
+    pub(super) fn jobs(&self) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        entries(&self.folder).iter().map(name).filter(|name| is_id(name)).collect()
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -114,7 +181,8 @@ impl Files {
         let needed = |name: &str| match state {
             VideoState::Queued | VideoState::InProgress => name == STATE,
             VideoState::Completed => name == THUMBNAIL || Format::ALL.iter().any(|f| video_name(*f) == name),
-            VideoState::Failed => false,
+            // Hours of work, perhaps, which the same request finds.
+            VideoState::Failed => name == STATE,
         };
         for path in entries(&self.job(id)) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -122,24 +190,21 @@ impl Files {
                 discard(&path);
             }
         }
-        if state == VideoState::Failed {
+        if state == VideoState::Failed && entries(&self.job(id)).is_empty() {
             self.remove(id);
         }
     }
 
     /// Removes what belongs to no job, and of each job what it has no use for; `state` says how a job stands, if it is
-    /// there.
-    pub(super) fn tidy(&self, state: impl Fn(&str) -> Option<VideoState>) {
-        for path in entries(&self.folder) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // Whatever else somebody keeps here is not ours.
-            if !is_id(&name) {
-                continue;
-            }
+    /// there: `Some(None)` is left alone.
+    pub(super) fn tidy(&self, state: impl Fn(&str) -> Option<Option<VideoState>>) {
+        // Whatever else somebody keeps here is not ours.
+        for name in self.jobs() {
             match state(&name) {
-                Some(state) => self.settle(&name, state),
+                Some(Some(state)) => self.settle(&name, state),
+                Some(None) => {}
                 None => {
-                    tracing::info!("{}: removed, as no job has it", path.display());
+                    tracing::info!("{}: removed, as no job has it", self.job(&name).display());
                     self.remove(&name);
                 }
             }
@@ -154,6 +219,29 @@ impl Files {
     /// Bytes of everything.
     pub(super) fn all_bytes(&self) -> u64 {
         entries(&self.folder).iter().filter(|path| path.is_dir()).map(|path| bytes_below(path)).sum()
+    }
+
+    /// Bytes of a job's files.
+    pub(super) fn bytes(&self, id: &str) -> u64 {
+        bytes_below(&self.job(id))
+    }
+
+    /// Bytes of what a job has saved.
+    pub(super) fn saved_bytes(&self, id: &str) -> u64 {
+        fs::metadata(self.state(id)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Gives what one job has saved to another, which has saved nothing; whether there was anything.
+    pub(super) fn pass_on(&self, from: &str, to: &str) -> io::Result<bool> {
+        self.prepare(to)?;
+        match fs::rename(self.state(from), self.state(to)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.flush(to)?;
+        self.remove(from);
+        Ok(true)
     }
 
     /// Bytes that the disk has left, if it says.
@@ -184,17 +272,6 @@ pub(super) fn media_type(format: Format) -> &'static str {
         Format::Gif => "image/gif",
         _ => "video/mp4",
     }
-}
-
-/// Bytes that a video of so many pixels, all frames together, may come to. An estimate that is seldom too low.
-pub(super) fn room(format: Format, pixels: u64) -> u64 {
-    let bytes = match format {
-        // Compressed frames lie there twice when the file is completed.
-        Format::Mp4 => pixels / 2,
-        Format::Gif => pixels,
-        _ => 3 * pixels,
-    };
-    bytes.saturating_add(1 << 16)
 }
 
 /// Writes a picture of a frame `[H, W, 3]` in WebP, made smaller if it is large. `keep`: it is on the disk when this
@@ -303,22 +380,56 @@ mod tests {
         }
     }
 
+    /// A folder that this process makes videos in, and whether it may.
+    fn taken(folder: &Path, place: &str, database: &str) -> (Files, bool) {
+        let mut files = Files::new(&folder.join(place), &folder.join(database));
+        let taken = files.take().unwrap();
+        (files, taken)
+    }
+
     #[test]
-    fn one_process_makes_videos_in_a_folder() {
+    fn one_process_makes_videos_in_a_folder_and_for_a_database() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("videos");
-        assert!(!Files::open(&place, false).unwrap().is_ours());
-        assert!(!place.exists());
-        let first = Files::open(&place, true).unwrap();
-        assert!(first.is_ours() && !Files::open(&place, true).unwrap().is_ours());
+        let looking = Files::new(&place, &folder.path().join("one"));
+        assert!(looking.hold().is_some() && !place.exists());
+        let first = taken(folder.path(), "videos", "one");
+        assert!(first.1 && first.0.hold().is_some());
+        assert!(!taken(folder.path(), "videos", "two").1);
+        assert!(!taken(folder.path(), "others", "one").1);
+        assert!(looking.hold().is_none());
+        assert!(taken(folder.path(), "others", "two").1);
         drop(first);
-        assert!(Files::open(&place, true).unwrap().is_ours());
+        assert!(looking.hold().is_some());
+        assert!(taken(folder.path(), "videos", "one").1);
+    }
+
+    #[test]
+    fn a_folder_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, _) = taken(folder.path(), "videos", "one");
+        assert_eq!(files.mark().unwrap(), None);
+        files.set_mark("0123").unwrap();
+        assert_eq!(files.mark().unwrap().as_deref(), Some("0123"));
+        assert_eq!(names(files.folder()), [LOCK, Files::OWNER]);
+    }
+
+    #[test]
+    fn what_is_saved_is_passed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, _) = taken(folder.path(), "videos", "one");
+        assert!(!files.pass_on(A, B).unwrap());
+        files.prepare(A).unwrap();
+        fs::write(files.state(A), "12345").unwrap();
+        assert!(files.pass_on(A, B).unwrap());
+        assert!(!files.job(A).exists());
+        assert_eq!((files.bytes(A), files.bytes(B), files.jobs()), (0, 5, vec![B.to_owned()]));
     }
 
     #[test]
     fn what_nobody_needs_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path(), true).unwrap();
+        let (files, _) = taken(folder.path(), "", "one");
         let all = [STATE, LATEST, THUMBNAIL, "video.gif", ".video.gif.Xy.part", "latest.part"];
         let fill = || {
             for id in [A, B] {
@@ -332,13 +443,19 @@ mod tests {
         fs::create_dir_all(folder.path().join("mine")).unwrap();
         fill();
         assert_eq!(files.all_bytes(), 63);
-        files.tidy(|id| (id == A).then_some(VideoState::InProgress));
-        assert_eq!(names(folder.path()), [LOCK, "mine", PROMPTS, A]);
+        // What this program does not know is left alone.
+        files.tidy(|_| Some(None));
+        assert_eq!(files.all_bytes(), 63);
+        files.tidy(|id| (id == A).then_some(Some(VideoState::InProgress)));
+        assert_eq!(names(folder.path()), [LOCK, "mine", "one-videos.lock", PROMPTS, A]);
         assert_eq!(names(&files.job(A)), [STATE]);
         assert_eq!(names(&files.prompts()), ["prompt-1.safetensors"]);
         fill();
-        files.tidy(|id| Some(if id == A { VideoState::Completed } else { VideoState::Failed }));
+        files.tidy(|id| Some(Some(if id == A { VideoState::Completed } else { VideoState::Failed })));
         assert_eq!(names(&files.job(A)), [THUMBNAIL, "video.gif"]);
+        assert_eq!(names(&files.job(B)), [STATE]);
+        fs::remove_file(files.state(B)).unwrap();
+        files.settle(B, VideoState::Failed);
         assert!(!files.job(B).exists());
         files.flush(A).unwrap();
         files.remove(A);

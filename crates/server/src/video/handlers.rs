@@ -1,7 +1,5 @@
 //! What the endpoints of videos do.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, Request, State};
@@ -15,7 +13,7 @@ use super::form::JsonOrForm;
 use super::object::{VideoDeleted, VideoList, VideoObject, poll_after_ms};
 use super::plan::VideoPlan;
 use super::request::CreateVideo;
-use super::{Owner, Variant, VideoJob, VideoRequest, Videos, content};
+use super::{Owner, Variant, VideoJob, VideoRequest, content};
 use crate::app::{App, Closing};
 use crate::auth::Caller;
 use crate::body::whole;
@@ -35,12 +33,6 @@ impl From<&Caller> for Owner {
 /// What is asked for.
 async fn receive(app: &App, create: CreateVideo) -> Result<VideoRequest, ApiError> {
     app.check_open()?;
-    if let Some(name) = create.model()
-        && app.pool.entries().iter().any(|entry| entry.name() == name)
-    {
-        let message = format!("model: `{name}` is a model of text: it makes no videos");
-        return Err(ApiError::parameter("model", message));
-    }
     let networks = app.videos.find(create.model())?.networks.clone();
     let request = create.request(networks.model())?;
     blocking(move || check_length(&networks, &request).map(|()| request)).await
@@ -309,11 +301,7 @@ pub(crate) async fn delete(
     path: Id,
 ) -> Result<Json<VideoDeleted>, ApiError> {
     let (id, owner) = (id(path)?, Owner::from(&caller));
-    let videos: Arc<Videos> = app.videos.clone();
-    let gone = id.clone();
-    // Once begun it is done, even where nobody waits for it any more.
-    let deleted = tokio::spawn(async move { videos.delete(&gone, &owner).await });
-    deleted.await.map_err(|error| ApiError::internal(format!("the work broke off: {error}")))??;
+    app.videos.delete(&id, &owner).await?;
     Ok(Json(VideoDeleted::new(id)))
 }
 

@@ -2,30 +2,43 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::sync::{Notify, watch};
-use wushi_engine::video::{Limit, Rates, Ready, Settings, VideoError, kept_bytes};
-use wushi_media::{Format, FrameRate, MediaError};
+use wushi_engine::video::{Limit, Rates};
 
-use super::files::{self, Files, is_id};
-use super::progress::Weights;
+use super::files::{self, Files};
 use super::runner::{Live, Why};
+use super::seen::{cancelled, missing, no_video, not_there};
+use super::waits::{Waits, pause};
 use super::{
-    Outlook, OutlookStage, Owner, Recorder, ServedVideo, Stored, Variant, VideoCounts, VideoJob,
-    VideoOptions, VideoRequest, VideoSettings, VideoState,
+    Ending, Owner, Recorder, ServedVideo, Stored, Variant, VideoCounts, VideoJob, VideoOptions, VideoRequest,
+    VideoState,
 };
 use crate::error::ApiError;
 use crate::handlers::blocking;
 use crate::ids;
 use crate::pool::Pool;
-use crate::store::{Store, VideoEnd, VideoRow, unix_ms};
+use crate::store::{AuditRecord, Store, VideoRow, unix_ms};
 
 /// The most jobs that wait.
 const MAX_QUEUED: usize = 256;
-/// How often what has expired is removed.
-const TIDYING: Duration = Duration::from_secs(600);
+/// A job that was begun so often without getting further may be what ends the server.
+const SUSPECT: u32 = 3;
+/// How often, and after how long each, who waits for a video looks again where the database cannot be read.
+const LOOKS: u32 = 30;
+const LOOK: Duration = Duration::from_secs(2);
+/// What is said of a file that should be there.
+const LOST: &str =
+    "this file is gone from the server's disk; the same request with the same seed makes the same frames";
+
+/// Which job is next.
+pub(super) struct Next {
+    pub(super) row: Option<VideoRow>,
+    /// When a job that is left alone for now is none any more.
+    pub(super) again: Option<Instant>,
+}
 
 /// All jobs, and the models that make them.
 pub(crate) struct Videos {
@@ -39,8 +52,12 @@ pub(crate) struct Videos {
     pub(super) files: Files,
     /// The job whose turn it is.
     live: Mutex<Option<Arc<Live>>>,
-    /// When that was begun this time, in milliseconds since 1970; 0: it was not.
-    begun: AtomicU64,
+    /// Jobs that cannot be made at the moment.
+    pub(super) waits: Waits,
+    /// Whether folder and database belong together.
+    pub(super) paired: bool,
+    /// When this process began.
+    opened: Instant,
     /// Whoever adds a job holds this, so that two do not take the same room.
     adding: Mutex<()>,
     /// There is a new job.
@@ -68,7 +85,7 @@ pub(super) struct Counters {
     step_us: AtomicU64,
     frames: AtomicU64,
     frame_us: AtomicU64,
-    disk: AtomicU64,
+    pub(super) disk: AtomicU64,
 }
 
 impl Counters {
@@ -85,7 +102,7 @@ impl Counters {
 
 impl Videos {
     /// Opens the folder, puts back into the queue what was being made when the server ended, and removes what belongs to no
-    /// job.
+    /// job. Where no videos are made, nothing is made or changed, and a folder that is not the database's is only told of.
     pub(crate) fn open(
         models: Vec<ServedVideo>,
         options: VideoOptions,
@@ -93,16 +110,22 @@ impl Videos {
         pool: Arc<Pool>,
         recorder: Recorder,
     ) -> Result<Arc<Videos>, String> {
-        let files = Files::open(&options.folder, !models.is_empty())
-            .map_err(|error| format!("the folder of videos {}: {error}", options.folder.display()))?;
-        if !models.is_empty() && !files.is_ours() {
-            return Err(format!(
-                "another server makes videos in {}: end it, or name another folder with --videos and another database with \
-                 --database",
-                options.folder.display()
-            ));
+        let mut files = Files::new(&options.folder, store.path());
+        let makes = !models.is_empty();
+        if makes {
+            let taken = files.take();
+            if !taken
+                .map_err(|error| format!("the folder of videos {}: {error}", options.folder.display()))?
+            {
+                return Err(format!(
+                    "another server makes videos in {} or with the database {}: end it, or name another folder with \
+                     --videos and another database with --database",
+                    options.folder.display(),
+                    store.path().display()
+                ));
+            }
         }
-        let videos = Videos {
+        let mut videos = Videos {
             speeds: models.iter().map(|_| Speed::default()).collect(),
             models,
             options,
@@ -111,57 +134,26 @@ impl Videos {
             recorder,
             files,
             live: Mutex::new(None),
-            begun: AtomicU64::new(0),
+            waits: Waits::default(),
+            paired: true,
+            opened: Instant::now(),
             adding: Mutex::new(()),
             wake: Notify::new(),
             changed: watch::Sender::new(()),
             counters: Counters::default(),
         };
-        if videos.files.is_ours() {
+        match videos.pair(makes) {
+            Ok(()) => {}
+            Err(why) if makes => return Err(why),
+            Err(why) => {
+                tracing::warn!("videos that were made are not there: {why}");
+                videos.paired = false;
+            }
+        }
+        if makes {
             videos.recover().map_err(|error| error.message)?;
         }
         Ok(Arc::new(videos))
-    }
-
-    /// What a process that was killed has left behind.
-    fn recover(&self) -> Result<(), ApiError> {
-        match self.store.requeue_videos()? {
-            0 => {}
-            count => tracing::info!(count, "videos go on that were being made when the server ended"),
-        }
-        let unfinished = self.store.videos_in([VideoState::Queued, VideoState::InProgress])?;
-        let finished = self.store.finished_videos()?;
-        let states: std::collections::HashMap<&str, VideoState> =
-            unfinished.iter().chain(&finished).map(|row| (row.id.as_str(), row.state)).collect();
-        self.files.tidy(|id| states.get(id).copied());
-        for row in &finished {
-            if let (Some(seconds), Some(estimate)) = (row.seconds, row.estimate) {
-                self.learn(&row.model, seconds / estimate.max(1e-3));
-            }
-            if row.state == VideoState::Completed && !self.files.video(&row.id, format(row)?).is_file() {
-                self.lost(row)?;
-            }
-        }
-        self.expire()?;
-        self.recount();
-        Ok(())
-    }
-
-    /// A video whose file is gone.
-    fn lost(&self, row: &VideoRow) -> Result<(), ApiError> {
-        let why = "its file is gone from the server's disk; the same request with the same seed makes the same frames";
-        let end = VideoEnd {
-            ended: row.ended.unwrap_or(row.created),
-            expires: row.expires.unwrap_or(row.created),
-            error: Some(("file_lost".to_owned(), why.to_owned())),
-            frames_digest: row.frames_digest.clone(),
-            fingerprint: row.fingerprint.clone(),
-            seconds: row.seconds,
-            bytes: 0,
-        };
-        tracing::warn!(video = row.id, "its file is gone");
-        self.files.remove(&row.id);
-        Ok(self.store.end_video(&row.id, &end, None)?)
     }
 
     /// The models that make videos.
@@ -237,17 +229,8 @@ impl Videos {
     }
 
     /// The live job, if it is this one.
-    fn live_as(&self, id: &str) -> Option<Arc<Live>> {
+    pub(super) fn live_as(&self, id: &str) -> Option<Arc<Live>> {
         self.live().as_ref().filter(|live| live.id == id).cloned()
-    }
-
-    /// When the job whose turn it is was begun, in milliseconds since 1970.
-    pub(super) fn begun(&self) -> Option<u64> {
-        Some(self.begun.load(Ordering::Relaxed)).filter(|begun| *begun > 0)
-    }
-
-    pub(super) fn set_begun(&self, time: u64) {
-        self.begun.store(time, Ordering::Relaxed);
     }
 
     /// Some job stands differently.
@@ -263,74 +246,39 @@ impl Videos {
         move || ask(&self)
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         self: &Arc<Videos>,
         ask: impl FnOnce(&Videos) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         blocking(self.clone().asking(ask)).await
     }
 
-    /// The oldest job that can be made here.
-    pub(super) fn next(&self) -> Result<Option<VideoRow>, ApiError> {
-        let rows = self.store.videos_in([VideoState::Queued, VideoState::Queued])?;
-        Ok(rows.into_iter().find(|row| self.models.iter().any(|model| model.name == row.model)))
-    }
-
-    /// What a request would take; nothing is stored. What can never fit is told, not refused.
-    pub(crate) async fn outlook(self: &Arc<Videos>, request: &VideoRequest) -> Result<Outlook, ApiError> {
-        let request = request.clone();
-        self.ask(move |videos| videos.plan(&request).map(|(outlook, _)| outlook)).await
-    }
-
-    /// The outlook of a request, and bytes of the disk that it may need.
-    fn plan(&self, request: &VideoRequest) -> Result<(Outlook, u64), ApiError> {
-        let model = self.find(request.model.as_deref())?;
-        let networks = &model.networks;
-        let two = networks.model().boundary.is_some();
-        if request.wanted.guidance_low.is_some() && !two {
-            let message =
-                "a second guidance is for models with two denoisers, and this one has one: leave it out";
-            return Err(ApiError::parameter("guidance_scale_2", message));
-        }
-        let (settings, changes) = Settings::resolve(&request.wanted, networks.model()).map_err(refused)?;
-        let media = media_settings(&settings).map_err(refused_media)?;
-        media.check(request.format).map_err(refused_media)?;
-        let limit = self.limit(model);
-        let plan = networks.plan_within(&settings, Ready::default(), None).map_err(refused)?;
-        let fits = limit.is_none_or(|limit| plan.peak() <= limit.bytes);
-        let reason = match fits {
-            true => None,
-            false => {
-                networks.plan_within(&settings, Ready::default(), limit).err().map(|error| error.to_string())
+    /// The oldest job that can be made here now, and when there may be another.
+    pub(super) fn next(&self) -> Result<Next, ApiError> {
+        for id in self.store.orphaned_videos()? {
+            tracing::warn!(video = id, "cancelled, as its key was revoked");
+            match self.store.video(&id, 0) {
+                Ok(Some(row)) => drop(self.remove(&row)?),
+                Ok(None) => {}
+                // Nobody can say what it was.
+                Err(_) => drop(self.store.cancel_video(&id, None)?),
             }
-        };
-        let rates = self.rates(model);
-        let pace = self.pace(&model.name);
-        let weights = Weights::new(&plan, rates);
-        let queue = self.queue()?;
-        let pixels = (settings.width * settings.height * settings.frames) as u64;
-        let room = files::room(request.format, pixels).saturating_add(2 * kept_bytes(&settings));
-        let stage = |stage: &wushi_engine::video::Stage| OutlookStage {
-            name: stage.name,
-            bytes: stage.memory.total(),
-            seconds: rates.map(|rates| pace * stage.seconds(rates)),
-        };
-        let outlook = Outlook {
-            model: model.name.clone(),
-            settings: VideoSettings::of(&settings, two),
-            changes: changes.iter().map(ToString::to_string).collect(),
-            stages: plan.stages.iter().map(stage).collect(),
-            peak_bytes: plan.peak(),
-            limit_bytes: limit.map(|limit| limit.bytes),
-            fits,
-            reason,
-            seconds: weights.seconds().map(|seconds| pace * seconds),
-            starts_in_seconds: self.seconds_before(&queue, queue.len()),
-            queue_position: queue.len(),
-            instead: networks.instead().map_err(refused)?,
-            seconds_of_video: media.rate.seconds(settings.frames as u64),
-        };
-        Ok((outlook, room))
+            self.files.remove(&id);
+        }
+        let (mut again, now) = (None, Instant::now());
+        for row in self.store.videos_in(&[VideoState::Queued])? {
+            if !self.models.iter().any(|model| model.name == row.model) {
+                continue;
+            }
+            // What may have ended the server is left alone for a while.
+            let quiet = row.starts.checked_sub(SUSPECT).map(|times| self.opened + pause(times));
+            let until = self.waits.until(&row.id, now).max(quiet.filter(|quiet| *quiet > now));
+            match until {
+                None => return Ok(Next { row: Some(row), again: None }),
+                Some(until) => again = Some(again.map_or(until, |again: Instant| again.min(until))),
+            }
+        }
+        Ok(Next { row: None, again })
     }
 
     /// A new job, which is on the disk when this returns.
@@ -359,7 +307,7 @@ impl Videos {
             prompt: request.prompt,
             settings: outlook.settings,
             changes: outlook.changes,
-            format: request.format.name().to_owned(),
+            format: request.format,
             // As planned: what is measured corrects it wherever it is told.
             estimate: outlook.seconds.map(|seconds| seconds / pace),
             room,
@@ -383,149 +331,16 @@ impl Videos {
             return Err(ApiError::too_many(message, "queue_full", 60));
         }
         self.expire()?;
-        self.make_disk_room(room, None)?;
+        self.make_room_for(room, row.key.as_deref())?;
         self.store.add_video(&row)?;
         let queue = self.queue()?;
-        self.job(row, &queue)
-    }
-
-    /// Removes finished videos, the oldest first, until there is room for `more` bytes; never `except`.
-    pub(super) fn make_disk_room(&self, more: u64, except: Option<&str>) -> Result<(), ApiError> {
-        let unfinished = self.store.videos_in([VideoState::Queued, VideoState::InProgress])?;
-        let finished = self.store.finished_videos()?;
-        let promised: u64 = unfinished.iter().map(|row| row.room).sum();
-        let mut taken = finished.iter().map(|row| row.bytes).sum::<u64>().saturating_add(promised);
-        let mut old = finished.iter().filter(|row| row.bytes > 0 && except != Some(row.id.as_str()));
-        let full = |taken: u64| taken.saturating_add(more) > self.options.disk;
-        while full(taken) || (more > 0 && self.files.left().is_some_and(|left| left < more)) {
-            let Some(row) = old.next() else { break };
-            tracing::info!(video = row.id, "removed to make room on the disk");
-            self.erase(&row.id)?;
-            taken = taken.saturating_sub(row.bytes);
-        }
-        if more == 0 {
-            return Ok(());
-        }
-        let size = |bytes| wushi_engine::load::Size(bytes);
-        let message = match self.files.left() {
-            _ if full(taken) => format!(
-                "no room for another video: it may need {}, and those that wait take {} of the {} that videos may take",
-                size(more),
-                size(taken),
-                size(self.options.disk)
-            ),
-            Some(left) if left < more => {
-                format!(
-                    "no room for another video: it may need {}, and the disk has {} left",
-                    size(more),
-                    size(left)
-                )
-            }
-            _ => return Ok(()),
-        };
-        Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message).code("insufficient_storage"))
-    }
-
-    /// Removes what has expired.
-    fn expire(&self) -> Result<(), ApiError> {
-        let now = unix_ms();
-        let finished = self.store.finished_videos()?;
-        for row in finished.iter().filter(|row| row.expires.is_some_and(|expires| expires <= now)) {
-            tracing::info!(video = row.id, "expired");
-            self.erase(&row.id)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what expires, until it is dropped.
-    pub(crate) async fn keep_tidy(self: Arc<Videos>) {
-        if !self.files.is_ours() {
-            return;
-        }
-        let mut clock = tokio::time::interval(TIDYING);
-        loop {
-            clock.tick().await;
-            let tidied = self.ask(|videos| {
-                videos.expire()?;
-                videos.recount();
-                Ok(())
-            });
-            if let Err(error) = tidied.await {
-                tracing::error!(error.message, "videos that have expired are not removed");
-            }
-        }
-    }
-
-    /// Removes a job that nobody works on; first the row, so that none is without its file.
-    fn erase(&self, id: &str) -> Result<bool, ApiError> {
-        let there = self.store.remove_video(id)?;
-        self.files.remove(id);
-        Ok(there)
-    }
-
-    pub(super) fn recount(&self) {
-        self.counters.disk.store(self.files.all_bytes(), Ordering::Relaxed);
-    }
-
-    /// Jobs that are not finished, in order; the one whose turn it is comes first.
-    fn queue(&self) -> Result<Vec<VideoRow>, ApiError> {
-        let mut rows = self.store.videos_in([VideoState::Queued, VideoState::InProgress])?;
-        // Jobs of models that are not served here any more keep nobody waiting.
-        rows.retain(|row| self.models.iter().any(|model| model.name == row.model));
-        Ok(rows)
-    }
-
-    /// Seconds until the first `count` jobs of the queue are done.
-    fn seconds_before(&self, queue: &[VideoRow], count: usize) -> Option<f64> {
-        queue.iter().take(count).try_fold(0.0, |sum, row| Some(sum + self.seconds_of(row)?))
-    }
-
-    /// Seconds that a job takes from now on, once it is its turn.
-    fn seconds_of(&self, row: &VideoRow) -> Option<f64> {
-        match self.live_as(&row.id).and_then(|live| live.look()) {
-            Some(look) => look.seconds_left,
-            None => Some(row.estimate? * self.pace(&row.model) * (1.0 - row.progress / 100.0)),
-        }
-    }
-
-    fn owned(&self, id: &str, owner: &Owner) -> Result<VideoRow, ApiError> {
-        let found = if is_id(id) { self.store.video(id, unix_ms())? } else { None };
-        found.filter(|row| row.key == owner.key).ok_or_else(|| no_video(id))
-    }
-
-    /// A job as others see it.
-    fn job(&self, row: VideoRow, queue: &[VideoRow]) -> Result<VideoJob, ApiError> {
-        let place = queue.iter().position(|other| other.id == row.id);
-        let live = self.live_as(&row.id);
-        let look = live.as_ref().and_then(|live| live.look());
-        let mut job = seen(&row)?;
-        if let Some(place) = place {
-            job.eta_seconds =
-                self.seconds_before(queue, place).and_then(|before| Some(before + self.seconds_of(&row)?));
-        }
-        match (row.state, &look) {
-            (VideoState::InProgress, Some(look)) => {
-                job.progress = look.percent.max(row.progress.min(99.9));
-                job.stage = Some(look.phase.name());
-                (job.steps_done, job.frames_done) = (look.steps_done, look.frames_done);
-            }
-            (VideoState::Queued, _) => {
-                job.queue_position = place;
-                job.stage = match (live.is_some(), place) {
-                    (true, _) => Some("waiting for memory"),
-                    (false, None) => Some("waiting for its model to be served"),
-                    (false, Some(_)) => None,
-                };
-            }
-            _ => {}
-        }
-        Ok(job)
+        Ok(self.job(row, &queue))
     }
 
     /// The job of this id.
     pub(crate) async fn get(self: &Arc<Videos>, id: &str, owner: &Owner) -> Result<VideoJob, ApiError> {
         let (id, owner) = (id.to_owned(), owner.clone());
-        self.ask(move |videos| videos.job(videos.owned(&id, &owner)?, &videos.queue()?)).await
+        self.ask(move |videos| Ok(videos.job(videos.owned(&id, &owner)?, &videos.queue()?))).await
     }
 
     /// Jobs, and whether there are more.
@@ -551,7 +366,7 @@ impl Videos {
             let more = rows.len() > limit;
             rows.truncate(limit);
             let queue = videos.queue()?;
-            let jobs = rows.into_iter().map(|row| videos.job(row, &queue)).collect::<Result<_, _>>()?;
+            let jobs = rows.into_iter().map(|row| videos.job(row, &queue)).collect();
             Ok((jobs, more))
         })
         .await
@@ -565,29 +380,26 @@ impl Videos {
     }
 
     async fn cancel(self: &Arc<Videos>, id: &str, owner: &Owner) -> Result<(), ApiError> {
-        let row = {
-            let (id, owner) = (id.to_owned(), owner.clone());
-            self.ask(move |videos| {
-                let row = videos.owned(&id, &owner)?;
-                if !row.state.is_final() && !videos.files.is_ours() {
-                    let message = "another server makes this video: delete it there";
-                    return Err(ApiError::new(StatusCode::CONFLICT, message));
-                }
-                // The row first: whoever would begin the job now finds none.
-                match videos.store.remove_video(&id)? {
-                    true => Ok(row),
-                    false => Err(no_video(&id)),
-                }
-            })
-        }
+        let (gone, owner) = (id.to_owned(), owner.clone());
+        self.ask(move |videos| {
+            let row = videos.owned(&gone, &owner)?;
+            let held = videos.files.hold();
+            if !row.state.is_final() && held.is_none() {
+                let message = "another server makes this video: delete it there";
+                return Err(ApiError::new(StatusCode::CONFLICT, message));
+            }
+            // The row first: whoever would begin the job now finds none.
+            match videos.remove(&row)? {
+                true => Ok(()),
+                false => Err(no_video(&gone)),
+            }
+        })
         .await?;
         if let Some(live) = self.live_as(id) {
             live.stop(Why::Deleted);
             live.ended().await;
         }
-        if !row.state.is_final() {
-            self.counters.cancelled.fetch_add(1, Ordering::Relaxed);
-        }
+        self.waits.remove(id);
         self.tell();
         let id = id.to_owned();
         self.ask(move |videos| {
@@ -598,17 +410,59 @@ impl Videos {
         .await
     }
 
+    /// Removes a job's row, whatever became of the job meanwhile; with a record if that was nothing yet. Whether it was
+    /// there.
+    fn remove(&self, row: &VideoRow) -> Result<bool, ApiError> {
+        if !row.state.is_final() {
+            let begun = row.started.unwrap_or_else(unix_ms);
+            let record = self.record(row, &cancelled(row), begun, unix_ms());
+            if self.store.cancel_video(&row.id, record.as_ref())? {
+                self.counters.cancelled.fetch_add(1, Ordering::Relaxed);
+                return Ok(true);
+            }
+        }
+        Ok(self.store.remove_video(&row.id)?)
+    }
+
+    /// The record of a job that has ended; none of a model that is not served any more.
+    pub(super) fn record(
+        &self,
+        row: &VideoRow,
+        job: &VideoJob,
+        begun: u64,
+        ended: u64,
+    ) -> Option<AuditRecord> {
+        let model = self.models.iter().find(|model| model.name == row.model)?;
+        (self.recorder)(&Ending {
+            job,
+            key: row.key.as_deref(),
+            model,
+            created_ms: row.created,
+            queue_ms: begun.saturating_sub(row.created),
+            total_ms: ended.saturating_sub(row.created),
+        })
+    }
+
     /// Waits until a job is completed or has failed. Not waiting any more cancels nothing.
     pub(crate) async fn finished(self: &Arc<Videos>, id: &str, owner: &Owner) -> Result<VideoJob, ApiError> {
         let mut changed = self.changed.subscribe();
+        let mut missed = 0;
         loop {
             changed.mark_unchanged();
-            let job = self.get(id, owner).await?;
-            if job.state.is_final() {
-                return Ok(job);
+            match self.get(id, owner).await {
+                Ok(job) if job.state.is_final() => return Ok(job),
+                Ok(_) => {
+                    missed = 0;
+                    // The sender lives as long as this.
+                    let _ = changed.changed().await;
+                }
+                // A database that cannot be read for a moment is no reason to give a video up.
+                Err(error) if error.status.is_server_error() && missed < LOOKS => {
+                    missed += 1;
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(error) => return Err(error),
             }
-            // The sender lives as long as this.
-            let _ = changed.changed().await;
         }
     }
 
@@ -622,7 +476,7 @@ impl Videos {
         let (id, owner) = (id.to_owned(), owner.clone());
         self.ask(move |videos| {
             let row = videos.owned(&id, &owner)?;
-            let format = format(&row)?;
+            let format = row.format;
             let (path, media_type, name) = match variant {
                 Variant::Video => {
                     let name = files::video_name(format).replace("video", &id);
@@ -637,6 +491,10 @@ impl Videos {
                 (false, Some((_, why))) => {
                     Err(not_there(format!("this video failed: {why}"), "video_failed"))
                 }
+                (false, None) if row.state == VideoState::Completed && variant != Variant::Latest => {
+                    tracing::warn!(video = id, "{} is gone", path.display());
+                    Err(not_there(LOST, "file_lost"))
+                }
                 (false, None) => Err(not_there(missing(&row, variant), "video_not_ready")),
             }
         })
@@ -645,13 +503,14 @@ impl Videos {
 
     /// Counts for operators. Looks into the database, for a moment.
     pub(crate) fn counts(&self) -> VideoCounts {
-        let rows = self.store.videos_in([VideoState::Queued, VideoState::InProgress]).unwrap_or_default();
-        let running = rows.iter().filter(|row| row.state == VideoState::InProgress).count();
+        let states = self.store.video_states().unwrap_or_default();
+        let count = |wanted| states.iter().filter(|(_, state)| *state == Some(wanted)).count();
+        let (queued, running) = (count(VideoState::Queued), count(VideoState::InProgress));
         let live = self.live().clone();
         let counters = &self.counters;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         VideoCounts {
-            queued: rows.len() - running,
+            queued,
             running,
             waiting_for_memory: live.is_some_and(|live| live.look().is_none()) && running == 0,
             submitted: count(&counters.submitted),
@@ -665,119 +524,5 @@ impl Videos {
             disk_bytes: count(&counters.disk),
             disk_budget: self.options.disk,
         }
-    }
-}
-
-fn not_there(message: String, code: &'static str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, message).code(code)
-}
-
-fn missing(row: &VideoRow, variant: Variant) -> String {
-    match (row.state, variant) {
-        (VideoState::Completed, Variant::Latest) => {
-            "this video is finished: ask for the video itself, or its thumbnail".to_owned()
-        }
-        (_, Variant::Video) => {
-            format!("this video is not finished: it is {}", row.state.name().replace('_', " "))
-        }
-        _ => "no frame of this video is decoded yet".to_owned(),
-    }
-}
-
-fn no_video(id: &str) -> ApiError {
-    let id: String = id.chars().take(64).collect();
-    not_there(format!("there is no video `{}`", id.escape_default()), "video_not_found")
-}
-
-/// Identifies weights and arithmetic.
-pub(super) fn fingerprint(model: &ServedVideo) -> String {
-    let both = format!("{} {}", model.networks.latents_digest(), model.networks.decoder_digest());
-    blake3::hash(both.as_bytes()).to_hex().to_string()
-}
-
-fn format(row: &VideoRow) -> Result<Format, ApiError> {
-    row.format.parse().map_err(|error: MediaError| ApiError::internal(error.to_string()))
-}
-
-/// What is encoded.
-pub(super) fn media_settings(settings: &Settings) -> Result<wushi_media::Settings, MediaError> {
-    // No side comes near 32 bits, as `Settings::resolve` has it.
-    let (width, height) = (settings.width as u32, settings.height as u32);
-    Ok(wushi_media::Settings { width, height, rate: FrameRate::nearest(f64::from(settings.fps))? })
-}
-
-/// A job as its row has it.
-fn seen(row: &VideoRow) -> Result<VideoJob, ApiError> {
-    let rate = FrameRate::nearest(f64::from(row.settings.fps))
-        .map_err(|error| ApiError::internal(error.to_string()))?;
-    let completed = row.state == VideoState::Completed;
-    Ok(VideoJob {
-        id: row.id.clone(),
-        model: row.model.clone(),
-        state: row.state,
-        progress: row.progress,
-        created: row.created / 1000,
-        completed: row.ended.map(|ms| ms / 1000),
-        expires: row.expires.map(|ms| ms / 1000),
-        prompt: row.prompt.clone(),
-        changes: row.changes.clone(),
-        format: format(row)?,
-        error: row.error.clone(),
-        frames_digest: row.frames_digest.clone(),
-        bytes: row.bytes,
-        seconds_of_video: rate.seconds(row.settings.frames as u64),
-        queue_position: None,
-        eta_seconds: None,
-        stage: None,
-        steps_done: if completed { row.settings.steps } else { 0 },
-        frames_done: if completed { row.settings.frames } else { 0 },
-        settings: row.settings.clone(),
-    })
-}
-
-/// A job as it is once it has ended.
-pub(super) fn recorded(row: &VideoRow, end: &VideoEnd) -> Result<VideoJob, ApiError> {
-    let state = if end.error.is_some() { VideoState::Failed } else { VideoState::Completed };
-    seen(&VideoRow {
-        state,
-        progress: if state == VideoState::Completed { 100.0 } else { row.progress },
-        ended: Some(end.ended),
-        expires: Some(end.expires),
-        error: end.error.clone(),
-        frames_digest: end.frames_digest.clone(),
-        fingerprint: end.fingerprint.clone(),
-        bytes: end.bytes,
-        ..row.clone()
-    })
-}
-
-/// What cannot be asked of a model, with the field that it was about.
-fn refused(error: VideoError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        VideoError::OutOfRange { name, .. } => {
-            let field = match name {
-                "the width" => "width",
-                "the height" => "height",
-                "the number of frames" => "num_frames",
-                "the number of frames a second" => "fps",
-                "the number of steps" => "num_inference_steps",
-                "the flow shift" => "flow_shift",
-                "the guidance" => "guidance_scale",
-                "the boundary between two denoisers" => "boundary_ratio",
-                _ => return ApiError::invalid(message),
-            };
-            ApiError::parameter(field, message)
-        }
-        _ => ApiError::internal(message),
-    }
-}
-
-fn refused_media(error: MediaError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        MediaError::Size { .. } => ApiError::parameter("size", message),
-        MediaError::FrameRate { .. } | MediaError::TooFast { .. } => ApiError::parameter("fps", message),
-        _ => ApiError::invalid(message),
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! jobs.rs      what may be asked of jobs: submitted, seen, listed, deleted, waited for
+//! outlook.rs   what a request would take
+//! seen.rs      jobs as others see them
 //! runner.rs    makes one video at a time, the oldest job first
+//! waits.rs     jobs that cannot be made at the moment
 //! progress.rs  how far a job is, and how long it will take
 //! files.rs     what lies on the disk: saved steps, videos, pictures
+//! disk.rs      which folder is ours, what goes to make room, what expires
 //!
 //! router.rs    paths, and handlers.rs: what they do
 //! request.rs   what a client asks for, read with form.rs and number.rs
@@ -26,12 +30,14 @@ use wushi_media::Format;
 use crate::store::AuditRecord;
 
 mod content;
+mod disk;
 mod files;
 mod form;
 pub(crate) mod handlers;
 mod jobs;
 mod number;
 mod object;
+mod outlook;
 mod plan;
 mod progress;
 mod range;
@@ -40,6 +46,8 @@ mod replay;
 mod request;
 mod router;
 mod runner;
+mod seen;
+mod waits;
 
 pub(crate) use crate::store::{VideoSettings, VideoState};
 pub(crate) use jobs::Videos;
@@ -123,7 +131,7 @@ pub(crate) struct VideoJob {
     pub(crate) queue_position: Option<usize>,
     /// Until it is completed, those before it included; `None` where nobody knows.
     pub(crate) eta_seconds: Option<f64>,
-    /// `text`, `denoising` or `decoding`, while it runs; `waiting for memory` before.
+    /// `text`, `denoising` or `decoding`, while it runs; before, what it waits for.
     pub(crate) stage: Option<&'static str>,
     pub(crate) steps_done: usize,
     pub(crate) frames_done: usize,

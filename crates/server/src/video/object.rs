@@ -211,6 +211,7 @@ pub(super) mod tests {
     use wushi_media::Format;
 
     use super::*;
+    use crate::store::VideoRow;
 
     /// A job in the middle of denoising.
     pub(in super::super) fn job() -> VideoJob {
@@ -250,6 +251,34 @@ pub(super) mod tests {
             stage: Some("denoising"),
             steps_done: 2,
             frames_done: 0,
+        }
+    }
+
+    /// The row of a job that waits.
+    pub(in super::super) fn row() -> VideoRow {
+        let job = job();
+        VideoRow {
+            id: job.id,
+            key: None,
+            model: job.model,
+            prompt: job.prompt,
+            settings: job.settings,
+            changes: job.changes,
+            format: job.format,
+            estimate: None,
+            room: 0,
+            state: VideoState::Queued,
+            progress: 0.0,
+            starts: 0,
+            created: 100_000,
+            started: None,
+            ended: None,
+            expires: None,
+            error: None,
+            frames_digest: None,
+            fingerprint: None,
+            seconds: None,
+            bytes: 0,
         }
     }
 

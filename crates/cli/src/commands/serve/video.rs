@@ -52,7 +52,7 @@ pub(super) fn served(
 pub(super) fn options(knobs: &ServingVideos, database: &Path) -> VideoOptions {
     let days = knobs.keep_videos.unwrap_or(KEEP_DAYS) as u64;
     VideoOptions {
-        folder: knobs.videos.clone().unwrap_or_else(|| database.with_file_name("videos")),
+        folder: knobs.videos.clone().unwrap_or_else(|| database.with_extension("videos")),
         keep: Duration::from_secs(days.saturating_mul(86_400)),
         disk: knobs.video_disk.unwrap_or(DISK),
         save_steps: knobs.save_steps,
