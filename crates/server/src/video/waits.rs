@@ -69,7 +69,7 @@ mod tests {
         let (waits, now) = (Waits::default(), Instant::now());
         let add = || waits.add("a", WAITING_FOR_DISK, now).as_secs();
         assert_eq!([add(), add(), add()], [5, 10, 20]);
-        assert_eq!((0..20).map(|_| add()).last(), Some(600));
+        assert_eq!(std::array::from_fn::<u64, 20, _>(|_| add())[19], 600);
         assert_eq!((waits.stage("a"), waits.stage("b")), (Some(WAITING_FOR_DISK), None));
         assert_eq!(waits.until("a", now), Some(now + LAST));
         // It waits, but is tried.
