@@ -127,7 +127,7 @@ pub(crate) struct VideoArgs {
     /// Say what the video takes and stop
     #[arg(long)]
     pub(crate) plan: bool,
-    /// Go on with a run of the same settings that was lost after denoising
+    /// Go on with a run of the same settings that was lost, after its last step
     #[arg(long, conflicts_with = "plan")]
     pub(crate) resume: bool,
     /// Start from these latents instead of noise: safetensors, tensor `latents`, of shape 1,C,T,H,W

@@ -306,7 +306,6 @@ fn what_is_not_possible_here_is_said() {
             "variant"
         );
     }
-    client.get(&format!("{VIDEOS}/{id}/content?variant=latest")).error(404);
     client.get(&format!("{VIDEOS}/{id}/content?part=1")).error(400);
     let models = client.get("/v1/models").ok();
     assert_eq!((&models["data"][0]["id"], &models["data"][0]["kind"]), (&json!("wan"), &json!("video")));

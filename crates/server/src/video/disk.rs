@@ -103,7 +103,7 @@ impl Videos {
         self.files.tidy(|id| states.get(id).copied());
         for row in self.store.finished_videos()? {
             if let (Some(seconds), Some(estimate)) = (row.seconds, row.estimate) {
-                self.learn(&row.model, seconds / estimate.max(1e-3));
+                self.learn(&row.model, seconds, estimate);
             }
         }
         self.expire()?;

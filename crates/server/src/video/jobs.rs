@@ -22,6 +22,8 @@ use crate::ids;
 use crate::pool::Pool;
 use crate::store::{AuditRecord, Store, VideoRow, unix_ms};
 
+/// Planned seconds of a job that tells as much of a model's pace as all before it.
+const TELLING: f64 = 60.0;
 /// The most jobs that wait.
 const MAX_QUEUED: usize = 256;
 /// A job that was begun so often without getting further may be what ends the server.
@@ -208,11 +210,11 @@ impl Videos {
         }
     }
 
-    /// A job of this model took so much longer than planned.
-    pub(super) fn learn(&self, model: &str, pace: f64) {
+    /// A job of this model took so many seconds instead of those planned. One of a few seconds, most of which were spent on
+    /// what no plan counts, says little of those that take hours.
+    pub(super) fn learn(&self, model: &str, seconds: f64, planned: f64) {
         let Some(speed) = self.speed(model) else { return };
-        let before = f64::from_bits(speed.pace.load(Ordering::Relaxed));
-        let now = if before > 0.0 { 0.5 * (before + pace) } else { pace };
+        let now = (seconds + TELLING * self.pace(model)) / (planned + TELLING);
         if now.is_finite() && now > 0.0 {
             speed.pace.store(now.to_bits(), Ordering::Relaxed);
         }
@@ -483,6 +485,10 @@ impl Videos {
                     (videos.files.video(&id, format), files::media_type(format), name)
                 }
                 Variant::Thumbnail => (videos.files.thumbnail(&id), "image/webp", format!("{id}.webp")),
+                // Asked for just when the last frame came.
+                Variant::Latest if row.state == VideoState::Completed => {
+                    (videos.files.thumbnail(&id), "image/webp", format!("{id}.webp"))
+                }
                 Variant::Latest => (videos.files.latest(&id), "image/webp", format!("{id}-latest.webp")),
             };
             let ready = variant != Variant::Video || row.state == VideoState::Completed;
@@ -491,7 +497,7 @@ impl Videos {
                 (false, Some((_, why))) => {
                     Err(not_there(format!("this video failed: {why}"), "video_failed"))
                 }
-                (false, None) if row.state == VideoState::Completed && variant != Variant::Latest => {
+                (false, None) if row.state == VideoState::Completed => {
                     tracing::warn!(video = id, "{} is gone", path.display());
                     Err(not_there(LOST, "file_lost"))
                 }

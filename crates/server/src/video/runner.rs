@@ -316,7 +316,7 @@ impl Videos {
         let ended = self.store.end_video(&row.id, &end, record.as_ref())?;
         // It has its end: whatever else goes wrong is no reason to write it again.
         if let (true, Some(seconds), Some(estimate)) = (ended, end.seconds, row.estimate) {
-            self.learn(&row.model, seconds / estimate.max(1e-3));
+            self.learn(&row.model, seconds, estimate);
         }
         let state = if failed { VideoState::Failed } else { VideoState::Completed };
         self.files.settle(&row.id, state);

@@ -72,9 +72,6 @@ pub(super) fn not_there(message: impl Into<String>, code: &'static str) -> ApiEr
 
 pub(super) fn missing(row: &VideoRow, variant: Variant) -> String {
     match (row.state, variant) {
-        (VideoState::Completed, Variant::Latest) => {
-            "this video is finished: ask for the video itself, or its thumbnail".to_owned()
-        }
         (_, Variant::Video) => {
             format!("this video is not finished: it is {}", row.state.name().replace('_', " "))
         }
