@@ -226,6 +226,8 @@ fn pack(decl: &WeightDecl, view: &TensorView<'_>, team: &Team) -> Result<Matrix,
     let mut of = 1;
     if team.gives_way() || team.follow().is_some() {
         of = view.bytes.len().div_ceil(TURN_BYTES).max(1);
+    }
+    if team.gives_way() {
         fetch(view.bytes);
     }
     for index in 0..of {

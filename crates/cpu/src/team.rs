@@ -168,12 +168,6 @@ impl Team {
         Team { follow: Some(follow), ..self.clone() }
     }
 
-    /// Runs `job(thread)` on every thread in one turn, which should be short where the team is in the background. A job
-    /// must not ask for another turn, and its panic ends the process.
-    pub fn compute(&self, job: &(dyn Fn(usize) + Sync)) {
-        self.run(job);
-    }
-
     pub(crate) fn follow(&self) -> Option<&Follow> {
         self.follow.as_deref()
     }
@@ -193,9 +187,9 @@ impl Team {
         self.shared.threads
     }
 
-    /// Runs `job(thread)` on every thread, after the jobs of those that asked before, and returns when all are done. A job
-    /// must not run another.
-    pub(crate) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+    /// Runs `job(thread)` on every thread in one turn, after the jobs of those that asked before, and returns when all are
+    /// done. It should be short where the team is in the background, must not run another, and its panic ends the process.
+    pub fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         let _turn = self.crew.turns.take(self.place);
         // SAFETY: only extends the lifetime in the type; the final barrier keeps it true.
         let pointer = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };

@@ -82,7 +82,7 @@ impl<S: WeightSource> Retyped<S> {
                 }
             };
             match &self.team {
-                Some(team) => team.compute(&job),
+                Some(team) => team.run(&job),
                 None => job(0),
             }
             if let Some((start, error)) = held(&failed).take() {

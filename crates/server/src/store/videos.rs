@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use wushi_engine::video::{Rounding, SamplerKind, Settings, Spacing, Wanted};
 use wushi_media::Format;
 
-use super::Store;
 use super::audit::{ended_on, insert, number};
 use super::error::{StoreError, is_duplicate};
 use super::record::AuditRecord;
+use super::{Store, unix_ms};
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,41 @@ pub struct VideoRow {
     pub seconds: Option<f64>,
     /// Bytes of the finished file.
     pub bytes: u64,
+}
+
+impl VideoRow {
+    /// A job that waits, of no key, of which nothing is planned.
+    pub fn queued(
+        id: String,
+        model: String,
+        prompt: String,
+        settings: VideoSettings,
+        format: Format,
+    ) -> VideoRow {
+        VideoRow {
+            id,
+            key: None,
+            model,
+            prompt,
+            settings,
+            changes: Vec::new(),
+            format,
+            estimate: None,
+            room: 0,
+            state: VideoState::Queued,
+            progress: 0.0,
+            starts: 0,
+            created: unix_ms(),
+            started: None,
+            ended: None,
+            expires: None,
+            error: None,
+            frames_digest: None,
+            fingerprint: None,
+            seconds: None,
+            bytes: 0,
+        }
+    }
 }
 
 /// How a job ended.
@@ -593,28 +628,14 @@ mod tests {
     }
 
     fn row(id: &str, key: Option<&str>) -> VideoRow {
+        let prompt = "a \"red\" fox\n雪".to_owned();
         VideoRow {
-            id: id.to_owned(),
             key: key.map(str::to_owned),
-            model: "wan".to_owned(),
-            prompt: "a \"red\" fox\n雪".to_owned(),
-            settings: settings(),
             changes: vec!["one".to_owned(), "two".to_owned()],
-            format: Format::Mp4,
             estimate: Some(1.5),
             room: 1000,
-            state: VideoState::Queued,
-            progress: 0.0,
-            starts: 0,
             created: 1_700_000_000_000,
-            started: None,
-            ended: None,
-            expires: None,
-            error: None,
-            frames_digest: None,
-            fingerprint: None,
-            seconds: None,
-            bytes: 0,
+            ..VideoRow::queued(id.to_owned(), "wan".to_owned(), prompt, settings(), Format::Mp4)
         }
     }
 

@@ -302,29 +302,14 @@ impl Videos {
             return Err(ApiError::invalid(reason).code("insufficient_memory"));
         }
         let pace = self.pace(&outlook.model);
+        let id = ids::response_id(files::PREFIX)?;
         let row = VideoRow {
-            id: ids::response_id(files::PREFIX)?,
             key: owner.key,
-            model: outlook.model,
-            prompt: request.prompt,
-            settings: outlook.settings,
             changes: outlook.changes,
-            format: request.format,
             // As planned: what is measured corrects it wherever it is told.
             estimate: outlook.seconds.map(|seconds| seconds / pace),
             room,
-            state: VideoState::Queued,
-            progress: 0.0,
-            starts: 0,
-            created: unix_ms(),
-            started: None,
-            ended: None,
-            expires: None,
-            error: None,
-            frames_digest: None,
-            fingerprint: None,
-            seconds: None,
-            bytes: 0,
+            ..VideoRow::queued(id, outlook.model, request.prompt, outlook.settings, request.format)
         };
         let _one = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let queued = self.queue()?.len();

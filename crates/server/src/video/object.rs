@@ -258,27 +258,9 @@ pub(super) mod tests {
     pub(in super::super) fn row() -> VideoRow {
         let job = job();
         VideoRow {
-            id: job.id,
-            key: None,
-            model: job.model,
-            prompt: job.prompt,
-            settings: job.settings,
             changes: job.changes,
-            format: job.format,
-            estimate: None,
-            room: 0,
-            state: VideoState::Queued,
-            progress: 0.0,
-            starts: 0,
             created: 100_000,
-            started: None,
-            ended: None,
-            expires: None,
-            error: None,
-            frames_digest: None,
-            fingerprint: None,
-            seconds: None,
-            bytes: 0,
+            ..VideoRow::queued(job.id, job.model, job.prompt, job.settings, job.format)
         }
     }
 
